@@ -1,0 +1,52 @@
+-- Append-only: a migration that was released is never edited. STRICT tables, times are Unix milliseconds.
+
+-- Facts about this file. 'store_id' marks the processes this store started (see docs/OPERATIONS.md, "Cookies").
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- One row per stream of the log. first_seq is the oldest event that retention kept; next_seq the one to be written.
+CREATE TABLE streams (
+    id            INTEGER PRIMARY KEY,
+    name          TEXT NOT NULL UNIQUE,
+    created_at_ms INTEGER NOT NULL
+) STRICT;
+
+-- The log (rule 1). seq orders everything; stream_seq counts from 1 within one stream and is what SSE shows as id.
+CREATE TABLE events (
+    seq        INTEGER PRIMARY KEY,
+    stream_id  INTEGER NOT NULL REFERENCES streams (id),
+    stream_seq INTEGER NOT NULL,
+    time_ms    INTEGER NOT NULL,
+    type       TEXT NOT NULL,
+    payload    BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX events_by_stream ON events (stream_id, stream_seq);
+
+-- Ranges of a stream that are not in the log, and why: 'retention' or 'not_kept' (the disk refused them).
+CREATE TABLE gaps (
+    stream_id INTEGER NOT NULL REFERENCES streams (id),
+    from_seq  INTEGER NOT NULL,
+    to_seq    INTEGER NOT NULL,
+    reason    TEXT NOT NULL,
+    PRIMARY KEY (stream_id, from_seq)
+) STRICT, WITHOUT ROWID;
+
+-- ACP servers: one agent connection addressed by a client-chosen id. A deleted server keeps its streams, not its row.
+CREATE TABLE acp_servers (
+    server_id      TEXT PRIMARY KEY,
+    agent          TEXT NOT NULL,
+    instance       TEXT NOT NULL,
+    created_at_ms  INTEGER NOT NULL,
+    initialize     TEXT,
+    authenticate   TEXT
+) STRICT, WITHOUT ROWID;
+
+-- What session/new, session/load or session/resume were given, so that a new agent process can be told again.
+CREATE TABLE acp_sessions (
+    server_id  TEXT NOT NULL REFERENCES acp_servers (server_id) ON DELETE CASCADE,
+    session_id TEXT NOT NULL,
+    params     TEXT NOT NULL,
+    PRIMARY KEY (server_id, session_id)
+) STRICT, WITHOUT ROWID;

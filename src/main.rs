@@ -1,0 +1,3 @@
+//! The one binary: flags → config → app → exit code.
+
+fn main() {}

@@ -1,0 +1,338 @@
+//! The only room that starts a child (rule 2: one executor).
+//!
+//! A child leads its own process group, inherits the environment without our secrets, and carries a cookie in its
+//! environment (`SANDBOXD_COOKIE=<store>/<run>/<process>`), by which descendants are found even after they double-forked
+//! or called `setsid`. One task owns each child: it alone waits for it, and publishes the exit. The server is a child
+//! subreaper, so orphans come to it and are reaped ([`reap`]).
+//!
+//! ```text
+//! running ──exit──▶ exited(code | signal)
+//!    └─stop─▶ TERM to the whole tree ─grace─▶ KILL to the whole tree ─▶ exited, and the answer says what survived
+//! ```
+
+mod reap;
+mod stderr_tail;
+mod tree;
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::sync::watch;
+
+pub use stderr_tail::StderrTail;
+
+use crate::config::Env;
+use crate::rt::ids::new_id;
+use crate::rt::spawn_owned;
+
+/// Marks every child and what it starts.
+pub const COOKIE_VARIABLE: &str = "SANDBOXD_COOKIE";
+
+/// Why a child could not be started.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// No such program, or not a program.
+    #[error("executable not found: {}", program.display())]
+    ExecutableNotFound {
+        /// What was asked for.
+        program: PathBuf,
+    },
+    /// The program may not be executed.
+    #[error("not permitted to execute {}", program.display())]
+    NotPermitted {
+        /// What was asked for.
+        program: PathBuf,
+    },
+    /// The working directory isn't there or isn't a directory.
+    #[error("not a directory: {}", cwd.display())]
+    BadCwd {
+        /// What was asked for.
+        cwd: PathBuf,
+    },
+    /// As many children as `processes_max` run already.
+    #[error("{max} processes run already")]
+    TooMany {
+        /// The bound.
+        max: usize,
+    },
+    /// The system refused for another reason.
+    #[error("failed to start {}: {cause}", program.display())]
+    Refused {
+        /// What was asked for.
+        program: PathBuf,
+        /// What the system said.
+        cause: String,
+    },
+}
+
+/// Who a process belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// A coding agent.
+    Agent,
+    /// The server's own errands, such as installs.
+    System,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct ProcessSpec {
+    /// The executable; a path, not looked up on `PATH`.
+    pub program: PathBuf,
+    /// Its arguments, without the program itself.
+    pub args: Vec<OsString>,
+    /// Working directory; the server's own when absent.
+    pub cwd: Option<PathBuf>,
+    /// Variables on top of the server's environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// Who it belongs to.
+    pub owner: Owner,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It returned this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+impl Exit {
+    /// The signal's name, such as `SIGKILL`.
+    pub fn signal_name(self) -> Option<&'static str> {
+        match self {
+            Self::Code(_) => None,
+            Self::Signal(number) => Some(nix::sys::signal::Signal::try_from(number).map_or("SIGRT", nix::sys::signal::Signal::as_str)),
+        }
+    }
+
+    /// The exit code, when it returned one.
+    pub fn code(self) -> Option<i32> {
+        match self {
+            Self::Code(code) => Some(code),
+            Self::Signal(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(number) => write!(f, "killed by {} ({number})", self.signal_name().unwrap_or("signal")),
+        }
+    }
+}
+
+impl From<std::process::ExitStatus> for Exit {
+    fn from(status: std::process::ExitStatus) -> Self {
+        use std::os::unix::process::ExitStatusExt as _;
+        status.code().map_or_else(|| Self::Signal(status.signal().unwrap_or(0)), Self::Code)
+    }
+}
+
+/// What a stop did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stopped {
+    /// Processes that got TERM.
+    pub terminated: usize,
+    /// Processes that outlived the grace period and got KILL.
+    pub killed: usize,
+    /// Processes of the tree that are still there: only such as the kernel won't end now (uninterruptible sleep).
+    pub survived: usize,
+}
+
+/// A started child: its pipes, and the handle on it.
+pub struct Started {
+    /// Towards the child.
+    pub stdin: ChildStdin,
+    /// From the child.
+    pub stdout: ChildStdout,
+    /// From the child.
+    pub stderr: ChildStderr,
+    /// To follow and stop it.
+    pub process: Process,
+}
+
+/// A cheap handle on a child. Dropping it stops nothing.
+#[derive(Clone)]
+pub struct Process {
+    pid: u32,
+    cookie: Arc<str>,
+    exit: watch::Receiver<Option<Exit>>,
+}
+
+/// The room: starts children and knows which are its own.
+#[derive(Clone)]
+pub struct Processes {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    env: Env,
+    /// `<store>/<run>`: the cookie's beginning.
+    cookie_prefix: String,
+    /// Children whose exit their owner task collects. Held while a child is being started, so that the reaper never
+    /// takes one that std is still waiting for.
+    known: Mutex<HashSet<u32>>,
+    max: usize,
+}
+
+impl Inner {
+    fn known(&self) -> MutexGuard<'_, HashSet<u32>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner) // a set is whole after each change
+    }
+}
+
+impl Processes {
+    /// Becomes the subreaper, starts the reaper, and ends what an earlier run of a server on this store left behind.
+    ///
+    /// # Errors
+    /// The kernel refuses the SIGCHLD handler.
+    pub async fn start(store_id: &str, env: Env, max: usize) -> std::io::Result<Self> {
+        if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
+            tracing::warn!(%errno, "not a child subreaper: processes that daemonise are found by their cookie only");
+        }
+        let run = new_id("run");
+        let inner = Inner { env, cookie_prefix: format!("{store_id}/{run}"), known: Mutex::default(), max };
+        let processes = Self { inner: Arc::new(inner) };
+        reap::start(&processes.inner)?;
+        let left = tree::end_leftovers(&format!("{store_id}/"), &processes.inner.cookie_prefix).await;
+        if left > 0 {
+            tracing::warn!(processes = left, "ended processes that an earlier run left behind");
+        }
+        Ok(processes)
+    }
+
+    /// Starts a child with three pipes, leading its own process group.
+    ///
+    /// # Errors
+    /// Each reason has its own [`Error`].
+    pub fn spawn(&self, spec: &ProcessSpec) -> Result<Started, Error> {
+        if let Some(cwd) = spec.cwd.as_ref().filter(|cwd| !cwd.is_dir()) {
+            return Err(Error::BadCwd { cwd: cwd.clone() });
+        }
+        let cookie: Arc<str> = format!("{}/{}", self.inner.cookie_prefix, new_id("proc")).into();
+        let mut command = self.command(spec, &cookie);
+        let mut known = self.inner.known();
+        if known.len() >= self.inner.max {
+            return Err(Error::TooMany { max: self.inner.max });
+        }
+        let mut child = command.spawn().map_err(|error| refused(spec, &error))?;
+        let pid = child.id().expect("a child that was not waited for has a pid");
+        known.insert(pid);
+        drop(known);
+        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else { unreachable!("all three are piped above") };
+        let exit = self.own(child, pid);
+        tracing::debug!(pid, owner = ?spec.owner, program = %spec.program.display(), "process started");
+        Ok(Started { stdin, stdout, stderr, process: Process { pid, cookie, exit } })
+    }
+
+    #[allow(clippy::disallowed_methods)] // the one place that makes a command
+    fn command(&self, spec: &ProcessSpec, cookie: &str) -> Command {
+        let mut command = Command::new(&spec.program);
+        command.args(&spec.args).env_clear().envs(self.inner.env.for_children());
+        command.envs(spec.env.iter().map(|(key, value)| (key, value))).env(COOKIE_VARIABLE, cookie);
+        if let Some(cwd) = &spec.cwd {
+            command.current_dir(cwd);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command
+    }
+
+    /// The owner task: it alone waits for the child, and publishes the exit.
+    fn own(&self, mut child: Child, pid: u32) -> watch::Receiver<Option<Exit>> {
+        let (publish, exit) = watch::channel(None);
+        let inner = Arc::clone(&self.inner);
+        spawn_owned("process", async move {
+            let outcome = child.wait().await.map_or(Exit::Code(-1), Exit::from);
+            inner.known().remove(&pid);
+            tracing::debug!(pid, %outcome, "process exited");
+            publish.send_replace(Some(outcome));
+        });
+        exit
+    }
+
+    /// Runs an errand to its end and gives its exit and the tail of its output, both streams together.
+    ///
+    /// On timeout the whole tree is stopped and `None` is the exit. Dropping the future leaves the child running to
+    /// its own end.
+    ///
+    /// # Errors
+    /// As [`Processes::spawn`].
+    pub async fn run(&self, spec: &ProcessSpec, timeout: Duration, output_max_bytes: usize, mut on_line: impl FnMut(&str) + Send) -> Result<(Option<Exit>, String), Error> {
+        use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+        let Started { stdin, stdout, stderr, process } = self.spawn(spec)?;
+        drop(stdin);
+        let mut tail = StderrTail::new(usize::MAX, output_max_bytes);
+        let limit = output_max_bytes as u64;
+        let (mut out, mut err) = (BufReader::new(stdout), BufReader::new(stderr));
+        let deadline = tokio::time::sleep(timeout);
+        tokio::pin!(deadline);
+        let (mut out_open, mut err_open) = (true, true);
+        let (mut out_line, mut err_line) = (Vec::new(), Vec::new());
+        let mut note = |line: &mut Vec<u8>, open: &mut bool, read: std::io::Result<usize>| {
+            *open = matches!(read, Ok(count) if count > 0);
+            if !line.is_empty() {
+                tail.push(line);
+                on_line(String::from_utf8_lossy(line).trim_end());
+                line.clear();
+            }
+        };
+        let mut exit = process.exit.clone();
+        loop {
+            let mut out_limited = (&mut out).take(limit);
+            let mut err_limited = (&mut err).take(limit);
+            tokio::select! {
+                read = out_limited.read_until(b'\n', &mut out_line), if out_open => note(&mut out_line, &mut out_open, read),
+                read = err_limited.read_until(b'\n', &mut err_line), if err_open => note(&mut err_line, &mut err_open, read),
+                () = &mut deadline => { process.stop(Duration::from_secs(1)).await; return Ok((None, tail.text())); }
+                _ = exit.wait_for(Option::is_some), if !out_open && !err_open => break,
+            }
+        }
+        let outcome = *exit.borrow();
+        process.stop(Duration::ZERO).await; // what it left in the background
+        Ok((outcome, tail.text()))
+    }
+}
+
+impl Process {
+    /// The child's process id, which is also its group's.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The exit, once there is one. Cancel safe.
+    pub async fn exited(&self) -> Exit {
+        let mut exit = self.exit.clone();
+        let known = exit.wait_for(Option::is_some).await.map(|exit| *exit);
+        known.ok().flatten().unwrap_or(Exit::Code(-1)) // the owner task is gone: only when the runtime ends
+    }
+
+    /// Ends the whole tree: TERM, then KILL after `grace`. Also finds what the child left after its own exit.
+    ///
+    /// Returns when nothing is left, or what is left can't be killed. Dropping the future stops the escalation.
+    pub async fn stop(&self, grace: Duration) -> Stopped {
+        let stopped = tree::stop(self.pid, &self.cookie, grace).await;
+        if stopped.survived > 0 {
+            tracing::error!(pid = self.pid, survived = stopped.survived, "processes could not be killed");
+        }
+        stopped
+    }
+}
+
+fn refused(spec: &ProcessSpec, error: &std::io::Error) -> Error {
+    let program = spec.program.clone();
+    match error.kind() {
+        std::io::ErrorKind::NotFound => Error::ExecutableNotFound { program },
+        std::io::ErrorKind::PermissionDenied => Error::NotPermitted { program },
+        _ => Error::Refused { program, cause: error.to_string() },
+    }
+}

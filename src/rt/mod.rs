@@ -1,0 +1,21 @@
+//! What every room uses: ids, the clock, owned tasks. It knows no other room.
+
+pub mod clock;
+pub mod ids;
+
+use std::future::Future;
+
+use tokio::task::JoinHandle;
+use tracing::Instrument as _;
+
+/// Starts a task that has a name; a panic inside is logged with it and ends only that task.
+///
+/// Dropping the handle detaches the task: whoever needs its end awaits the handle.
+#[allow(clippy::disallowed_methods)] // the one place that may call tokio::spawn
+pub fn spawn_owned<F>(name: &'static str, future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    tokio::spawn(future.instrument(tracing::info_span!("task", name)))
+}

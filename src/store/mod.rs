@@ -1,0 +1,152 @@
+//! The one SQLite file: the log and the rows beside it. The only room with SQL.
+//!
+//! One thread owns the write connection ([`writer`]) and commits whatever has gathered as one transaction (group
+//! commit, WAL, `synchronous=NORMAL`: a committed event survives SIGKILL; see docs/decisions.md). Readers have their
+//! own connections ([`read`]) and never block it. Each stream of the log has a live end in memory ([`stream`]): a
+//! reader holds a cursor, takes events from the ring while it keeps up and from the file when it doesn't, so replay
+//! and live are one path without a gap or a double, and a slow reader costs one page.
+//!
+//! States of the disk: *healthy* → *degraded* (a commit failed: events go on living in memory, readers are told
+//! `not_kept`, the hole is written down as soon as the disk takes writes again) → *healthy*.
+
+mod open;
+mod read;
+mod rows;
+mod stream;
+mod types;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{oneshot, watch};
+
+pub use rows::{AcpServerRow, AcpSessionRow, RowChange};
+pub use stream::{Newest, Stream};
+pub use types::{Error, Event, GapReason, Health, Item};
+
+use crate::config::Bounds;
+use read::Readers;
+use writer::{Append, Command, Queue, Writer};
+
+/// A cheap handle on the store. The file closes when the last handle is gone or [`Store::close`] ran.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: PathBuf,
+    store_id: String,
+    queue: Arc<Queue>,
+    readers: Arc<Readers>,
+    health: watch::Receiver<Health>,
+    /// Held for the life of the store: no second server writes this file.
+    _lock: nix::fcntl::Flock<std::fs::File>,
+}
+
+impl Store {
+    /// Opens or makes the file, migrates it, and starts the writer.
+    ///
+    /// `fallback` names the file to use when another live server holds the first: users run several servers in one
+    /// home, on different ports.
+    ///
+    /// # Errors
+    /// [`Error::Open`] with what to do: the folder can't be made, the file is read-only, corrupt, or of a newer version.
+    pub fn open(path: &Path, fallback: &Path, bounds: &Bounds) -> Result<Self, Error> {
+        let opened = open::open(path, fallback)?;
+        let (health_tx, health) = watch::channel(Health::Healthy);
+        let queue = Arc::new(Queue::new(bounds.store_queue_max_bytes));
+        let readers = Arc::new(Readers::new(opened.path.clone()));
+        let writer = Writer::new(opened.connection, &opened.path, Arc::clone(&queue), Arc::clone(&readers), health_tx, bounds.clone());
+        writer::start(writer)?;
+        let inner = Inner { path: opened.path, store_id: opened.store_id, queue, readers, health, _lock: opened.lock };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The file in use.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// Made once per file; marks the processes that servers on this file started.
+    pub fn id(&self) -> &str {
+        &self.inner.store_id
+    }
+
+    /// Whether commits succeed right now.
+    pub fn health(&self) -> Health {
+        self.inner.health.borrow().clone()
+    }
+
+    /// Opens a stream of the log, making it when it isn't there. Opening twice gives the same stream.
+    ///
+    /// # Errors
+    /// [`Error::Write`] when the disk refuses the new row.
+    pub async fn open_stream(&self, name: &str) -> Result<Arc<Stream>, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.inner.queue.push(Command::Open { name: name.to_owned(), reply });
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Appends one event. Order of calls is order in the log. Never blocks and never fails: an event that the disk
+    /// refuses stays in memory and its readers are told. Callers that produce without end await [`Store::room`] first.
+    pub fn append(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes) {
+        self.push(stream, kind, payload, None, None);
+    }
+
+    /// Appends one event and resolves once it is committed and its readers were woken (or could not be kept).
+    /// Dropping the future drops nothing else.
+    pub fn append_acked(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes) -> oneshot::Receiver<u64> {
+        let (ack, acked) = oneshot::channel();
+        self.push(stream, kind, payload, None, Some(ack));
+        acked
+    }
+
+    /// Appends one event together with a change of rows, in one transaction.
+    pub fn append_with(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes, change: RowChange) {
+        self.push(stream, kind, payload, Some(change), None);
+    }
+
+    fn push(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes, change: Option<RowChange>, ack: Option<oneshot::Sender<u64>>) {
+        self.inner.queue.push(Command::Append(Append { stream: Arc::clone(stream), kind, payload, change, ack }));
+    }
+
+    /// Changes rows; resolves once committed.
+    ///
+    /// # Errors
+    /// [`Error::Write`] when the disk refuses, [`Error::Closed`] during shutdown.
+    pub async fn change(&self, change: RowChange) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.inner.queue.push(Command::Change { change, reply });
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Waits until the writer's queue has room. Cancel safe.
+    pub async fn room(&self) {
+        self.inner.queue.room().await;
+    }
+
+    /// The ACP servers and their sessions, as the last run left them.
+    ///
+    /// # Errors
+    /// [`Error::Read`] when the file can't be read.
+    pub async fn acp_servers(&self) -> Result<Vec<(AcpServerRow, Vec<AcpSessionRow>)>, Error> {
+        self.inner.readers.run(rows::acp_servers).await
+    }
+
+    /// Commits what is queued and ends the writer. Later appends are dropped. Idempotent.
+    pub async fn close(&self) {
+        let (reply, answer) = oneshot::channel();
+        self.inner.queue.push(Command::Close { reply });
+        let _ = answer.await; // an error means that it is closed already
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let (reply, _) = oneshot::channel();
+        self.queue.push(Command::Close { reply }); // ends the writer's thread; nothing waits for it here
+    }
+}

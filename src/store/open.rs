@@ -1,0 +1,125 @@
+//! Opening the file: folder, lock, pragmas, migrations, and clear words when it can't be had.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use rusqlite::{Connection, OpenFlags};
+use rusqlite_migration::{M, Migrations};
+
+use super::types::Error;
+use crate::rt::ids::new_id;
+
+const MIGRATIONS: &[M<'static>] = &[M::up(include_str!("../../schemas/sql/0001_log_and_acp.sql"))];
+
+pub(super) struct Opened {
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
+    pub(super) store_id: String,
+    pub(super) lock: Flock<File>,
+}
+
+pub(super) fn open(path: &Path, fallback: &Path) -> Result<Opened, Error> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)
+            .map_err(|error| failed(path, &error, "Make the folder writable, or pass --data-dir DIR."))?;
+    }
+    let (path, lock) = match lock(path)? {
+        Some(lock) => (path, lock),
+        None => {
+            let held = "Another server holds it; stop that one, or pass another --data-dir.";
+            let lock = lock(fallback)?.ok_or_else(|| failed(fallback, &"it is locked", held))?;
+            tracing::warn!(used = %fallback.display(), wanted = %path.display(), "another server holds the database: using a file of this port's own");
+            (fallback, lock)
+        }
+    };
+    let mut connection = connect(path).map_err(|error| explain(path, &error))?;
+    migrate(path, &mut connection)?;
+    let store_id = store_id(&connection).map_err(|error| explain(path, &error))?;
+    Ok(Opened { connection, path: path.to_path_buf(), store_id, lock })
+}
+
+/// The lock is a file of its own: SQLite's locks on the database must not be touched from outside.
+fn lock(path: &Path) -> Result<Option<Flock<File>>, Error> {
+    let lock_path = path.with_extension("lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&lock_path)
+        .map_err(|error| failed(&lock_path, &error, "Make the folder writable, or pass --data-dir DIR."))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => Err(failed(&lock_path, &errno, "Use a file system with flock, or pass --data-dir DIR.")),
+    }
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    if !path.exists() {
+        // SQLite would make it by umask: what agents said is nobody else's business.
+        let _ = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+    }
+    let connection = Connection::open(path)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "normal")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?; // the checkpoint thread does it, so that no commit waits
+    connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+/// A read-only connection beside the writer.
+pub(super) fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.pragma_update(None, "cache_size", -512)?;
+    Ok(connection)
+}
+
+/// The connection of the checkpoint thread.
+pub(super) fn connect_checkpointer(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.pragma_update(None, "synchronous", "normal")?;
+    connection.pragma_update(None, "cache_size", -256)?;
+    Ok(connection)
+}
+
+fn migrate(path: &Path, connection: &mut Connection) -> Result<(), Error> {
+    use rusqlite_migration::Error as Migration;
+    Migrations::from_slice(MIGRATIONS).to_latest(connection).map_err(|error| match &error {
+        Migration::RusqliteError { err, .. } => explain(path, err),
+        Migration::MigrationDefinition(rusqlite_migration::MigrationDefinitionError::DatabaseTooFarAhead) => {
+            failed(path, &error, "A newer sandboxd made it: run that version, or pass another --data-dir.")
+        }
+        _ => failed(path, &error, "Report this with the file's size and the version that made it."),
+    })
+}
+
+fn store_id(connection: &Connection) -> rusqlite::Result<String> {
+    connection.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('store_id', ?1)", [new_id("store")])?;
+    connection.query_row("SELECT value FROM meta WHERE key = 'store_id'", [], |row| row.get(0))
+}
+
+fn failed(path: &Path, cause: &dyn std::fmt::Display, help: &'static str) -> Error {
+    Error::Open { path: path.to_path_buf(), cause: cause.to_string(), help }
+}
+
+fn explain(path: &Path, error: &rusqlite::Error) -> Error {
+    use rusqlite::ErrorCode;
+    let help = match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            "The file is damaged: move it away (the server then starts with an empty one) or put a copy back."
+        }
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            "The file or its folder can't be written: change its owner or mode, or pass --data-dir DIR."
+        }
+        Some(ErrorCode::DiskFull) => "The disk is full: free some space, or pass --data-dir DIR on another one.",
+        _ => "Pass --data-dir DIR to use another place.",
+    };
+    failed(path, error, help)
+}

@@ -1,0 +1,140 @@
+//! The rows beside the log, and the changes that are made to them.
+
+use rusqlite::{Connection, Transaction};
+
+/// An ACP server as the file remembers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcpServerRow {
+    /// The id the client chose.
+    pub server_id: String,
+    /// Which agent it runs.
+    pub agent: String,
+    /// Ours; names its streams `acp/<instance>/out` and `…/in`.
+    pub instance: String,
+    /// Unix milliseconds.
+    pub created_at_ms: i64,
+    /// `params` of the client's `initialize`, as JSON text.
+    pub initialize: Option<String>,
+    /// `params` of the client's `authenticate`, as JSON text.
+    pub authenticate: Option<String>,
+}
+
+/// What a session was opened with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcpSessionRow {
+    /// The agent's id for it.
+    pub session_id: String,
+    /// `params` of session/new, session/load or session/resume, as JSON text.
+    pub params: String,
+}
+
+/// A change of rows. Data, not closures: all SQL stays in this room.
+#[derive(Debug, Clone)]
+pub enum RowChange {
+    /// A server was made (its id is free).
+    PutAcpServer(AcpServerRow),
+    /// A server was deleted, with its sessions; its streams stay until retention takes them.
+    DeleteAcpServer {
+        /// The id the client chose.
+        server_id: String,
+        /// The instance that goes; a newer one under the same id stays.
+        instance: String,
+        /// Streams of deleted servers that are kept; the oldest beyond that go.
+        keep_streams: u64,
+    },
+    /// The client's `initialize` params.
+    SetInitialize {
+        /// The server.
+        server_id: String,
+        /// JSON text.
+        params: String,
+    },
+    /// The client's `authenticate` params.
+    SetAuthenticate {
+        /// The server.
+        server_id: String,
+        /// JSON text.
+        params: String,
+    },
+    /// A session was opened, loaded or resumed.
+    PutAcpSession {
+        /// The server.
+        server_id: String,
+        /// The session.
+        session: AcpSessionRow,
+        /// Another session to forget, when the bound is reached.
+        forget: Option<String>,
+    },
+}
+
+impl RowChange {
+    pub(super) fn apply(&self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
+        match self {
+            Self::PutAcpServer(row) => {
+                tx.prepare_cached(
+                    "INSERT INTO acp_servers (server_id, agent, instance, created_at_ms, initialize, authenticate)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                )?
+                .execute((&row.server_id, &row.agent, &row.instance, row.created_at_ms, &row.initialize, &row.authenticate))?;
+            }
+            Self::DeleteAcpServer { server_id, instance, keep_streams } => {
+                tx.prepare_cached("DELETE FROM acp_servers WHERE server_id = ?1 AND instance = ?2")?.execute((server_id, instance))?;
+                drop_old_streams(tx, *keep_streams)?;
+            }
+            Self::SetInitialize { server_id, params } => {
+                tx.prepare_cached("UPDATE acp_servers SET initialize = ?2 WHERE server_id = ?1")?.execute((server_id, params))?;
+            }
+            Self::SetAuthenticate { server_id, params } => {
+                tx.prepare_cached("UPDATE acp_servers SET authenticate = ?2 WHERE server_id = ?1")?.execute((server_id, params))?;
+            }
+            Self::PutAcpSession { server_id, session, forget } => {
+                tx.prepare_cached("INSERT OR REPLACE INTO acp_sessions (server_id, session_id, params) VALUES (?1, ?2, ?3)")?
+                    .execute((server_id, &session.session_id, &session.params))?;
+                if let Some(forget) = forget {
+                    tx.prepare_cached("DELETE FROM acp_sessions WHERE server_id = ?1 AND session_id = ?2")?.execute((server_id, forget))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Streams whose server is gone are kept by number, newest first.
+fn drop_old_streams(tx: &Transaction<'_>, keep: u64) -> rusqlite::Result<()> {
+    let mut select = tx.prepare_cached(
+        "SELECT s.id FROM streams s
+         WHERE NOT EXISTS (SELECT 1 FROM acp_servers a WHERE s.name IN ('acp/' || a.instance || '/out', 'acp/' || a.instance || '/in'))
+         ORDER BY s.id DESC LIMIT -1 OFFSET ?1",
+    )?;
+    let old: Vec<i64> = select.query_map([super::read::as_i64(keep)], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    for stream in old {
+        tx.execute("DELETE FROM events WHERE stream_id = ?1", [stream])?;
+        tx.execute("DELETE FROM gaps WHERE stream_id = ?1", [stream])?;
+        tx.execute("DELETE FROM streams WHERE id = ?1", [stream])?;
+    }
+    Ok(())
+}
+
+pub(super) fn acp_servers(connection: &Connection) -> rusqlite::Result<Vec<(AcpServerRow, Vec<AcpSessionRow>)>> {
+    let mut servers = connection.prepare("SELECT server_id, agent, instance, created_at_ms, initialize, authenticate FROM acp_servers ORDER BY server_id")?;
+    let mut sessions = connection.prepare("SELECT session_id, params FROM acp_sessions WHERE server_id = ?1")?;
+    let rows = servers.query_map([], |row| {
+        Ok(AcpServerRow {
+            server_id: row.get(0)?,
+            agent: row.get(1)?,
+            instance: row.get(2)?,
+            created_at_ms: row.get(3)?,
+            initialize: row.get(4)?,
+            authenticate: row.get(5)?,
+        })
+    })?;
+    let mut all = Vec::new();
+    for server in rows {
+        let server = server?;
+        let of_server = sessions
+            .query_map([&server.server_id], |row| Ok(AcpSessionRow { session_id: row.get(0)?, params: row.get(1)? }))?
+            .collect::<Result<_, _>>()?;
+        all.push((server, of_server));
+    }
+    Ok(all)
+}
