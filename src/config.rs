@@ -388,6 +388,7 @@ bounds! {
     acp_stdin_queue_max_bytes = 128 * MIB, "Bytes that wait for an agent that doesn't read; more is answered with a JSON-RPC error.";
     acp_sessions_max = 1024, "Sessions per ACP server that are remembered for restoring; the oldest is forgotten.";
     acp_post_keepalive_ms = 10_000, "How long a POST waits in silence before it sends headers and then white space, so that no proxy or client cuts the turn.";
+    acp_answer_patience_ms = 50, "How long a POST's answer waits for event readers that keep up to get the same events first.";
     acp_restore_timeout_ms = 60_000, "Time a new agent process has for initialize and session/load when a server is restored.";
     acp_exit_drain_ms = 500, "After an agent's exit, how long its stdout is still read when a grandchild keeps the pipe open.";
     agent_stop_grace_ms = 1_000, "From closing stdin and TERM to KILL for the agent's whole process tree.";
@@ -400,10 +401,13 @@ bounds! {
     log_ring_max_bytes = 2 * MIB, "The same, in bytes.";
     log_page_max_events = 512, "Events read from the file at a time for one reader.";
     log_stream_max_events = 1_000_000, "Events kept per stream; older ones go, and a reader gets a gap event.";
+    log_deleted_streams_max = 2000, "Streams of deleted ACP servers that are kept (two per server); the oldest beyond that are removed.";
     log_stream_max_bytes = GIB, "Payload bytes kept per stream; older events go, and a reader gets a gap event.";
     agent_install_timeout_ms = 900_000, "Time for one agent's installation; then it is stopped.";
     agent_install_output_max_bytes = 64 * KIB, "Tail of an installer's output kept for its error message.";
     agent_version_timeout_ms = 5_000, "Time for an agent's --version; then the version is left out.";
+    agent_install_events_max = 2_000, "Lines of an installer's output that are reported as its progress; further ones only end up in the tail.";
+    credential_file_max_bytes = 16 * MIB, "Size of a file in which credentials are looked for; a larger one is skipped.";
     agent_manifests_max = 256, "Agent manifests that are read; further files are reported and ignored.";
     agent_manifest_max_bytes = 256 * KIB, "Size of one manifest; a larger one is reported and ignored.";
     processes_max = 1024, "Children at once over all owners; one more is refused.";

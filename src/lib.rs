@@ -1,6 +1,12 @@
 //! sandboxd: the agent runtime that lives inside a sandbox. `docs/ARCHITECTURE.md` is the map.
 
+pub mod acp;
+pub mod agents;
+pub mod app;
+pub mod cli;
 pub mod config;
+pub mod http;
+pub mod mock;
 pub mod processes;
 pub mod rt;
 pub mod store;

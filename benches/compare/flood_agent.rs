@@ -19,7 +19,9 @@ pub const MARK_DIGITS: usize = 8;
 pub fn run() -> Result<()> {
     let mut out = BufWriter::with_capacity(64 * 1024, io::stdout().lock());
     for line in io::stdin().lock().lines() {
-        let Ok(message) = serde_json::from_str::<Value>(&line?) else { continue };
+        let Ok(message) = serde_json::from_str::<Value>(&line?) else {
+            continue;
+        };
         if message["method"] == "flood" {
             flood(&mut out, &message)?;
         } else {
@@ -53,14 +55,28 @@ fn flood(out: &mut impl Write, request: &Value) -> Result<()> {
     let whole = frame("@");
     let (before, after) = whole.split_once('@').ok_or("no place for the text")?;
     for n in 0..count {
-        writeln!(out, "{before}{MARK}{n:0width$}{padding}{after}", width = MARK_DIGITS)?;
+        writeln!(
+            out,
+            "{before}{MARK}{n:0width$}{padding}{after}",
+            width = MARK_DIGITS
+        )?;
     }
-    writeln!(out, "{}", json!({"jsonrpc": "2.0", "id": request["id"], "result": {"flooded": count}}))?;
+    writeln!(
+        out,
+        "{}",
+        json!({"jsonrpc": "2.0", "id": request["id"], "result": {"flooded": count}})
+    )?;
     Ok(())
 }
 
 /// The running number in a flood notification, `None` in any other message.
 pub fn mark_in(data: &[u8]) -> Option<usize> {
-    let at = data.windows(MARK.len()).position(|w| w == MARK.as_bytes())? + MARK.len();
-    std::str::from_utf8(data.get(at..at + MARK_DIGITS)?).ok()?.parse().ok()
+    let at = data
+        .windows(MARK.len())
+        .position(|w| w == MARK.as_bytes())?
+        + MARK.len();
+    std::str::from_utf8(data.get(at..at + MARK_DIGITS)?)
+        .ok()?
+        .parse()
+        .ok()
 }

@@ -286,7 +286,6 @@ impl Processes {
                 line.clear();
             }
         };
-        let mut exit = process.exit.clone();
         loop {
             let mut out_limited = (&mut out).take(limit);
             let mut err_limited = (&mut err).take(limit);
@@ -294,10 +293,10 @@ impl Processes {
                 read = out_limited.read_until(b'\n', &mut out_line), if out_open => note(&mut out_line, &mut out_open, read),
                 read = err_limited.read_until(b'\n', &mut err_line), if err_open => note(&mut err_line, &mut err_open, read),
                 () = &mut deadline => { process.stop(Duration::from_secs(1)).await; return Ok((None, tail.text())); }
-                _ = exit.wait_for(Option::is_some), if !out_open && !err_open => break,
+                _ = process.exited(), if !out_open && !err_open => break,
             }
         }
-        let outcome = *exit.borrow();
+        let outcome = Some(process.exited().await);
         process.stop(Duration::ZERO).await; // what it left in the background
         Ok((outcome, tail.text()))
     }

@@ -96,17 +96,13 @@ impl Store {
         self.push(stream, kind, payload, None, None);
     }
 
-    /// Appends one event and resolves once it is committed and its readers were woken (or could not be kept).
-    /// Dropping the future drops nothing else.
-    pub fn append_acked(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes) -> oneshot::Receiver<u64> {
+    /// Appends one event, with a change of rows in the same transaction when one is given, and resolves with its
+    /// position once it is committed and its readers were woken (or it could not be kept). Dropping the future drops
+    /// nothing else.
+    pub fn append_acked(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes, change: Option<RowChange>) -> oneshot::Receiver<u64> {
         let (ack, acked) = oneshot::channel();
-        self.push(stream, kind, payload, None, Some(ack));
+        self.push(stream, kind, payload, change, Some(ack));
         acked
-    }
-
-    /// Appends one event together with a change of rows, in one transaction.
-    pub fn append_with(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes, change: RowChange) {
-        self.push(stream, kind, payload, Some(change), None);
     }
 
     fn push(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes, change: Option<RowChange>, ack: Option<oneshot::Sender<u64>>) {
@@ -126,6 +122,11 @@ impl Store {
     /// Waits until the writer's queue has room. Cancel safe.
     pub async fn room(&self) {
         self.inner.queue.room().await;
+    }
+
+    /// True when the writer's queue has room right now.
+    pub fn has_room(&self) -> bool {
+        self.inner.queue.has_room()
     }
 
     /// The ACP servers and their sessions, as the last run left them.

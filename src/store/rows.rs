@@ -72,7 +72,7 @@ impl RowChange {
         match self {
             Self::PutAcpServer(row) => {
                 tx.prepare_cached(
-                    "INSERT INTO acp_servers (server_id, agent, instance, created_at_ms, initialize, authenticate)
+                    "INSERT OR REPLACE INTO acp_servers (server_id, agent, instance, created_at_ms, initialize, authenticate)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 )?
                 .execute((&row.server_id, &row.agent, &row.instance, row.created_at_ms, &row.initialize, &row.authenticate))?;
@@ -88,8 +88,12 @@ impl RowChange {
                 tx.prepare_cached("UPDATE acp_servers SET authenticate = ?2 WHERE server_id = ?1")?.execute((server_id, params))?;
             }
             Self::PutAcpSession { server_id, session, forget } => {
-                tx.prepare_cached("INSERT OR REPLACE INTO acp_sessions (server_id, session_id, params) VALUES (?1, ?2, ?3)")?
-                    .execute((server_id, &session.session_id, &session.params))?;
+                // Its server may have been deleted meanwhile: one stray row must not fail the whole batch.
+                tx.prepare_cached(
+                    "INSERT OR REPLACE INTO acp_sessions (server_id, session_id, params)
+                     SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM acp_servers WHERE server_id = ?1)",
+                )?
+                .execute((server_id, &session.session_id, &session.params))?;
                 if let Some(forget) = forget {
                     tx.prepare_cached("DELETE FROM acp_sessions WHERE server_id = ?1 AND session_id = ?2")?.execute((server_id, forget))?;
                 }

@@ -81,11 +81,15 @@ impl Queue {
     pub(super) async fn room(&self) {
         loop {
             let drained = self.drained.notified(); // made before the look, so that no wake is lost in between
-            if self.lock().bytes < self.max_bytes {
+            if self.has_room() {
                 return;
             }
             drained.await;
         }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.lock().bytes < self.max_bytes
     }
 
     fn take(&self, max: usize) -> Vec<Command> {

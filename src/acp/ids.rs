@@ -1,0 +1,146 @@
+//! Which request is whose. Towards the agent every request has a number of ours; on the client's side it keeps the id
+//! that the client chose, so two clients may use the same id at once. Pure: no I/O, no clock.
+
+use std::collections::{HashMap, HashSet};
+
+/// A request on its way: what to call it on the client's side, and who waits.
+#[derive(Debug)]
+pub struct Pending<W> {
+    /// The client's id as it is written; `null` for requests of our own.
+    pub client_id: String,
+    /// Its method.
+    pub method: String,
+    /// Its params as written, for the few methods that are remembered.
+    pub params: Option<String>,
+    /// Who waits.
+    pub waiter: W,
+}
+
+/// Requests in flight in both directions.
+#[derive(Debug)]
+pub struct Ids<W> {
+    next: u64,
+    pending: HashMap<u64, Pending<W>>,
+    /// Requests of the agent that no client answered yet, by the agent's id as written.
+    asked: HashSet<String>,
+    /// Such requests of agent processes that are gone: an answer to one must not reach their successor.
+    stale: HashSet<String>,
+    max: usize,
+}
+
+impl<W> Ids<W> {
+    /// At most `max` requests in flight in each direction.
+    pub fn new(max: usize) -> Self {
+        Self { next: 1, pending: HashMap::new(), asked: HashSet::new(), stale: HashSet::new(), max }
+    }
+
+    /// Takes a request in and gives its number towards the agent; gives it back when there are too many.
+    ///
+    /// # Errors
+    /// The request itself, when the bound is reached.
+    pub fn insert(&mut self, pending: Pending<W>) -> Result<u64, Pending<W>> {
+        if self.pending.len() >= self.max {
+            return Err(pending);
+        }
+        let number = self.next;
+        self.next += 1;
+        self.pending.insert(number, pending);
+        Ok(number)
+    }
+
+    /// The request that an answer with this id (as the agent wrote it) belongs to; it is no longer in flight then.
+    pub fn take(&mut self, agent_side_id: &str) -> Option<Pending<W>> {
+        agent_side_id.parse().ok().and_then(|number: u64| self.pending.remove(&number))
+    }
+
+    /// Towards the agent, the number of the latest request that a client knows by this id.
+    pub fn number_of(&self, client_id: &str) -> Option<u64> {
+        self.pending.iter().filter(|(_, pending)| pending.client_id == client_id).map(|(number, _)| *number).max()
+    }
+
+    /// Everything in flight, because the agent is gone: oldest first. Its own open requests become stale.
+    pub fn drain(&mut self) -> Vec<Pending<W>> {
+        let room = self.max.saturating_sub(self.stale.len());
+        self.stale.extend(self.asked.drain().take(room));
+        let mut all: Vec<_> = self.pending.drain().collect();
+        all.sort_by_key(|(number, _)| *number);
+        all.into_iter().map(|(_, pending)| pending).collect()
+    }
+
+    /// The agent asks something under its own id.
+    pub fn agent_asked(&mut self, id: &str) {
+        self.stale.remove(id); // a new process uses the number again: the answer is now for it
+        if self.asked.len() < self.max {
+            self.asked.insert(id.to_owned());
+        }
+    }
+
+    /// A client answers. False when the question came from an agent process that is gone.
+    pub fn client_answered(&mut self, id: &str) -> bool {
+        self.asked.remove(id) || !self.stale.remove(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pending(client_id: &str, waiter: u32) -> Pending<u32> {
+        Pending { client_id: client_id.into(), method: "m".into(), params: None, waiter }
+    }
+
+    #[test]
+    fn two_clients_may_use_one_id() {
+        let mut ids = Ids::new(8);
+        let first = ids.insert(pending("1", 10)).expect("room");
+        let second = ids.insert(pending("1", 20)).expect("room");
+        assert_eq!(ids.number_of("1"), Some(second));
+        assert_eq!(ids.take(&second.to_string()).map(|pending| pending.waiter), Some(20));
+        assert_eq!(ids.take(&first.to_string()).map(|pending| pending.waiter), Some(10));
+        assert!(ids.take(&first.to_string()).is_none());
+    }
+
+    #[test]
+    fn an_answer_for_a_dead_agent_does_not_reach_its_successor() {
+        let mut ids: Ids<u32> = Ids::new(8);
+        ids.agent_asked("5");
+        ids.drain();
+        assert!(!ids.client_answered("5"));
+        ids.agent_asked("5");
+        assert!(ids.client_answered("5"));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Insert(u8),
+        Answer(u64),
+        Drain,
+    }
+
+    proptest! {
+        /// Whatever happens, each request is given back exactly once: by its answer or by the drain.
+        #[test]
+        fn no_waiter_is_lost_or_doubled(steps in proptest::collection::vec(prop_oneof![
+            any::<u8>().prop_map(Step::Insert), (0u64..40).prop_map(Step::Answer), Just(Step::Drain)
+        ], 0..80)) {
+            let mut ids = Ids::new(16);
+            let (mut inserted, mut returned) = (0u32, Vec::new());
+            for step in steps {
+                match step {
+                    Step::Insert(client_id) => {
+                        inserted += 1;
+                        if let Err(refused) = ids.insert(pending(&client_id.to_string(), inserted)) {
+                            returned.push(refused.waiter);
+                        }
+                    }
+                    Step::Answer(number) => returned.extend(ids.take(&number.to_string()).map(|pending| pending.waiter)),
+                    Step::Drain => returned.extend(ids.drain().into_iter().map(|pending| pending.waiter)),
+                }
+            }
+            returned.extend(ids.drain().into_iter().map(|pending| pending.waiter));
+            returned.sort_unstable();
+            prop_assert_eq!(returned, (1..=inserted).collect::<Vec<_>>());
+        }
+    }
+}

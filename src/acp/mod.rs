@@ -1,0 +1,338 @@
+//! ACP over HTTP: agents as JSON-RPC servers that are addressed by a client-chosen id.
+//!
+//! Each server has one owner task ([`task`]) that alone touches its agent process; the registry here maps ids to
+//! handles. Everything that passes is in the log before a subscriber sees it: stream `acp/<instance>/out` is what
+//! clients read as events, `…/in` what they sent. A server outlives its agent process and a restart of ours: the next
+//! request starts a new process and tells it what its predecessor knew ([`restore`]).
+
+mod agent;
+mod envelope;
+mod ids;
+mod line;
+mod messages;
+mod readers;
+mod restore;
+mod task;
+mod types;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use envelope::{Envelope, Kind, ParseError};
+pub use readers::{Reader, Readers};
+pub use types::{AgentSource, BoxFuture, Error, Launch, LaunchError, Posted, Quirks, ServerInfo, Status};
+
+use crate::config::{Bounds, as_duration, as_usize};
+use crate::processes::Processes;
+use crate::rt::clock::now_ms;
+use crate::rt::ids::new_id;
+use crate::rt::spawn_owned;
+use crate::store::{AcpServerRow, AcpSessionRow, RowChange, Store, Stream};
+use agent::Agent;
+use restore::Memory;
+use task::{Answer, Command, Owner};
+
+/// The room: makes, finds and deletes servers.
+#[derive(Clone)]
+pub struct Acp {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    processes: Processes,
+    source: Arc<dyn AgentSource>,
+    bounds: Bounds,
+    servers: Mutex<BTreeMap<String, Slot>>,
+    stop: CancellationToken,
+}
+
+type Made = Result<Arc<Server>, Error>;
+
+/// A server, or one that is being made: concurrent first POSTs wait for the same one.
+#[derive(Clone)]
+struct Slot {
+    agent: String,
+    made: watch::Receiver<Option<Made>>,
+}
+
+/// The handle on one server.
+pub struct Server {
+    agent: String,
+    instance: String,
+    created_at_ms: i64,
+    mailbox: mpsc::Sender<Command>,
+    outbound: Arc<Stream>,
+    readers: Readers,
+    status: watch::Receiver<Status>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Server {
+    /// The stream of everything the agent wrote.
+    pub fn events(&self) -> &Arc<Stream> {
+        &self.outbound
+    }
+
+    /// Who reads that stream live.
+    pub fn readers(&self) -> &Readers {
+        &self.readers
+    }
+}
+
+impl Acp {
+    /// Takes up the servers that an earlier run left; their agents start with the next request.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the log can't be read.
+    pub async fn start(store: Store, processes: Processes, source: Arc<dyn AgentSource>, bounds: Bounds) -> Result<Self, Error> {
+        let inner = Inner { store, processes, source, bounds, servers: Mutex::default(), stop: CancellationToken::new() };
+        let acp = Self { inner: Arc::new(inner) };
+        for (row, sessions) in acp.inner.store.acp_servers().await? {
+            let (id, agent) = (row.server_id.clone(), row.agent.clone());
+            let server = acp.take_up(row, sessions).await?;
+            acp.inner.servers().insert(id, Slot { agent, made: watch::channel(Some(Ok(server))).1 });
+        }
+        Ok(acp)
+    }
+
+    /// Sends an envelope to a server, making it when the id is free and `agent` says of what.
+    ///
+    /// A request resolves when the agent answered, however long that takes. Dropping the future loses that reply only:
+    /// the envelope is still sent, and its answer reaches the event stream and the log.
+    ///
+    /// # Errors
+    /// [`Error`], before anything was sent.
+    pub async fn post(&self, server_id: &str, agent: Option<&str>, envelope: Envelope) -> Result<Posted, Error> {
+        self.check(server_id, agent)?;
+        let (reply, answer) = oneshot::channel();
+        let server = match self.send_at_once(server_id, Command::Post { envelope, reply }) {
+            Ok(server) => server,
+            Err(command) => {
+                let (acp, server_id, agent) = (self.clone(), server_id.to_owned(), agent.map(str::to_owned));
+                let sent = spawn_owned("acp-post", async move { acp.send_when_possible(&server_id, agent.as_deref(), command).await });
+                sent.await.map_err(|_| Error::Stopping)??
+            }
+        };
+        match answer.await.map_err(|_| Error::Stopping)? {
+            Answer::Accepted => Ok(Posted::Accepted),
+            Answer::Response { text, committed } => {
+                if let Ok(seq) = committed.await {
+                    server.readers.reached(seq, as_duration(self.inner.bounds.acp_answer_patience_ms)).await;
+                } // else the store is closed: the answer still goes out
+                Ok(Posted::Response(text))
+            }
+        }
+    }
+
+    /// The common case: the server is there and has room. Gives the command back otherwise.
+    fn send_at_once(&self, server_id: &str, command: Command) -> Result<Arc<Server>, Command> {
+        let made = self.inner.servers().get(server_id).and_then(|slot| slot.made.borrow().clone());
+        match made {
+            Some(Ok(server)) if self.inner.store.has_room() => match server.mailbox.try_send(command) {
+                Ok(()) => Ok(server),
+                Err(mpsc::error::TrySendError::Full(command) | mpsc::error::TrySendError::Closed(command)) => Err(command),
+            },
+            _ => Err(command),
+        }
+    }
+
+    async fn send_when_possible(&self, server_id: &str, agent: Option<&str>, command: Command) -> Made {
+        let server = self.find_or_make(server_id, agent).await?;
+        self.inner.store.room().await;
+        server.mailbox.send(command).await.map_err(|_| Error::Stopping)?;
+        Ok(server)
+    }
+
+    /// Checks what [`Acp::post`] would refuse at once, without effect.
+    ///
+    /// # Errors
+    /// [`Error::Launch`] for an unknown agent, [`Error::MissingAgent`], [`Error::AgentMismatch`].
+    pub fn check(&self, server_id: &str, agent: Option<&str>) -> Result<(), Error> {
+        if let Some(agent) = agent.filter(|agent| !self.inner.source.knows(agent)) {
+            return Err(LaunchError::Unsupported { agent: agent.to_owned() }.into());
+        }
+        match (self.inner.servers().get(server_id), agent) {
+            (Some(slot), Some(agent)) if slot.agent != agent => {
+                Err(Error::AgentMismatch { id: server_id.to_owned(), has: slot.agent.clone(), wants: agent.to_owned() })
+            }
+            (None, None) => Err(Error::MissingAgent { id: server_id.to_owned() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The server's handle, waiting while it is being made.
+    ///
+    /// # Errors
+    /// [`Error::UnknownServer`], or why making it failed.
+    pub async fn get(&self, server_id: &str) -> Result<Arc<Server>, Error> {
+        let slot = self.inner.servers().get(server_id).cloned();
+        wait_made(slot.ok_or_else(|| Error::UnknownServer { id: server_id.to_owned() })?).await
+    }
+
+    /// All servers, by id.
+    pub fn list(&self) -> Vec<ServerInfo> {
+        let servers = self.inner.servers();
+        let made = servers.iter().filter_map(|(id, slot)| match &*slot.made.borrow() {
+            Some(Ok(server)) => Some((id.clone(), Arc::clone(server))),
+            _ => None,
+        });
+        made.map(|(server_id, server)| ServerInfo {
+            server_id,
+            agent: server.agent.clone(),
+            created_at_ms: server.created_at_ms,
+            status: *server.status.borrow(),
+        })
+        .collect()
+    }
+
+    /// Deletes a server: it is gone from the list at once; resolves when no process of it is left. An unknown id is
+    /// already so. Dropping the future changes nothing.
+    pub async fn delete(&self, server_id: &str) {
+        let Some(slot) = self.inner.servers().remove(server_id) else { return };
+        let (acp, server_id) = (self.clone(), server_id.to_owned());
+        let task = spawn_owned("acp-delete", async move {
+            let Ok(server) = wait_made(slot).await else { return };
+            let (reply, done) = oneshot::channel();
+            if server.mailbox.send(Command::Delete { reply }).await.is_ok() {
+                let _ = done.await; // the owner ended on its own: the same outcome
+            }
+            let keep_streams = acp.inner.bounds.log_deleted_streams_max;
+            let change = RowChange::DeleteAcpServer { server_id, instance: server.instance.clone(), keep_streams };
+            if let Err(error) = acp.inner.store.change(change).await {
+                tracing::error!(%error, "a deleted ACP server could not be removed from the database: it will be listed again after a restart");
+            }
+        });
+        let _ = task.await; // a panic in it is logged
+    }
+
+    /// Stops every agent, keeping the servers for the next run. Resolves when nothing of them is left.
+    pub async fn shut_down(&self) {
+        self.inner.stop.cancel();
+        let slots: Vec<_> = self.inner.servers().values().cloned().collect();
+        for slot in slots {
+            let server = match &*slot.made.borrow() {
+                Some(Ok(server)) => Arc::clone(server),
+                _ => continue,
+            };
+            let task = server.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(task) = task {
+                let _ = task.await; // a panic in it is logged
+            }
+        }
+    }
+
+    async fn find_or_make(&self, server_id: &str, agent: Option<&str>) -> Made {
+        self.check(server_id, agent)?;
+        let slot = {
+            let mut servers = self.inner.servers();
+            match (servers.get(server_id), agent) {
+                (Some(slot), _) => slot.clone(),
+                (None, None) => return Err(Error::MissingAgent { id: server_id.to_owned() }),
+                (None, Some(_)) if self.inner.stop.is_cancelled() => return Err(Error::Stopping),
+                (None, Some(_)) if servers.len() as u64 >= self.inner.bounds.acp_servers_max => {
+                    return Err(Error::TooMany { max: self.inner.bounds.acp_servers_max });
+                }
+                (None, Some(agent)) => {
+                    let (publish, made) = watch::channel(None);
+                    let slot = Slot { agent: agent.to_owned(), made };
+                    servers.insert(server_id.to_owned(), slot.clone());
+                    // Its own task: a client that leaves in the middle must not leave half a server behind.
+                    spawn_owned("acp-make", make(self.clone(), server_id.to_owned(), agent.to_owned(), publish));
+                    slot
+                }
+            }
+        };
+        if let Some(agent) = agent.filter(|agent| *agent != slot.agent) {
+            return Err(Error::AgentMismatch { id: server_id.to_owned(), has: slot.agent, wants: agent.to_owned() });
+        }
+        wait_made(slot).await
+    }
+
+    async fn new_server(&self, server_id: &str, agent: &str) -> Made {
+        let launch = self.inner.source.launch(agent).await?;
+        let row = AcpServerRow {
+            server_id: server_id.to_owned(),
+            agent: agent.to_owned(),
+            instance: new_id("acp"),
+            created_at_ms: now_ms(),
+            initialize: None,
+            authenticate: None,
+        };
+        let (outbound, inbound) = self.streams(&row.instance).await?;
+        self.inner.store.change(RowChange::PutAcpServer(row.clone())).await?;
+        let first = Agent::start(&self.inner.processes, &launch, agent, &self.inner.bounds);
+        let first = match first {
+            Ok(first) => first,
+            Err(error) => {
+                let change = RowChange::DeleteAcpServer { server_id: row.server_id, instance: row.instance, keep_streams: self.inner.bounds.log_deleted_streams_max };
+                let _ = self.inner.store.change(change).await; // at worst it is listed as stopped after a restart
+                return Err(error.into());
+            }
+        };
+        let memory = Memory::new(as_usize(self.inner.bounds.acp_sessions_max));
+        Ok(self.run(row, memory, outbound, inbound, Some(first)))
+    }
+
+    async fn take_up(&self, row: AcpServerRow, sessions: Vec<AcpSessionRow>) -> Made {
+        let (outbound, inbound) = self.streams(&row.instance).await?;
+        let memory = Memory::from_rows(&row, sessions, as_usize(self.inner.bounds.acp_sessions_max));
+        Ok(self.run(row, memory, outbound, inbound, None))
+    }
+
+    async fn streams(&self, instance: &str) -> Result<(Arc<Stream>, Arc<Stream>), Error> {
+        let outbound = self.inner.store.open_stream(&format!("acp/{instance}/out")).await?;
+        let inbound = self.inner.store.open_stream(&format!("acp/{instance}/in")).await?;
+        Ok((outbound, inbound))
+    }
+
+    fn run(&self, row: AcpServerRow, memory: Memory, outbound: Arc<Stream>, inbound: Arc<Stream>, first: Option<Agent>) -> Arc<Server> {
+        let (mailbox, commands) = mpsc::channel(as_usize(self.inner.bounds.acp_mailbox_max_messages));
+        let since_ms = now_ms();
+        let (publish, status) = watch::channel(if first.is_some() { Status::Running { since_ms } } else { Status::Stopped });
+        let owner = Owner {
+            server_id: row.server_id,
+            agent_name: row.agent.clone(),
+            inbound,
+            outbound: Arc::clone(&outbound),
+            store: self.inner.store.clone(),
+            processes: self.inner.processes.clone(),
+            source: Arc::clone(&self.inner.source),
+            bounds: self.inner.bounds.clone(),
+            mailbox: commands,
+            status: publish,
+            memory,
+            stop: self.inner.stop.clone(),
+        };
+        let task = spawn_owned("acp-server", owner.run(first));
+        let task = Mutex::new(Some(task));
+        Arc::new(Server { agent: row.agent, instance: row.instance, created_at_ms: row.created_at_ms, mailbox, outbound, readers: Readers::default(), status, task })
+    }
+}
+
+/// Makes a server and tells those who wait; a failure frees the id.
+async fn make(acp: Acp, server_id: String, agent: String, publish: watch::Sender<Option<Made>>) {
+    let made = acp.new_server(&server_id, &agent).await;
+    if made.is_err() {
+        let mut servers = acp.inner.servers();
+        if servers.get(&server_id).is_some_and(|slot| slot.made.same_channel(&publish.subscribe())) {
+            servers.remove(&server_id);
+        }
+    }
+    publish.send_replace(Some(made));
+}
+
+async fn wait_made(mut slot: Slot) -> Made {
+    let made = slot.made.wait_for(Option::is_some).await.map_err(|_| Error::Stopping)?;
+    made.clone().unwrap_or(Err(Error::Stopping))
+}
+
+impl Inner {
+    fn servers(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner) // a map is whole after each change
+    }
+}

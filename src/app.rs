@@ -1,0 +1,178 @@
+//! Builds every room, joins them, and owns the order of start and stop.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::acp::{Acp, AgentSource, BoxFuture, Launch, LaunchError, Quirks};
+use crate::agents::{self, Agents, AgentsConfig};
+use crate::config::{Config, as_duration, as_usize};
+use crate::http::{self, AppState};
+use crate::processes::{self, Processes};
+use crate::rt::clock::now_ms;
+use crate::rt::spawn_owned;
+use crate::store::{Store, Stream};
+
+/// Why the server could not start or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address can't be had.
+    #[error("can't listen on {address}: {cause}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// The database can't be had.
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
+    /// What the last run left can't be taken up.
+    #[error(transparent)]
+    Acp(#[from] crate::acp::Error),
+    /// The kernel refuses signal handlers.
+    #[error("can't handle signals: {0}")]
+    Signals(#[from] std::io::Error),
+}
+
+/// Runs the server until INT or TERM. A second signal, or the deadline, ends it at once.
+///
+/// # Errors
+/// [`Error`] when it can't start.
+pub async fn run(config: Config) -> Result<(), Error> {
+    let signals = Signals::new()?;
+    let listener = TcpListener::bind(config.bind).await.map_err(|cause| Error::Bind { address: config.bind, cause })?;
+    let address = listener.local_addr()?;
+    let state = build(Arc::new(config), address.port()).await?;
+    announce(&state, address);
+    let stop = state.stop.clone();
+    let bounds = state.config.bounds.clone();
+    let server = spawn_owned("http", {
+        let (router, bounds, stop) = (http::router(state.clone()), bounds.clone(), stop.clone());
+        async move { http::serve(listener, router, &bounds, stop).await }
+    });
+    let mut signals = signals;
+    tracing::info!(signal = signals.next().await, "stopping");
+    tokio::select! {
+        () = shut_down(&state, server) => tracing::info!("stopped"),
+        () = tokio::time::sleep(as_duration(bounds.shutdown_deadline_ms)) => tracing::warn!("stopping took too long: ending now"),
+        signal = signals.next() => tracing::warn!(signal, "second signal: ending now"),
+    }
+    Ok(())
+}
+
+/// Store first, since everything is written there; then what starts children; then what uses both.
+async fn build(config: Arc<Config>, port: u16) -> Result<AppState, Error> {
+    let fallback = config.dirs.data.join(format!("sandboxd-{port}.db"));
+    let store = Store::open(&config.dirs.database(), &fallback, &config.bounds)?;
+    let processes = Processes::start(store.id(), config.env.clone(), as_usize(config.bounds.processes_max)).await?;
+    let install_events = store.open_stream("agents/install").await?;
+    let agents = Agents::new(AgentsConfig {
+        dirs: config.dirs.clone(),
+        env: config.env.clone(),
+        self_exe: config.self_exe.clone(),
+        bounds: config.bounds.clone(),
+        require_preinstall: config.require_preinstall,
+        processes: processes.clone(),
+        progress: progress_into(store.clone(), Arc::clone(&install_events)),
+    });
+    let source = Arc::new(Catalogue(agents.clone()));
+    let acp = Acp::start(store.clone(), processes, source, config.bounds.clone()).await?;
+    let subscribers = Arc::new(Semaphore::new(as_usize(config.bounds.sse_subscribers_max)));
+    Ok(AppState { config, acp, agents, store, install_events, subscribers, stop: CancellationToken::new(), started_at_ms: now_ms() })
+}
+
+/// Streams say goodbye and open requests are answered, agents stop, and the log is closed last: it has the end, too.
+async fn shut_down(state: &AppState, server: tokio::task::JoinHandle<()>) {
+    state.stop.cancel();
+    state.acp.shut_down().await;
+    let _ = server.await; // a panic in it is logged
+    state.store.close().await;
+}
+
+/// One JSON line on stdout, once connections are accepted, with the real address.
+fn announce(state: &AppState, address: SocketAddr) {
+    let url = format!("http://{address}");
+    let database = state.store.path().display().to_string();
+    let line = serde_json::json!({"event": "listening", "addr": address.to_string(), "url": url, "database": database, "version": env!("CARGO_PKG_VERSION")});
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{line}"); // nobody reads it: the server works all the same
+    let _ = stdout.flush();
+    tracing::info!(%address, database, "server listening");
+    if state.config.is_exposed() {
+        tracing::warn!(%address, "no token on a non-loopback address: everyone who reaches this port can run programs here");
+    }
+}
+
+fn progress_into(store: Store, stream: Arc<Stream>) -> agents::ProgressSink {
+    Arc::new(move |event: agents::InstallEvent| {
+        let text = serde_json::to_vec(&event).unwrap_or_default();
+        store.append(&stream, "agents.install", Bytes::from(text));
+    })
+}
+
+/// The agents room as the ACP room asks for it: rooms don't know each other.
+struct Catalogue(Agents);
+
+impl AgentSource for Catalogue {
+    fn knows(&self, agent: &str) -> bool {
+        self.0.manifest(agent).is_ok()
+    }
+
+    fn launch(&self, agent: &str) -> BoxFuture<Result<Launch, LaunchError>> {
+        let (agents, agent) = (self.0.clone(), agent.to_owned());
+        Box::pin(async move {
+            let launch = agents.launch(&agent).await.map_err(launch_error)?;
+            let quirks = Quirks {
+                protocol_version_number: launch.quirks.protocol_version_number,
+                session_new_mcp_servers: launch.quirks.session_new_mcp_servers,
+            };
+            Ok(Launch { program: launch.program, args: launch.args, env: launch.env, quirks })
+        })
+    }
+}
+
+/// Every variant by name: a new one must say what clients are told.
+pub(crate) fn launch_error(error: agents::Error) -> LaunchError {
+    let text = error.to_string();
+    match error {
+        agents::Error::UnsupportedAgent { agent } => LaunchError::Unsupported { agent },
+        agents::Error::NotInstalled { agent, help } => LaunchError::NotInstalled { agent, help },
+        agents::Error::NotExecutable { path, .. } => processes::Error::NotPermitted { program: path }.into(),
+        agents::Error::InstallFailed { agent, reason, output_tail } => LaunchError::InstallFailed { agent, reason: with_tail(&reason, &output_tail) },
+        agents::Error::BadManifest { origin, .. } => LaunchError::NotInstalled { agent: origin, help: text },
+        agents::Error::ManifestNotWritten { path, .. } => LaunchError::NotInstalled { agent: path.display().to_string(), help: text },
+        agents::Error::TooManyManifests { .. } => LaunchError::NotInstalled { agent: "manifest".into(), help: text },
+    }
+}
+
+/// A sentence, and the installer's last words.
+fn with_tail(reason: &dyn std::fmt::Display, tail: &str) -> String {
+    if tail.is_empty() { reason.to_string() } else { format!("{reason}\n{tail}") }
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())?, hangup: signal(SignalKind::hangup())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.hangup.recv() => "SIGHUP",
+        }
+    }
+}

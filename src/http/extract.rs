@@ -1,0 +1,122 @@
+//! Extractors whose rejections are problems, with the statuses of the contract.
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use http::{HeaderMap, header, request::Parts};
+use bytes::BytesMut;
+use http_body_util::BodyExt as _;
+use serde::de::DeserializeOwned;
+
+use super::problem::{ApiError, ErrorCode};
+
+/// Query parameters; what doesn't fit is a 400 problem.
+#[derive(Debug)]
+pub struct ApiQuery<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for ApiQuery<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let query = Query::<T>::from_request_parts(parts, state).await;
+        query.map(|Query(value)| Self(value)).map_err(|rejection| ApiError::invalid(rejection.body_text()))
+    }
+}
+
+/// A JSON body of at most `http_body_max_bytes`.
+#[derive(Debug)]
+pub struct ApiJson<T>(pub T);
+
+/// Gives the bound to extractors.
+pub trait BodyLimit {
+    /// Most bytes of a JSON body.
+    fn body_max_bytes(&self) -> usize;
+}
+
+impl<T: DeserializeOwned, S: BodyLimit + Send + Sync> FromRequest<S> for ApiJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        if !is_json(request.headers()) {
+            let why = "Expected request with `Content-Type: application/json`";
+            return Err(ApiError::with_message(ErrorCode::UnsupportedMediaType, "unsupported media type", why));
+        }
+        let body = read_body(request.into_body(), state.body_max_bytes()).await?;
+        let value: serde_json::Value = serde_json::from_slice(&body).map_err(|error| ApiError::invalid(format!("invalid JSON body: {error}")))?;
+        let typed = serde_json::from_value(value);
+        typed.map(Self).map_err(|error| ApiError::new(ErrorCode::InvalidShape, format!("invalid request: {error}")))
+    }
+}
+
+/// The body, whole. One that is too long is read on for a while and thrown away, so that the client reads our answer
+/// instead of a reset connection.
+///
+/// # Errors
+/// 413 beyond `max_bytes`, 400 when the client stops in the middle.
+pub async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
+    let mut body = body;
+    let mut collected = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ApiError::invalid(format!("the body ended early: {error}")))?;
+        let data = frame.into_data().unwrap_or_default(); // trailers are of no interest
+        if collected.len() + data.len() > max_bytes {
+            drain(body, max_bytes).await;
+            let why = format!("invalid request: the body is longer than {max_bytes} bytes");
+            return Err(ApiError::new(ErrorCode::PayloadTooLarge, why));
+        }
+        collected.extend_from_slice(&data);
+    }
+    Ok(collected.freeze())
+}
+
+async fn drain(mut body: Body, max_bytes: usize) {
+    let mut drained = 0;
+    let give_up = tokio::time::sleep(std::time::Duration::from_secs(5));
+    tokio::pin!(give_up);
+    while drained < max_bytes.saturating_mul(8) {
+        let frame = tokio::select! { frame = body.frame() => frame, () = &mut give_up => return };
+        let Some(Ok(frame)) = frame else { return };
+        drained += frame.data_ref().map_or(0, Bytes::len);
+    }
+}
+
+/// True for `application/json`, whatever its parameters and case.
+pub fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+}
+
+/// True when `Accept` is absent or covers `kind/subtype` (RFC 9110 section 12.5.1; weights of 0 exclude).
+pub fn accepts(headers: &HeaderMap, kind: &str, subtype: &str) -> bool {
+    let mut values = headers.get_all(header::ACCEPT).iter().peekable();
+    if values.peek().is_none() {
+        return true;
+    }
+    let ranges = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    ranges.map(str::trim).any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let excluded = parts.any(|part| part.replace(' ', "").trim_end_matches(['0', '.']) == "q=");
+        let wanted = media == "*/*" || media == format!("{kind}/*") || media == format!("{kind}/{subtype}");
+        wanted && !excluded
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accept(value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(header::ACCEPT, value.parse().expect("a header"))])
+    }
+
+    #[test]
+    fn accept_covers() {
+        assert!(accepts(&HeaderMap::new(), "application", "json"));
+        for yes in ["*/*", "application/*", "text/html, application/json;q=0.5", "APPLICATION/JSON"] {
+            assert!(accepts(&accept(yes), "application", "json"), "{yes}");
+        }
+        for no in ["", "text/html", "application/json;q=0", "application/json;q=0.0"] {
+            assert!(!accepts(&accept(no), "application", "json"), "{no}");
+        }
+    }
+}

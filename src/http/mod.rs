@@ -1,0 +1,90 @@
+//! The thin edge: parses requests, asks a room, writes the answer. One file per resource under `routes/`; one
+//! registration makes both the route and its OpenAPI entry.
+
+mod docs;
+mod edge;
+pub mod extract;
+mod guard;
+pub mod problem;
+pub mod routes;
+mod serve;
+pub mod sse;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware;
+use axum::response::{IntoResponse as _, Response};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+
+pub use routes::{ProblemDetails, openapi};
+pub use serve::serve;
+
+use crate::acp::Acp;
+use crate::agents::Agents;
+use crate::config::{Config, as_usize};
+use crate::store::{Store, Stream};
+use guard::Guard;
+use problem::{ApiError, ErrorCode};
+
+/// What routes reach: handles on the rooms.
+#[derive(Clone)]
+pub struct AppState {
+    /// What the server runs with.
+    pub config: Arc<Config>,
+    /// Agents over HTTP.
+    pub acp: Acp,
+    /// The catalogue.
+    pub agents: Agents,
+    /// The log.
+    pub store: Store,
+    /// Installation progress of all agents.
+    pub install_events: Arc<Stream>,
+    /// One permit per open event stream.
+    pub subscribers: Arc<Semaphore>,
+    /// Ends open streams at shutdown.
+    pub stop: CancellationToken,
+    /// When the server started, in Unix milliseconds.
+    pub started_at_ms: i64,
+}
+
+impl extract::BodyLimit for AppState {
+    fn body_max_bytes(&self) -> usize {
+        as_usize(self.config.bounds.http_body_max_bytes)
+    }
+}
+
+/// The whole service. Outermost first: request id and log line, panics, CORS, who may come in, routes.
+pub fn router(state: AppState) -> Router {
+    let guard = Guard::new(&state.config);
+    let cors = edge::cors(&state.config.cors);
+    let (routes, _) = routes::routes().split_for_parts();
+    routes
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(state)
+        .layer(middleware::from_fn_with_state(guard, guard::guard))
+        .layer(cors)
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(edge::observe))
+}
+
+async fn not_found(request: Request) -> Response {
+    let detail = format!("endpoint not found: {} (the API is described at /docs)", request.uri().path());
+    ApiError::new(ErrorCode::EndpointNotFound, detail).into_response()
+}
+
+async fn method_not_allowed(request: Request) -> Response {
+    let detail = format!("{} has no {}: the Allow header names its methods", request.uri().path(), request.method());
+    ApiError::new(ErrorCode::MethodNotAllowed, detail).into_response()
+}
+
+/// The cause goes to the log, not to the client.
+fn panicked(cause: Box<dyn std::any::Any + Send>) -> Response {
+    let cause = cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref::<&str>().copied());
+    tracing::error!(cause = cause.unwrap_or("unknown"), "a handler panicked");
+    ApiError::new(ErrorCode::Internal, "a bug in the server; the log has the cause under this request's id").into_response()
+}

@@ -1,0 +1,199 @@
+//! The one error format of the edge: RFC 9457 `application/problem+json`, with the URN types that clients of
+//! `sandbox-agent` know.
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde_json::{Map, Value, json};
+
+use crate::acp::{self, LaunchError};
+use crate::{agents, processes, store};
+
+tokio::task_local! {
+    /// The id of the request being answered; every problem names it.
+    pub static REQUEST_ID: String;
+}
+
+macro_rules! codes {
+    ($($name:ident = $slug:literal, $title:literal, $status:ident;)+) => {
+        /// Every kind of error on the wire: the last part of its URN, its title, and its status.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[allow(missing_docs)] // slug and title say what each is
+        pub enum ErrorCode { $($name,)+ }
+
+        impl ErrorCode {
+            /// All of them, for the documentation.
+            pub const ALL: &'static [ErrorCode] = &[$(Self::$name,)+];
+
+            /// The last part of the URN, its title, and its status.
+            pub fn parts(self) -> (&'static str, &'static str, StatusCode) {
+                match self { $(Self::$name => ($slug, $title, StatusCode::$status),)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    InvalidRequest = "invalid_request", "Invalid Request", BAD_REQUEST;
+    UnsupportedAgent = "unsupported_agent", "Unsupported Agent", BAD_REQUEST;
+    TokenInvalid = "token_invalid", "Token Invalid", UNAUTHORIZED;
+    OriginRefused = "permission_denied", "Permission Denied", FORBIDDEN;
+    EndpointNotFound = "invalid_request", "Not Found", NOT_FOUND;
+    SessionNotFound = "session_not_found", "Session Not Found", NOT_FOUND;
+    AgentNotInstalled = "agent_not_installed", "Agent Not Installed", NOT_FOUND;
+    MethodNotAllowed = "method_not_allowed", "Method Not Allowed", METHOD_NOT_ALLOWED;
+    NotAcceptable = "not_acceptable", "Not Acceptable", NOT_ACCEPTABLE;
+    Conflict = "conflict", "Conflict", CONFLICT;
+    PayloadTooLarge = "invalid_request", "Payload Too Large", PAYLOAD_TOO_LARGE;
+    UnsupportedMediaType = "unsupported_media_type", "Unsupported Media Type", UNSUPPORTED_MEDIA_TYPE;
+    InvalidShape = "invalid_request", "Invalid Request", UNPROCESSABLE_ENTITY;
+    InstallFailed = "install_failed", "Install Failed", INTERNAL_SERVER_ERROR;
+    Internal = "internal", "Internal Server Error", INTERNAL_SERVER_ERROR;
+    AgentStartFailed = "stream_error", "Stream Error", BAD_GATEWAY;
+    Stopping = "stopping", "Server Stopping", SERVICE_UNAVAILABLE;
+    Busy = "busy", "Server Busy", SERVICE_UNAVAILABLE;
+    StorageUnavailable = "storage_unavailable", "Storage Unavailable", INSUFFICIENT_STORAGE;
+}
+
+/// An error on its way to a client.
+#[derive(Debug, Clone)]
+pub struct ApiError {
+    code: ErrorCode,
+    detail: String,
+    members: Map<String, Value>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl ApiError {
+    /// An error of this kind; `detail` says what happened and what to do.
+    pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), members: Map::new(), headers: Vec::new() }
+    }
+
+    /// 400 with the contract's wording.
+    pub fn invalid(why: impl std::fmt::Display) -> Self {
+        Self::new(ErrorCode::InvalidRequest, format!("invalid request: {why}"))
+    }
+
+    /// A kind whose message the contract repeats under `details.message`.
+    pub fn with_message(code: ErrorCode, prefix: &str, message: &str) -> Self {
+        Self::new(code, format!("{prefix}: {message}")).member("details", json!({"message": message}))
+    }
+
+    /// An extra member (RFC 9457 section 3.2).
+    #[must_use]
+    pub fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// An extra response header.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// A sentence for people and logs.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The problem as JSON.
+    pub fn body(&self) -> Value {
+        let (slug, title, status) = self.code.parts();
+        let mut body = json!({
+            "type": format!("urn:sandbox-agent:error:{slug}"),
+            "title": title,
+            "status": status.as_u16(),
+            "detail": self.detail,
+        });
+        if let Ok(id) = REQUEST_ID.try_with(Clone::clone) {
+            body["instance"] = format!("urn:sandboxd:request:{id}").into();
+        }
+        for (name, value) in &self.members {
+            body[name] = value.clone();
+        }
+        body
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (_, _, status) = self.code.parts();
+        if status.is_server_error() {
+            tracing::error!(%status, detail = self.detail, "request failed");
+        }
+        let body = self.body().to_string();
+        let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        response.headers_mut().extend(self.headers);
+        response
+    }
+}
+
+impl From<acp::Error> for ApiError {
+    fn from(error: acp::Error) -> Self {
+        let text = error.to_string();
+        match error {
+            acp::Error::UnknownServer { id } => Self::new(ErrorCode::SessionNotFound, text).member("sessionId", id),
+            acp::Error::MissingAgent { .. } => Self::invalid(text),
+            acp::Error::AgentMismatch { .. } | acp::Error::TooMany { .. } => Self::with_message(ErrorCode::Conflict, "conflict", &text),
+            acp::Error::Launch(error) => error.into(),
+            acp::Error::Store(error) => error.into(),
+            acp::Error::Stopping => Self::new(ErrorCode::Stopping, "the server is stopping: try again once it is back"),
+        }
+    }
+}
+
+impl From<acp::ParseError> for ApiError {
+    fn from(error: acp::ParseError) -> Self {
+        Self::invalid(error)
+    }
+}
+
+impl From<LaunchError> for ApiError {
+    fn from(error: LaunchError) -> Self {
+        let text = error.to_string();
+        match error {
+            LaunchError::Unsupported { agent } => Self::new(ErrorCode::UnsupportedAgent, text).member("agent", agent),
+            LaunchError::NotInstalled { agent, help } => {
+                Self::new(ErrorCode::AgentNotInstalled, text).member("agent", agent).member("details", json!({"message": help}))
+            }
+            LaunchError::InstallFailed { agent, reason } => {
+                Self::new(ErrorCode::InstallFailed, text).member("agent", agent).member("details", json!({"stderr": reason}))
+            }
+            LaunchError::Spawn(error) => error.into(),
+        }
+    }
+}
+
+impl From<processes::Error> for ApiError {
+    fn from(error: processes::Error) -> Self {
+        let text = format!("failed to start agent process: {error}");
+        match error {
+            processes::Error::ExecutableNotFound { .. }
+            | processes::Error::NotPermitted { .. }
+            | processes::Error::BadCwd { .. }
+            | processes::Error::Refused { .. } => Self::with_message(ErrorCode::AgentStartFailed, "stream error", &text),
+            processes::Error::TooMany { .. } => Self::with_message(ErrorCode::Conflict, "conflict", &error.to_string()),
+        }
+    }
+}
+
+impl From<store::Error> for ApiError {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Write(cause) => Self::new(
+                ErrorCode::StorageUnavailable,
+                format!("the database refused the write ({cause}): free some disk space and try again; what runs goes on"),
+            ),
+            store::Error::Open { .. } | store::Error::Read(_) => Self::new(ErrorCode::Internal, error.to_string()),
+            store::Error::Closed => Self::new(ErrorCode::Stopping, "the server is stopping: try again once it is back"),
+        }
+    }
+}
+
+impl From<agents::Error> for ApiError {
+    fn from(error: agents::Error) -> Self {
+        crate::app::launch_error(error).into()
+    }
+}

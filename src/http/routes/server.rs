@@ -1,0 +1,130 @@
+//! The server itself: what it is, whether it works, how it is spoken to.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{Html, IntoResponse, Response};
+use http::{HeaderValue, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::http::{AppState, ProblemDetails, docs};
+use crate::rt::clock::now_ms;
+use crate::store;
+
+pub(super) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(get_root)).routes(routes!(get_health)).routes(routes!(get_status)).routes(routes!(get_openapi)).routes(routes!(get_docs))
+}
+
+/// What answers at this address.
+#[derive(Debug, Serialize, ToSchema)]
+struct Root {
+    /// Where the API is described.
+    docs: &'static str,
+    name: &'static str,
+    version: &'static str,
+}
+
+/// Says what this is.
+#[utoipa::path(get, path = "/", tag = "server", operation_id = "get_root", security(()), responses((status = 200, body = Root)))]
+async fn get_root() -> Json<Root> {
+    Json(Root { docs: "/docs", name: "sandboxd", version: env!("CARGO_PKG_VERSION") })
+}
+
+/// Answers as long as the server does.
+#[derive(Debug, Serialize, ToSchema)]
+struct Health {
+    /// Always `ok`.
+    #[schema(example = "ok")]
+    status: &'static str,
+}
+
+/// Says that the server answers.
+#[utoipa::path(get, path = "/v1/health", tag = "server", operation_id = "get_health",
+    responses((status = 200, body = Health), (status = 401, body = ProblemDetails)))]
+async fn get_health() -> Json<Health> {
+    Json(Health { status: "ok" })
+}
+
+/// The server and what it runs on.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ServerStatus {
+    version: &'static str,
+    /// Milliseconds since the start.
+    uptime_ms: i64,
+    pid: u32,
+    /// The user's home directory, when there is one.
+    home: Option<String>,
+    /// `linux`.
+    os: &'static str,
+    /// As `x86_64` or `aarch64`.
+    arch: &'static str,
+    storage: StorageStatus,
+}
+
+/// The database.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct StorageStatus {
+    /// `healthy`, or `degraded` while the disk refuses writes: events then live in memory only.
+    status: &'static str,
+    /// The file.
+    path: String,
+    /// Why it is degraded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<String>,
+    /// Events that could not be kept since it is degraded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events_not_kept: Option<u64>,
+    /// Since when, in Unix milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since_ms: Option<i64>,
+}
+
+impl From<store::Health> for StorageStatus {
+    fn from(health: store::Health) -> Self {
+        let healthy = Self { status: "healthy", path: String::new(), cause: None, events_not_kept: None, since_ms: None };
+        match health {
+            store::Health::Healthy => healthy,
+            store::Health::Degraded { cause, events_not_kept, since_ms } => Self {
+                status: "degraded",
+                cause: Some(cause),
+                events_not_kept: Some(events_not_kept),
+                since_ms: Some(since_ms),
+                ..healthy
+            },
+        }
+    }
+}
+
+/// Shows the server, its machine and its storage.
+#[utoipa::path(get, path = "/v1/status", tag = "server", operation_id = "get_status", responses((status = 200, body = ServerStatus)))]
+async fn get_status(State(state): State<AppState>) -> Json<ServerStatus> {
+    let path = state.store.path().display().to_string();
+    Json(ServerStatus {
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_ms: now_ms() - state.started_at_ms,
+        pid: std::process::id(),
+        home: state.config.dirs.home.as_ref().map(|home| home.display().to_string()),
+        os: std::env::consts::OS,
+        arch: std::env::consts::ARCH,
+        storage: StorageStatus { path, ..state.store.health().into() },
+    })
+}
+
+/// This document.
+#[utoipa::path(get, path = "/v1/openapi.json", tag = "server", operation_id = "get_openapi",
+    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)))]
+async fn get_openapi() -> Response {
+    Json(super::openapi()).into_response()
+}
+
+/// The same for people.
+#[utoipa::path(get, path = "/docs", tag = "server", operation_id = "get_docs", security(()),
+    responses((status = 200, description = "A page", content_type = "text/html", body = String)))]
+async fn get_docs() -> Response {
+    let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'");
+    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(docs::page(&super::openapi()))).into_response()
+}

@@ -1,0 +1,68 @@
+//! What the mock answers to each method, beside the echo.
+
+use serde_json::{Value, json};
+
+use super::{Mock, notification, say};
+
+pub(super) fn result(agent: &Mock, method: &str, params: &Value) -> Value {
+    match method {
+        "initialize" => initialize(params),
+        "session/new" => {
+            let mut session = session_state();
+            session["sessionId"] = agent.new_session().into();
+            session
+        }
+        "session/load" | "session/resume" => session_state(),
+        "session/set_mode" => {
+            update(params, json!({"sessionUpdate": "current_mode_update", "currentModeId": params["modeId"]}));
+            json!({})
+        }
+        "session/set_config_option" => {
+            let mut options = config_options();
+            for option in options.as_array_mut().into_iter().flatten().filter(|option| option["id"] == params["configId"]) {
+                option["currentValue"] = params["value"].clone();
+            }
+            json!({"configOptions": options})
+        }
+        _ => json!({}),
+    }
+}
+
+fn initialize(params: &Value) -> Value {
+    // ACP "Initialization": the agent answers with the version it speaks; v1 is the only stable one.
+    let _ = params;
+    json!({
+        "protocolVersion": 1,
+        "agentInfo": {"name": "mock", "title": "Mock", "version": env!("CARGO_PKG_VERSION")},
+        "agentCapabilities": {
+            "loadSession": true,
+            "promptCapabilities": {"image": true, "audio": false, "embeddedContext": true},
+            "sessionCapabilities": {"resume": {}},
+        },
+        "authMethods": [],
+    })
+}
+
+fn session_state() -> Value {
+    let mode = |id: &str, name: &str| json!({"id": id, "name": name});
+    json!({
+        "modes": {"currentModeId": "normal", "availableModes": [mode("normal", "Normal"), mode("plan", "Plan")]},
+        "configOptions": config_options(),
+    })
+}
+
+fn config_options() -> Value {
+    let select = |id: &str, name: &str, current: &str, values: &[(&str, &str)]| {
+        let options: Vec<_> = values.iter().map(|(value, name)| json!({"value": value, "name": name})).collect();
+        json!({"id": id, "category": id, "name": name, "type": "select", "currentValue": current, "options": options})
+    };
+    json!([
+        select("model", "Model", "mock", &[("mock", "Mock"), ("mock-fast", "Mock Fast")]),
+        select("mode", "Mode", "normal", &[("normal", "Normal"), ("plan", "Plan")]),
+        select("thought_level", "Thought Level", "low", &[("low", "Low"), ("medium", "Medium"), ("high", "High")]),
+    ])
+}
+
+pub(super) fn update(params: &Value, update: Value) {
+    say(&notification("session/update", json!({"sessionId": params["sessionId"], "update": update})));
+}

@@ -1,0 +1,7 @@
+//! The real binary, driven over HTTP.
+#![allow(clippy::disallowed_methods, missing_docs)] // a test starts processes and reads its environment itself
+
+mod acp;
+mod chaos;
+mod edge;
+mod support;

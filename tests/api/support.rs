@@ -1,0 +1,289 @@
+//! The real binary on port 0 in a home of its own, and small clients for it.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// No test waits longer for anything.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A home that outlives the servers started in it.
+pub struct Home {
+    dir: tempfile::TempDir,
+}
+
+impl Home {
+    pub fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("a temporary directory") }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.path().join(".local/share/sandboxd")
+    }
+
+    /// Makes the fake agent answer as `amp`, started by a script: `before` runs first, `args` are passed on.
+    pub fn fake_agent(&self, before: &str, args: &str) {
+        let folder = self.data().join("bin/agent_processes");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let script = format!("#!/bin/sh\n{before}\nexec '{}' {args}\n", fake_agent_path().display());
+        let path = folder.join("amp-acp");
+        std::fs::write(&path, script).expect("a script");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    }
+
+    /// Processes that still carry this home in their environment.
+    pub fn processes(&self) -> Vec<(u32, String)> {
+        let needle = format!("HOME={}", self.path().display());
+        let pids = std::fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let ours = pids.filter(|pid: &u32| {
+            let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            !stat.contains(") Z ") && environ.split(|byte| *byte == 0).any(|variable| variable == needle.as_bytes())
+        });
+        ours.map(|pid| (pid, std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " "))).collect()
+    }
+
+    /// Fails when anything that was started here is left.
+    pub fn assert_empty(&self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !self.processes().is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(self.processes(), Vec::new(), "processes were left behind");
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        for (pid, _) in self.processes() {
+            kill(pid, "KILL");
+        }
+    }
+}
+
+pub fn fake_agent_path() -> PathBuf {
+    let mut path = PathBuf::from(env!("CARGO_BIN_EXE_sandboxd"));
+    path.pop();
+    let path = path.join("examples/fake-agent");
+    assert!(path.exists(), "{} is missing: build it with cargo build --examples", path.display());
+    path
+}
+
+pub fn kill(pid: u32, signal: &str) {
+    let status = Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).stderr(Stdio::null()).status();
+    assert!(status.is_ok(), "sh runs");
+}
+
+/// How a server is started.
+#[derive(Default, Clone)]
+pub struct Options {
+    pub args: Vec<String>,
+    pub env: HashMap<String, String>,
+    pub port: u16,
+}
+
+impl Options {
+    pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.env.insert(key.into(), value.into());
+        self
+    }
+}
+
+pub struct Server {
+    child: Child,
+    pub url: String,
+    pub http: reqwest::Client,
+}
+
+impl Server {
+    pub fn start(home: &Home) -> Self {
+        Self::start_with(home, &Options::default())
+    }
+
+    pub fn start_with(home: &Home, options: &Options) -> Self {
+        let mut child = Self::spawn(home, options);
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("the ready line");
+        let ready: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no ready line; log:\n{}", Self::log(home)));
+        let url = ready["url"].as_str().expect("a url").to_owned();
+        Self { child, url, http: reqwest::Client::builder().no_proxy().build().expect("a client") }
+    }
+
+    /// Starts the process without waiting for anything.
+    pub fn spawn(home: &Home, options: &Options) -> Child {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(home.path().join("server.log")).expect("a log file");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sandboxd"));
+        command.args(["server", "--port", &options.port.to_string()]);
+        if options.args.is_empty() {
+            command.arg("--no-token");
+        }
+        command.args(&options.args).env_clear().env("HOME", home.path()).env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("RUST_LOG", "info").envs(&options.env).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        command.spawn().expect("the server starts")
+    }
+
+    pub fn log(home: &Home) -> String {
+        std::fs::read_to_string(home.path().join("server.log")).unwrap_or_default()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    /// TERM, and waits for the exit code.
+    pub fn stop(mut self) -> Option<i32> {
+        kill(self.pid(), "TERM");
+        self.wait()
+    }
+
+    /// KILL, and waits.
+    pub fn kill(mut self) {
+        kill(self.pid(), "KILL");
+        self.wait();
+    }
+
+    pub fn wait(&mut self) -> Option<i32> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("the server does not end");
+    }
+
+    pub async fn post(&self, server: &str, agent: Option<&str>, envelope: &Value) -> (u16, Value) {
+        let query = agent.map(|agent| format!("?agent={agent}")).unwrap_or_default();
+        let request = self.http.post(self.url(&format!("/v1/acp/{server}{query}"))).json(envelope);
+        let response = tokio::time::timeout(PATIENCE, request.send()).await.expect("an answer in time").expect("an answer");
+        let status = response.status().as_u16();
+        let text = tokio::time::timeout(PATIENCE, response.text()).await.expect("a body in time").expect("a body");
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// A request that must be answered 200.
+    pub async fn call(&self, server: &str, agent: &str, id: impl Into<Value>, method: &str, params: Value) -> Value {
+        let envelope = json!({"jsonrpc": "2.0", "id": id.into(), "method": method, "params": params});
+        let (status, body) = self.post(server, Some(agent), &envelope).await;
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+
+    pub async fn delete(&self, server: &str) -> u16 {
+        let request = self.http.delete(self.url(&format!("/v1/acp/{server}"))).send();
+        tokio::time::timeout(PATIENCE, request).await.expect("an answer in time").expect("an answer").status().as_u16()
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        let response = self.http.get(self.url(path)).send().await.expect("an answer");
+        let status = response.status().as_u16();
+        let text = response.text().await.expect("a body");
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    pub async fn events(&self, server: &str, after: Option<u64>) -> Events {
+        let mut request = self.http.get(self.url(&format!("/v1/acp/{server}")));
+        if let Some(after) = after {
+            request = request.header("last-event-id", after);
+        }
+        let response = request.send().await.expect("an answer");
+        assert_eq!(response.status(), 200);
+        Events { response, buffer: Vec::new() }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            kill(self.pid(), "KILL");
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// One event of a stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    pub name: String,
+    pub id: Option<u64>,
+    pub data: Value,
+}
+
+pub struct Events {
+    response: reqwest::Response,
+    buffer: Vec<u8>,
+}
+
+impl Events {
+    /// The next event; `None` at the stream's end.
+    pub async fn next(&mut self) -> Option<Event> {
+        tokio::time::timeout(PATIENCE, self.read()).await.expect("an event in time")
+    }
+
+    async fn read(&mut self) -> Option<Event> {
+        loop {
+            while let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
+                let block: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                if let Some(event) = parse(std::str::from_utf8(&block).expect("UTF-8")) {
+                    return Some(event);
+                }
+            }
+            match self.response.chunk().await {
+                Ok(Some(chunk)) => self.buffer.extend_from_slice(&chunk),
+                Ok(None) | Err(_) => return None,
+            }
+        }
+    }
+
+    /// Reads until an event fits; gives everything read.
+    pub async fn until(&mut self, fits: impl Fn(&Event) -> bool) -> Vec<Event> {
+        let mut seen = Vec::new();
+        while let Some(event) = self.next().await {
+            seen.push(event);
+            if fits(seen.last().expect("just pushed")) {
+                return seen;
+            }
+        }
+        panic!("the stream ended before the event came; seen: {seen:?}");
+    }
+
+    /// Reads until the answer with this id.
+    pub async fn until_answer(&mut self, id: impl Into<Value>) -> Vec<Event> {
+        let id = id.into();
+        self.until(move |event| event.data.get("method").is_none() && event.data["id"] == id).await
+    }
+}
+
+fn parse(block: &str) -> Option<Event> {
+    let mut event = Event { name: "message".into(), id: None, data: Value::Null };
+    let mut any = false;
+    for line in block.lines() {
+        if let Some(name) = line.strip_prefix("event: ") {
+            event.name = name.into();
+        } else if let Some(id) = line.strip_prefix("id: ") {
+            event.id = id.parse().ok();
+        } else if let Some(data) = line.strip_prefix("data: ") {
+            event.data = serde_json::from_str(data).expect("JSON");
+            any = true;
+        }
+    }
+    any.then_some(event)
+}

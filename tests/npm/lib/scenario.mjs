@@ -1,0 +1,155 @@
+// A test with a server, a model provider and clients of its own, and a clean end whatever happens.
+
+import path from 'node:path';
+import { test } from 'node:test';
+
+import { InMemorySessionPersistDriver, SandboxAgent } from 'sandbox-agent';
+
+import { agents, equip } from './agents.mjs';
+import { startModelProvider } from './model_provider.mjs';
+import { Server } from './server.mjs';
+import { guard, until } from './wait.mjs';
+
+const HANG_GUARD_MS = 120_000;
+
+/** Declares a test of `agent`; `body` gets a Stage. `env` goes to the server. */
+export function scenario(agentName, title, body, { env = {} } = {}) {
+  test(`${agentName}: ${title}`, async () => {
+    const stage = new Stage(agentName);
+    let failure;
+    try {
+      await stage.open(env);
+      await guard(body(stage), title, HANG_GUARD_MS);
+    } catch (error) {
+      failure = error;
+    }
+    // The server's words belong to the failure; leftovers are one only when nothing else went wrong.
+    const stderr = () => (stage.server.stderrTail ? `\n--- server stderr ---\n${stage.server.stderrTail}` : '');
+    await stage.close().catch((error) => { failure ??= error; });
+    if (!failure) return;
+    if (failure instanceof Error) failure.message += stderr();
+    throw failure;
+  });
+}
+
+class Stage {
+  server = new Server();
+  #clients = [];
+  #streams = [];
+
+  constructor(agentName) {
+    this.agentName = agentName;
+    this.agent = agents[agentName];
+  }
+
+  async open(env) {
+    this.provider = await startModelProvider();
+    equip(this.server, this.agentName, this.provider);
+    Object.assign(this.server.env, env);
+    await this.server.start();
+  }
+
+  async close() {
+    for (const stream of this.#streams) await stream.leave();
+    await this.server.close();
+    // Only now: a client whose server is gone gives up at once, so it cannot hold up the end.
+    for (const client of this.#clients) await guard(client.dispose(), 'dispose()', 10_000).catch(() => {});
+    await this.provider?.stop();
+  }
+
+  file(name) {
+    return path.join(this.server.workDir, name);
+  }
+
+  /** A new SDK client. Clients with the same `persist` driver know the same sessions. */
+  async connect(options = {}) {
+    const client = await SandboxAgent.connect({ baseUrl: this.server.url, ...options });
+    this.#clients.push(client);
+    return client;
+  }
+
+  async createSession(client) {
+    return new Talk(await client.createSession({ agent: this.agentName, cwd: this.server.workDir }));
+  }
+
+  track(stream) {
+    this.#streams.push(stream);
+    return stream;
+  }
+
+  /** Begins a turn that does not end by itself, and resolves once it is under way. */
+  async beginEndlessTurn(talk) {
+    const { provider } = this;
+    const turn = talk.session.prompt([{ type: 'text', text: this.agent.hang }]);
+    turn.catch(() => {});
+    const before = talk.chunks.length;
+    const underWay = this.agent.hasModel
+      ? provider.when(() => provider.hanging > 0)
+      : until(() => talk.chunks.length >= before + 2, 'the first chunks of the endless turn');
+    await guard(underWay, 'begin of the endless turn', 60_000);
+    return { settled: () => settle(turn) };
+  }
+
+  async killAgent() {
+    const victims = this.server.agentProcesses(this.agent.processPattern);
+    if (victims.length !== 1) throw new Error(`expected one agent process, found ${JSON.stringify(this.server.processes())}`);
+    process.kill(victims[0].pid, 'SIGKILL');
+    return victims[0].pid;
+  }
+
+  async untilSaved(text) {
+    if (this.agent.hasSaved) await until(() => this.agent.hasSaved(this.server.home, text), `the agent's own record of "${text}"`);
+  }
+
+  /** The newest request the model got about `text`, as one string: it shows what the agent remembers. */
+  modelRequestAbout(text) {
+    const request = this.provider.requests.findLast(({ plan }) => plan.text === `echo: ${text}`);
+    return JSON.stringify(request?.body ?? null);
+  }
+}
+
+/** A session and everything its agent said. */
+export class Talk {
+  chunks = [];
+  updates = [];
+
+  constructor(session) {
+    this.session = session;
+    session.onEvent(({ sender, payload }) => {
+      if (sender !== 'agent' || payload.method !== 'session/update') return;
+      const { update } = payload.params;
+      this.updates.push(update);
+      if (update.sessionUpdate === 'agent_message_chunk') this.chunks.push(update.content.text);
+    });
+  }
+
+  get text() {
+    return this.chunks.join('');
+  }
+
+  /** One turn; resolves to the response and to what was said in it. */
+  async say(text, expected) {
+    const start = this.chunks.length;
+    const response = await this.session.prompt([{ type: 'text', text }]);
+    const said = () => this.chunks.slice(start).join('');
+    // The SDK hands events to listeners through a queue of its own, a little after the response.
+    if (expected) await until(() => said().includes(expected), `"${expected}" in the answer, which is "${said()}"`, 10_000);
+    return { response, said: said() };
+  }
+
+  /** Answers each permission request with `reply`; the requests seen are in the returned array. */
+  answerPermissions(reply) {
+    const seen = [];
+    this.session.onPermissionRequest((request) => {
+      seen.push(request);
+      this.session.respondPermission(request.id, reply).catch((error) => seen.push(error));
+    });
+    return seen;
+  }
+}
+
+export async function settle(promise) {
+  return promise.then((value) => ({ value }), (error) => ({ error }));
+}
+
+export { InMemorySessionPersistDriver };

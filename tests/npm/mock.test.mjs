@@ -1,0 +1,3 @@
+import { agentSuite } from './lib/agent_suite.mjs';
+
+agentSuite('mock');
