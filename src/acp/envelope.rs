@@ -115,16 +115,13 @@ impl Envelope {
         Self::parse(splice(&self.text, range, params)).unwrap_or_else(|_| self.clone())
     }
 
-    /// The same envelope with another `params.requestId` (ACP `$/cancel_request`).
-    pub fn with_request_id(&self, id: &str) -> Bytes {
-        let inner = self.params().and_then(|params| raw_member(params, "requestId"));
-        match inner {
-            Some(raw) => splice(&self.text, range_in(self.str(), raw), id),
-            None => self.text.clone(),
-        }
+    /// The same envelope with another value (JSON text) for a member of `params` that is there.
+    pub fn with_param(&self, key: &'static str, value: &str) -> Self {
+        let Some(raw) = self.params().and_then(|params| raw_member(params, key)) else { return self.clone() };
+        Self::parse(splice(&self.text, range_in(self.str(), raw), value)).unwrap_or_else(|_| self.clone())
     }
 
-    /// `params.requestId` as it is written.
+    /// `params.requestId` as it is written (ACP `$/cancel_request`).
     pub fn request_id(&self) -> Option<&str> {
         raw_member(self.params()?, "requestId")
     }
@@ -333,7 +330,7 @@ mod tests {
     fn cancel_names_another_request() {
         let envelope = parse(r#"{"method":"$/cancel_request","params":{"requestId":"a","x":1}}"#).expect("an envelope");
         assert_eq!(envelope.request_id(), Some(r#""a""#));
-        assert_eq!(envelope.with_request_id("7"), r#"{"method":"$/cancel_request","params":{"requestId":7,"x":1}}"#);
+        assert_eq!(envelope.with_param("requestId", "7").text(), r#"{"method":"$/cancel_request","params":{"requestId":7,"x":1}}"#);
     }
 
     #[test]

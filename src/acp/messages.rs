@@ -59,9 +59,11 @@ pub(super) fn agent_restarted(reason: &str) -> Bytes {
     notification("_adapter/agent_restarted", json!({"reason": reason}))
 }
 
-/// `_adapter/session_restored`: the new process knows the session again; `suppressed` repeated updates were left out.
-pub(super) fn session_restored(session_id: &str, method: &str, suppressed: u64) -> Bytes {
-    notification("_adapter/session_restored", json!({"sessionId": session_id, "method": method, "suppressedUpdates": suppressed}))
+/// `_adapter/session_restored`: the new process knows the session again, with or without what was said in it;
+/// `suppressed` repeated updates were left out.
+pub(super) fn session_restored(session_id: &str, method: &str, with_history: bool, suppressed: u64) -> Bytes {
+    let history = if with_history { "kept" } else { "lost" };
+    notification("_adapter/session_restored", json!({"sessionId": session_id, "method": method, "history": history, "suppressedUpdates": suppressed}))
 }
 
 /// A request of ours to the agent.

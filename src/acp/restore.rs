@@ -2,42 +2,45 @@
 //!
 //! ```text
 //! fresh process ─initialize─▶ (authenticate) ─▶ ready
-//! request for a session it doesn't know ─session/resume, else session/load─▶ that session is open
+//! request for a session it doesn't know ─session/resume, else session/load─▶ open ─settings again─▶ settled
+//!                                           └─ refused ─▶ session/new under another id of the agent's ─▶ open
 //! ```
-//! Source: ACP v1, "Initialization", "Session Setup" (loading and resuming sessions).
+//! Agents can't restore a session that had no turn yet, and one that was killed at once after its first turn: then a
+//! fresh session takes the old one's place, ids are mapped both ways, and clients are told that the history is lost.
+//! Source: ACP v1, "Initialization", "Session Setup" (loading and resuming), "Session Modes", "Session Config Options".
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::envelope::{Envelope, raw_member, string_member};
 use crate::store::{AcpServerRow, AcpSessionRow};
 
 /// Methods whose params open a session.
 const OPENERS: &[&str] = &["session/new", "session/load", "session/resume"];
+/// Methods that change a session and are forgotten by agents when they restore it.
+const SETTERS: &[&str] = &["session/set_mode", "session/set_config_option"];
+
+/// What a step of ours is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Initialize,
+    Authenticate,
+    /// session/resume or session/load.
+    Open,
+    /// session/new, because the agent could not restore the session.
+    Fresh,
+    Setting,
+}
 
 /// A request of our own that must be answered before the held envelope may go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Step {
-    pub(super) method: &'static str,
+    pub(super) purpose: Purpose,
+    pub(super) method: String,
     pub(super) params: String,
+    /// The session as clients call it.
     pub(super) session: Option<String>,
-}
-
-/// What the client once said, and how much of it the present agent process has heard.
-#[derive(Debug, Default)]
-pub(super) struct Memory {
-    initialize: Option<String>,
-    authenticate: Option<String>,
-    sessions: HashMap<String, String>,
-    order: VecDeque<String>,
-    max_sessions: usize,
-    // of the present process:
-    initialized: bool,
-    authenticated: bool,
-    open: HashSet<String>,
-    can_resume: bool,
-    can_load: bool,
 }
 
 /// What to write down after an answer.
@@ -48,127 +51,251 @@ pub(super) enum Learned {
     Session { row: AcpSessionRow, forget: Option<String> },
 }
 
+#[derive(Debug, Clone)]
+struct Session {
+    agent_id: String,
+    params: String,
+    /// By what they set: method and params, as the client last sent them.
+    settings: BTreeMap<String, (String, String)>,
+}
+
+/// What the client once said, and how much of it the present agent process has heard.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    initialize: Option<String>,
+    authenticate: Option<String>,
+    sessions: HashMap<String, Session>,
+    order: VecDeque<String>,
+    max_sessions: usize,
+    /// True once some session has another id on the agent's side: only then envelopes are looked into for it.
+    renamed: bool,
+    process: Heard,
+}
+
+/// What the present process knows.
+#[derive(Debug, Default)]
+struct Heard {
+    initialized: bool,
+    authenticated: bool,
+    can_resume: bool,
+    can_load: bool,
+    open: HashSet<String>,
+    /// Sessions that it could not restore.
+    refused: HashSet<String>,
+    /// Settings still to be repeated.
+    settings: HashMap<String, VecDeque<(String, String)>>,
+}
+
 impl Memory {
     pub(super) fn new(max_sessions: usize) -> Self {
         Self { max_sessions, ..Self::default() }
     }
 
-    pub(super) fn from_rows(server: &AcpServerRow, sessions: Vec<AcpSessionRow>, max_sessions: usize) -> Self {
-        let order = sessions.iter().map(|session| session.session_id.clone()).collect();
-        let sessions = sessions.into_iter().map(|session| (session.session_id, session.params)).collect();
+    pub(super) fn from_rows(server: &AcpServerRow, rows: Vec<AcpSessionRow>, max_sessions: usize) -> Self {
+        let order = rows.iter().map(|row| row.session_id.clone()).collect();
+        let sessions = rows.into_iter().map(|row| {
+            let settings = serde_json::from_str(&row.settings).unwrap_or_default();
+            (row.session_id, Session { agent_id: row.agent_session_id, params: row.params, settings })
+        });
+        let sessions: HashMap<_, Session> = sessions.collect();
+        let renamed = sessions.iter().any(|(id, session)| session.agent_id != *id);
         let (initialize, authenticate) = (server.initialize.clone(), server.authenticate.clone());
-        Self { initialize, authenticate, sessions, order, max_sessions, ..Self::default() }
+        Self { initialize, authenticate, sessions, order, max_sessions, renamed, process: Heard::default() }
     }
 
     /// The agent process is gone.
     pub(super) fn forget_process(&mut self) {
-        self.initialized = false;
-        self.authenticated = false;
-        self.open.clear();
+        self.process = Heard::default();
     }
 
     /// The client itself sends this to the present process: no step of ours is needed for it.
     pub(super) fn heard(&mut self, method: &str) {
         match method {
-            "initialize" => self.initialized = true,
-            "authenticate" => self.authenticated = true,
+            "initialize" => self.process.initialized = true,
+            "authenticate" => self.process.authenticated = true,
             _ => {}
         }
     }
 
     /// True when params of this method must be kept until its answer is there.
     pub(super) fn wants_params(method: &str) -> bool {
-        matches!(method, "initialize" | "authenticate") || OPENERS.contains(&method)
+        matches!(method, "initialize" | "authenticate") || OPENERS.contains(&method) || SETTERS.contains(&method)
+    }
+
+    /// True when ids of sessions have to be mapped.
+    pub(super) fn renames(&self) -> bool {
+        self.renamed
+    }
+
+    /// The session's id on the agent's side, when it differs.
+    pub(super) fn agent_session(&self, client_id: &str) -> Option<&str> {
+        self.sessions.get(client_id).map(|session| session.agent_id.as_str()).filter(|agent_id| *agent_id != client_id)
+    }
+
+    /// The session's id on the clients' side, when it differs.
+    pub(super) fn client_session(&self, agent_id: &str) -> Option<&str> {
+        let renamed = self.sessions.iter().find(|(client_id, session)| session.agent_id == agent_id && *client_id != agent_id);
+        renamed.map(|(client_id, _)| client_id.as_str())
     }
 
     /// What must be done before `envelope` may go to the agent; `None` when nothing.
     pub(super) fn step_before(&self, envelope: &Envelope) -> Option<Step> {
         let method = envelope.method();
-        if !self.initialized {
+        if !self.process.initialized {
             let params = self.initialize.clone().filter(|_| method != "initialize")?;
-            return Some(Step { method: "initialize", params, session: None });
+            return Some(Step { purpose: Purpose::Initialize, method: "initialize".into(), params, session: None });
         }
-        if !self.authenticated && method != "authenticate" {
-            if let Some(params) = self.authenticate.clone() {
-                return Some(Step { method: "authenticate", params, session: None });
+        if let Some(params) = self.authenticate.clone().filter(|_| !self.process.authenticated && method != "authenticate") {
+            return Some(Step { purpose: Purpose::Authenticate, method: "authenticate".into(), params, session: None });
+        }
+        let id = envelope.session_id().filter(|_| !OPENERS.contains(&method))?;
+        let session = self.sessions.get(&id)?;
+        if !self.process.open.contains(&id) {
+            return Some(self.open_step(id, session));
+        }
+        let (method, params) = self.process.settings.get(&id)?.front()?.clone();
+        let params = with_session(&params, &session.agent_id);
+        Some(Step { purpose: Purpose::Setting, method, params, session: Some(id) })
+    }
+
+    fn open_step(&self, id: String, session: &Session) -> Step {
+        let refused = self.process.refused.contains(&id);
+        let (purpose, method) = match (refused, self.process.can_resume, self.process.can_load) {
+            (false, true, _) => (Purpose::Open, "session/resume"),
+            (false, false, true) => (Purpose::Open, "session/load"),
+            _ => (Purpose::Fresh, "session/new"),
+        };
+        let params = if purpose == Purpose::Fresh { without_session(&session.params) } else { with_session(&session.params, &session.agent_id) };
+        Step { purpose, method: method.into(), params, session: Some(id) }
+    }
+
+    /// A step of ours succeeded. Gives what has to be written down.
+    pub(super) fn step_succeeded(&mut self, step: &Step, result: &str) -> Option<Learned> {
+        match (step.purpose, &step.session) {
+            (Purpose::Initialize | Purpose::Authenticate, _) => self.succeeded(&step.method, &step.params, result),
+            (Purpose::Open, Some(id)) => {
+                self.opened_again(id);
+                None
             }
+            (Purpose::Fresh, Some(id)) => {
+                self.opened_again(id);
+                let agent_id = string_member(result, "sessionId")?;
+                self.sessions.get_mut(id)?.agent_id = agent_id;
+                self.renamed = true;
+                self.learned(id, None)
+            }
+            (Purpose::Setting, Some(id)) => {
+                self.process.settings.get_mut(id)?.pop_front();
+                None
+            }
+            (Purpose::Open | Purpose::Fresh | Purpose::Setting, None) => None,
         }
-        let session = envelope.session_id().filter(|_| !OPENERS.contains(&method))?;
-        let params = self.sessions.get(&session).filter(|_| !self.open.contains(&session))?;
-        let method = if self.can_resume { "session/resume" } else { "session/load" };
-        (self.can_resume || self.can_load).then(|| Step { method, params: with_session(params, &session), session: Some(session) })
     }
 
-    /// True when the envelope names a session that this process can't know and can't be told.
-    pub(super) fn lost_session(&self, envelope: &Envelope) -> Option<String> {
-        let session = envelope.session_id()?;
-        let lost = self.initialized && !self.can_resume && !self.can_load && self.sessions.contains_key(&session) && !self.open.contains(&session);
-        lost.then_some(session)
+    /// A step of ours was refused. True when there is another way, or it can be done without.
+    pub(super) fn step_failed(&mut self, step: &Step) -> bool {
+        match (step.purpose, &step.session) {
+            (Purpose::Authenticate, _) => self.process.authenticated = true, // the request itself will say what it needs
+            (Purpose::Open, Some(id)) => return self.process.refused.insert(id.clone()),
+            (Purpose::Setting, Some(id)) => {
+                let queue = self.process.settings.get_mut(id);
+                queue.and_then(VecDeque::pop_front);
+            }
+            _ => return false,
+        }
+        true
     }
 
-    /// Takes note of a successful answer, a client's or our own. Gives what has to be written down.
+    fn opened_again(&mut self, id: &str) {
+        self.process.open.insert(id.to_owned());
+        let settings = self.sessions.get(id).map(|session| session.settings.values().cloned().collect());
+        self.process.settings.insert(id.to_owned(), settings.unwrap_or_default());
+    }
+
+    /// Takes note of a successful answer to a client (or to a step of ours). Gives what has to be written down.
     pub(super) fn succeeded(&mut self, method: &str, params: &str, result: &str) -> Option<Learned> {
+        let kept = params.to_owned();
         match method {
             "initialize" => {
-                self.initialized = true;
                 let result: Value = serde_json::from_str(result).unwrap_or_default();
                 let capabilities = &result["agentCapabilities"];
-                self.can_load = capabilities["loadSession"] == true;
-                self.can_resume = !capabilities["sessionCapabilities"]["resume"].is_null();
-                let params = params.to_owned();
-                (self.initialize.replace(params.clone()).as_ref() != Some(&params)).then_some(Learned::Initialize(params))
+                self.process.initialized = true;
+                self.process.can_load = capabilities["loadSession"] == true;
+                self.process.can_resume = !capabilities["sessionCapabilities"]["resume"].is_null();
+                (self.initialize.replace(kept.clone()).as_ref() != Some(&kept)).then_some(Learned::Initialize(kept))
             }
             "authenticate" => {
-                self.authenticated = true;
-                let params = params.to_owned();
-                (self.authenticate.replace(params.clone()).as_ref() != Some(&params)).then_some(Learned::Authenticate(params))
+                self.process.authenticated = true;
+                (self.authenticate.replace(kept.clone()).as_ref() != Some(&kept)).then_some(Learned::Authenticate(kept))
             }
-            "session/new" => self.opened(string_member(result, "sessionId")?, params),
-            _ if OPENERS.contains(&method) => self.opened(string_member(params, "sessionId")?, params),
+            "session/new" => self.opened(string_member(result, "sessionId")?, kept),
+            _ if OPENERS.contains(&method) => self.opened(string_member(params, "sessionId")?, kept),
+            _ if SETTERS.contains(&method) => self.set(method, kept),
             _ => None,
         }
     }
 
-    /// An authenticate of ours that failed must not be tried before every request.
-    pub(super) fn failed(&mut self, method: &str) {
-        if method == "authenticate" {
-            self.authenticated = true;
-        }
-    }
-
-    fn opened(&mut self, session: String, params: &str) -> Option<Learned> {
-        self.open.insert(session.clone());
-        if self.sessions.get(&session).map(String::as_str) == Some(params) {
-            return None;
-        }
-        if self.sessions.insert(session.clone(), params.to_owned()).is_none() {
-            self.order.push_back(session.clone());
+    fn opened(&mut self, id: String, params: String) -> Option<Learned> {
+        self.process.open.insert(id.clone());
+        let session = Session { agent_id: id.clone(), params, settings: BTreeMap::new() };
+        if self.sessions.insert(id.clone(), session).is_none() {
+            self.order.push_back(id.clone());
         }
         let forget = if self.order.len() > self.max_sessions { self.order.pop_front() } else { None };
         if let Some(forget) = &forget {
             self.sessions.remove(forget);
         }
-        Some(Learned::Session { row: AcpSessionRow { session_id: session, params: params.to_owned() }, forget })
+        self.learned(&id, forget)
+    }
+
+    fn set(&mut self, method: &str, params: String) -> Option<Learned> {
+        let id = string_member(&params, "sessionId")?;
+        let key = string_member(&params, "configId").map_or_else(|| "mode".to_owned(), |option| format!("option {option}"));
+        self.sessions.get_mut(&id)?.settings.insert(key, (method.to_owned(), params));
+        self.learned(&id, None)
+    }
+
+    fn learned(&self, id: &str, forget: Option<String>) -> Option<Learned> {
+        let session = self.sessions.get(id)?;
+        let row = AcpSessionRow {
+            session_id: id.to_owned(),
+            agent_session_id: session.agent_id.clone(),
+            params: session.params.clone(),
+            settings: serde_json::to_string(&session.settings).unwrap_or_default(),
+        };
+        Some(Learned::Session { row, forget })
     }
 }
 
 /// Params of session/load are those of session/new plus the id.
-fn with_session(params: &str, session: &str) -> String {
-    if raw_member(params, "sessionId").is_some() {
-        return params.to_owned();
-    }
-    let mut value: Value = serde_json::from_str(params).unwrap_or_else(|_| Value::Object(serde_json::Map::new()));
-    value["sessionId"] = session.into();
-    if value["mcpServers"].is_null() {
-        value["mcpServers"] = Value::Array(Vec::new());
+fn with_session(params: &str, agent_id: &str) -> String {
+    let mut value = object(params);
+    value["sessionId"] = agent_id.into();
+    if raw_member(params, "configId").is_none() && raw_member(params, "modeId").is_none() && value["mcpServers"].is_null() {
+        value["mcpServers"] = json!([]);
     }
     value.to_string()
+}
+
+fn without_session(params: &str) -> String {
+    let mut value = object(params);
+    if let Some(members) = value.as_object_mut() {
+        members.remove("sessionId");
+    }
+    value.to_string()
+}
+
+fn object(params: &str) -> Value {
+    serde_json::from_str(params).ok().filter(Value::is_object).unwrap_or_else(|| json!({}))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use bytes::Bytes;
+
+    const CAN_LOAD: &str = r#"{"agentCapabilities":{"loadSession":true}}"#;
+    const CAN_RESUME: &str = r#"{"agentCapabilities":{"loadSession":true,"sessionCapabilities":{"resume":{}}}}"#;
 
     fn envelope(text: &str) -> Envelope {
         Envelope::parse(Bytes::copy_from_slice(text.as_bytes())).expect("an envelope")
@@ -180,9 +307,23 @@ mod tests {
 
     fn remembered() -> Memory {
         let mut memory = Memory::new(2);
-        memory.succeeded("initialize", r#"{"protocolVersion":1}"#, r#"{"agentCapabilities":{"loadSession":true}}"#);
+        memory.succeeded("initialize", r#"{"protocolVersion":1}"#, CAN_LOAD);
         memory.succeeded("session/new", r#"{"cwd":"/w"}"#, r#"{"sessionId":"s1"}"#);
         memory
+    }
+
+    /// Walks through the steps; answers each with `answer`, which gives a result or refuses.
+    fn walk(memory: &mut Memory, envelope: &Envelope, answer: impl Fn(&Step) -> Option<&'static str>) -> Vec<(String, String)> {
+        let mut steps = Vec::new();
+        while let Some(step) = memory.step_before(envelope) {
+            steps.push((step.method.clone(), step.params.clone()));
+            match answer(&step) {
+                Some(result) => drop(memory.step_succeeded(&step, result)),
+                None => assert!(memory.step_failed(&step), "no other way after {step:?}"),
+            }
+            assert!(steps.len() < 10, "it never ends: {steps:?}");
+        }
+        steps
     }
 
     #[test]
@@ -191,16 +332,17 @@ mod tests {
     }
 
     #[test]
-    fn a_new_process_is_told_in_order() {
+    fn a_new_process_is_told_in_order_with_the_settings() {
         let mut memory = remembered();
+        memory.succeeded("session/set_mode", r#"{"sessionId":"s1","modeId":"plan"}"#, "{}");
         memory.forget_process();
-        let first = memory.step_before(&prompt("s1")).expect("a step");
-        assert_eq!((first.method, first.params.as_str()), ("initialize", r#"{"protocolVersion":1}"#));
-        memory.succeeded("initialize", &first.params, r#"{"agentCapabilities":{"loadSession":true}}"#);
-        let second = memory.step_before(&prompt("s1")).expect("a step");
-        assert_eq!(second.method, "session/load");
-        assert_eq!(second.params, r#"{"cwd":"/w","mcpServers":[],"sessionId":"s1"}"#);
-        memory.succeeded("session/load", &second.params, "{}");
+        let steps = walk(&mut memory, &prompt("s1"), |step| Some(if step.method == "initialize" { CAN_LOAD } else { "{}" }));
+        let expected = [
+            ("initialize", r#"{"protocolVersion":1}"#),
+            ("session/load", r#"{"cwd":"/w","mcpServers":[],"sessionId":"s1"}"#),
+            ("session/set_mode", r#"{"modeId":"plan","sessionId":"s1"}"#),
+        ];
+        assert_eq!(steps, expected.map(|(method, params)| (method.to_owned(), params.to_owned())));
         assert_eq!(memory.step_before(&prompt("s1")), None);
     }
 
@@ -212,15 +354,39 @@ mod tests {
     }
 
     #[test]
-    fn resume_is_preferred_and_a_lost_session_is_named() {
+    fn what_cannot_be_restored_is_opened_afresh_under_another_id() {
         let mut memory = remembered();
         memory.forget_process();
-        memory.succeeded("initialize", "{}", r#"{"agentCapabilities":{"loadSession":true,"sessionCapabilities":{"resume":{}}}}"#);
-        assert_eq!(memory.step_before(&prompt("s1")).map(|step| step.method), Some("session/resume"));
-        memory.succeeded("initialize", "{}", "{}");
-        assert_eq!(memory.step_before(&prompt("s1")), None);
-        assert_eq!(memory.lost_session(&prompt("s1")), Some("s1".into()));
-        assert_eq!(memory.lost_session(&prompt("unknown")), None);
+        let steps = walk(&mut memory, &prompt("s1"), |step| match step.method.as_str() {
+            "initialize" => Some(CAN_RESUME),
+            "session/new" => Some(r#"{"sessionId":"s9"}"#),
+            _ => None,
+        });
+        assert_eq!(steps.iter().map(|(method, _)| method.as_str()).collect::<Vec<_>>(), ["initialize", "session/resume", "session/new"]);
+        assert_eq!((memory.agent_session("s1"), memory.client_session("s9")), (Some("s9"), Some("s1")));
+        memory.forget_process();
+        memory.succeeded("initialize", "{}", CAN_RESUME);
+        let step = memory.step_before(&prompt("s1")).expect("a step");
+        assert!(step.params.contains(r#""sessionId":"s9""#), "{step:?}");
+    }
+
+    #[test]
+    fn rows_bring_everything_back() {
+        let mut memory = remembered();
+        let learned = memory.succeeded("session/set_config_option", r#"{"sessionId":"s1","configId":"model","value":"m"}"#, "{}");
+        let Some(Learned::Session { row, .. }) = learned else { panic!("a session") };
+        let server = AcpServerRow {
+            server_id: "x".into(),
+            agent: "a".into(),
+            instance: "i".into(),
+            created_at_ms: 0,
+            initialize: Some("{}".into()),
+            authenticate: None,
+        };
+        let mut again = Memory::from_rows(&server, vec![row], 2);
+        let steps = walk(&mut again, &prompt("s1"), |step| Some(if step.method == "initialize" { CAN_LOAD } else { "{}" }));
+        assert_eq!(steps.len(), 3);
+        assert_eq!(steps[2].0, "session/set_config_option");
     }
 
     #[test]

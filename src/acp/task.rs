@@ -20,10 +20,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::agent::{Agent, AgentEvent};
-use super::envelope::{Envelope, Kind};
+use super::envelope::{Envelope, Kind, string_member};
 use super::ids::{Ids, Pending};
 use super::line::Line;
-use super::restore::{Learned, Memory, Step};
+use super::restore::{Learned, Memory, Purpose, Step};
 use super::types::{AgentSource, BoxFuture, Launch, LaunchError, Status};
 use super::{envelope, messages};
 use crate::config::{Bounds, as_duration, as_usize};
@@ -177,11 +177,11 @@ impl Running {
             (Kind::Notification, _) if envelope.method() == "$/cancel_request" => {
                 let number = envelope.request_id().and_then(|id| self.ids.number_of(id));
                 match number {
-                    Some(number) => envelope.with_request_id(&number.to_string()),
+                    Some(number) => envelope.with_param("requestId", &number.to_string()).text().clone(),
                     None => return, // answered already: nothing to cancel
                 }
             }
-            _ => envelope.text().clone(),
+            _ => self.towards_agent(envelope.clone()).text().clone(),
         };
         if let Some(agent) = &mut self.agent {
             if !agent.input.send(&line) {
@@ -205,12 +205,7 @@ impl Running {
     }
 
     fn forward_request(&mut self, envelope: Envelope, reply: Reply) {
-        if let Some(session) = self.owner.memory.lost_session(&envelope) {
-            return self.refuse(&envelope, reply, &format!("the agent was restarted and can't restore session {session}: open a new session"));
-        }
         self.owner.memory.heard(envelope.method());
-        let Some(agent) = &mut self.agent else { return };
-        let envelope = messages::apply_quirks(envelope, agent.quirks);
         let pending = Pending {
             client_id: envelope.id().unwrap_or("null").to_owned(),
             method: envelope.method().to_owned(),
@@ -224,10 +219,34 @@ impl Running {
             }
             Err(_) => return,
         };
+        let envelope = self.towards_agent(envelope);
+        let Some(agent) = &mut self.agent else { return };
+        let envelope = messages::apply_quirks(envelope, agent.quirks);
         if !agent.input.send(&envelope.with_id(&number.to_string())) {
             if let Some(Pending { waiter: Waiter::Client(reply), .. }) = self.ids.take(&number.to_string()) {
                 self.refuse(&envelope, reply, "the agent doesn't read its stdin");
             }
+        }
+    }
+
+    /// A session that was opened afresh has another id on the agent's side.
+    fn towards_agent(&self, envelope: Envelope) -> Envelope {
+        let Some(session) = envelope.session_id().filter(|_| self.owner.memory.renames()) else { return envelope };
+        match self.owner.memory.agent_session(&session) {
+            Some(agent_id) => envelope.with_param("sessionId", &json!(agent_id).to_string()),
+            None => envelope,
+        }
+    }
+
+    /// And the other way round.
+    fn towards_clients(&self, envelope: &Envelope) -> Bytes {
+        if !self.owner.memory.renames() {
+            return envelope.text().clone();
+        }
+        let session = envelope.session_id();
+        match session.as_deref().and_then(|session| self.owner.memory.client_session(session)) {
+            Some(client_id) => envelope.with_param("sessionId", &json!(client_id).to_string()).text().clone(),
+            None => envelope.text().clone(),
         }
     }
 
@@ -315,10 +334,10 @@ impl Running {
             }
             Kind::Request => {
                 self.ids.agent_asked(envelope.id().unwrap_or("null"));
-                self.emit(envelope.text().clone());
+                self.emit(self.towards_clients(envelope));
             }
             Kind::Notification if self.is_replay(envelope) => {}
-            Kind::Notification => self.emit(envelope.text().clone()),
+            Kind::Notification => self.emit(self.towards_clients(envelope)),
         }
     }
 
@@ -388,46 +407,52 @@ impl Running {
 
     fn begin_step(&mut self, step: Step) {
         let Some(agent) = &mut self.agent else { return };
-        let (method, params) = (step.method, step.params.clone());
-        self.replaying = step.session.clone().map(|session| (session, 0));
-        let pending = Pending { client_id: "null".into(), method: method.into(), params: None, waiter: Waiter::Step(step) };
+        let (method, params) = (step.method.clone(), step.params.clone());
+        self.replaying = (step.purpose == Purpose::Open).then(|| (string_member(&params, "sessionId").unwrap_or_default(), 0));
+        let pending = Pending { client_id: "null".into(), method: method.clone(), params: None, waiter: Waiter::Step(step) };
         let Ok(number) = self.ids.insert(pending) else { return };
         self.step_deadline = Some(Instant::now() + as_duration(self.owner.bounds.acp_restore_timeout_ms));
-        if !agent.input.send(&messages::request(number, method, &params)) {
+        if !agent.input.send(&messages::request(number, &method, &params)) {
             self.step_deadline = Some(Instant::now());
         }
     }
 
     fn step_answered(&mut self, envelope: &Envelope, step: &Step) {
         self.step_deadline = None;
-        let replayed = self.replaying.take();
+        let suppressed = self.replaying.take().map_or(0, |(_, suppressed)| suppressed);
         match envelope.result() {
-            Some(result) => {
-                self.owner.memory.succeeded(step.method, &step.params, result);
-                if let (Some(session), Some((_, suppressed))) = (&step.session, replayed) {
-                    self.emit(messages::session_restored(session, step.method, suppressed));
-                }
-            }
-            None => self.step_failed(step.method, &String::from_utf8_lossy(envelope.text())),
+            Some(result) => self.step_succeeded(step, result, suppressed),
+            None => self.step_failed(step, &String::from_utf8_lossy(envelope.text())),
         }
         self.go_on();
     }
 
-    /// The envelope that needed the step is answered; those behind it get their own try.
-    fn step_failed(&mut self, method: &str, why: &str) {
-        self.owner.memory.failed(method);
-        if method == "authenticate" {
-            return; // the request itself will say whether it needs authentication
+    fn step_succeeded(&mut self, step: &Step, result: &str, suppressed: u64) {
+        let change = self.owner.memory.step_succeeded(step, result).map(|learned| self.row_change(learned));
+        if let (Some(session), Purpose::Open | Purpose::Fresh) = (&step.session, step.purpose) {
+            let text = messages::session_restored(session, &step.method, step.purpose == Purpose::Open, suppressed);
+            drop(self.owner.store.append_acked(&self.owner.outbound, FROM_AGENT, text, change)); // nobody waits for it
         }
+    }
+
+    /// When there is no other way, the envelope that needed the step is answered; those behind it get their own try.
+    fn step_failed(&mut self, step: &Step, why: &str) {
+        tracing::warn!(server = self.owner.server_id, method = step.method, why, "a step of restoring was refused");
+        if !self.owner.memory.step_failed(step) {
+            self.refuse_front(&format!("the agent was restarted and {} failed: {why}", step.method));
+        }
+    }
+
+    fn refuse_front(&mut self, why: &str) {
         if let Some((envelope, reply)) = self.held.pop_front() {
-            self.refuse(&envelope, reply, &format!("the agent was restarted and {method} failed: {why}"));
+            self.refuse(&envelope, reply, why);
         }
     }
 
     fn step_timed_out(&mut self) {
         self.step_deadline = None;
         self.replaying = None;
-        self.step_failed("restoring", "no answer in time");
+        self.refuse_front("the agent was restarted and did not answer in time");
         self.end_deaf_agent("did not answer while it was being restored");
     }
 

@@ -22,10 +22,14 @@ pub struct AcpServerRow {
 /// What a session was opened with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcpSessionRow {
-    /// The agent's id for it.
+    /// The id that clients use.
     pub session_id: String,
+    /// The id that the agent uses; another one when it opened a fresh session in the old one's place.
+    pub agent_session_id: String,
     /// `params` of session/new, session/load or session/resume, as JSON text.
     pub params: String,
+    /// Settings since then: a JSON object of key to `[method, params]`.
+    pub settings: String,
 }
 
 /// A change of rows. Data, not closures: all SQL stays in this room.
@@ -90,10 +94,10 @@ impl RowChange {
             Self::PutAcpSession { server_id, session, forget } => {
                 // Its server may have been deleted meanwhile: one stray row must not fail the whole batch.
                 tx.prepare_cached(
-                    "INSERT OR REPLACE INTO acp_sessions (server_id, session_id, params)
-                     SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM acp_servers WHERE server_id = ?1)",
+                    "INSERT OR REPLACE INTO acp_sessions (server_id, session_id, agent_session_id, params, settings)
+                     SELECT ?1, ?2, ?3, ?4, ?5 WHERE EXISTS (SELECT 1 FROM acp_servers WHERE server_id = ?1)",
                 )?
-                .execute((server_id, &session.session_id, &session.params))?;
+                .execute((server_id, &session.session_id, &session.agent_session_id, &session.params, &session.settings))?;
                 if let Some(forget) = forget {
                     tx.prepare_cached("DELETE FROM acp_sessions WHERE server_id = ?1 AND session_id = ?2")?.execute((server_id, forget))?;
                 }
@@ -121,7 +125,7 @@ fn drop_old_streams(tx: &Transaction<'_>, keep: u64) -> rusqlite::Result<()> {
 
 pub(super) fn acp_servers(connection: &Connection) -> rusqlite::Result<Vec<(AcpServerRow, Vec<AcpSessionRow>)>> {
     let mut servers = connection.prepare("SELECT server_id, agent, instance, created_at_ms, initialize, authenticate FROM acp_servers ORDER BY server_id")?;
-    let mut sessions = connection.prepare("SELECT session_id, params FROM acp_sessions WHERE server_id = ?1")?;
+    let mut sessions = connection.prepare("SELECT session_id, agent_session_id, params, settings FROM acp_sessions WHERE server_id = ?1 ORDER BY rowid")?;
     let rows = servers.query_map([], |row| {
         Ok(AcpServerRow {
             server_id: row.get(0)?,
@@ -136,7 +140,10 @@ pub(super) fn acp_servers(connection: &Connection) -> rusqlite::Result<Vec<(AcpS
     for server in rows {
         let server = server?;
         let of_server = sessions
-            .query_map([&server.server_id], |row| Ok(AcpSessionRow { session_id: row.get(0)?, params: row.get(1)? }))?
+            .query_map([&server.server_id], |row| {
+                let (session_id, agent_session_id) = (row.get(0)?, row.get(1)?);
+                Ok(AcpSessionRow { session_id, agent_session_id, params: row.get(2)?, settings: row.get(3)? })
+            })?
             .collect::<Result<_, _>>()?;
         all.push((server, of_server));
     }
