@@ -378,7 +378,7 @@ bounds! {
     http_connections_max = 4096, "Connections at once; further ones wait in the kernel's accept queue.";
     sse_subscribers_max = 1024, "Event streams open at once over all servers; one more is 503.";
     sse_heartbeat_ms = 15_000, "Silence on an event stream before a comment line is sent.";
-    sse_chunk_max_bytes = 256 * KIB, "Events handed to one reader's socket at a time: what a slow reader costs in memory.";
+    sse_chunk_max_bytes = 64 * KIB, "Events handed to one reader's socket at a time: what a slow reader costs in memory.";
     acp_servers_max = 512, "ACP servers that exist at once, exited ones included; one more is 409.";
     acp_body_max_bytes = 64 * MIB, "One ACP envelope from a client; more is 413.";
     acp_line_max_bytes = 64 * MIB, "One line from an agent; a longer one is dropped and reported as _adapter/invalid_stdout, and a request it answered fails.";
@@ -395,10 +395,11 @@ bounds! {
     shutdown_deadline_ms = 4_000, "From SIGTERM or SIGINT to the server's exit; what is left then is killed.";
     stderr_tail_max_lines = 16, "Lines of an agent's stderr kept for error reports.";
     stderr_line_max_bytes = 4 * KIB, "Length of such a line; the rest of it is dropped.";
-    store_queue_max_bytes = 64 * MIB, "Events that wait for the disk; agents aren't read meanwhile.";
+    store_queue_max_bytes = 4 * MIB, "Events that wait for the disk; agents aren't read meanwhile.";
+    store_gather_ms = 1, "How long what nobody waits for (an envelope from a client) may wait for company in a transaction.";
     store_batch_max_events = 4096, "Events in one transaction (group commit).";
     log_ring_max_events = 1024, "Latest events of a stream kept in memory for its readers; older ones are read from the file.";
-    log_ring_max_bytes = 2 * MIB, "The same, in bytes.";
+    log_ring_max_bytes = MIB, "The same, in bytes.";
     log_page_max_events = 512, "Events read from the file at a time for one reader.";
     log_stream_max_events = 1_000_000, "Events kept per stream; older ones go, and a reader gets a gap event.";
     log_deleted_streams_max = 2000, "Streams of deleted ACP servers that are kept (two per server); the oldest beyond that are removed.";

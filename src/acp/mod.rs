@@ -254,7 +254,6 @@ impl Acp {
     }
 
     async fn new_server(&self, server_id: &str, agent: &str) -> Made {
-        let launch = self.inner.source.launch(agent).await?;
         let row = AcpServerRow {
             server_id: server_id.to_owned(),
             agent: agent.to_owned(),
@@ -263,17 +262,11 @@ impl Acp {
             initialize: None,
             authenticate: None,
         };
-        let (outbound, inbound) = self.streams(&row.instance).await?;
-        self.inner.store.change(RowChange::PutAcpServer(row.clone())).await?;
-        let first = Agent::start(&self.inner.processes, &launch, agent, &self.inner.bounds);
-        let first = match first {
-            Ok(first) => first,
-            Err(error) => {
-                let change = RowChange::DeleteAcpServer { server_id: row.server_id, instance: row.instance, keep_streams: self.inner.bounds.log_deleted_streams_max };
-                let _ = self.inner.store.change(change).await; // at worst it is listed as stopped after a restart
-                return Err(error.into());
-            }
-        };
+        let (launch, streams) = tokio::join!(self.inner.source.launch(agent), self.streams(&row.instance));
+        let (outbound, inbound) = streams?;
+        let first = Agent::start(&self.inner.processes, &launch?, agent, &self.inner.bounds)?;
+        let change = RowChange::PutAcpServer(row.clone()); // committed with the first envelope at the latest
+        self.inner.store.append_later(&inbound, "acp.created", bytes::Bytes::from_static(b"{}"), Some(change));
         let memory = Memory::new(as_usize(self.inner.bounds.acp_sessions_max));
         Ok(self.run(row, memory, outbound, inbound, Some(first)))
     }
@@ -285,8 +278,8 @@ impl Acp {
     }
 
     async fn streams(&self, instance: &str) -> Result<(Arc<Stream>, Arc<Stream>), Error> {
-        let outbound = self.inner.store.open_stream(&format!("acp/{instance}/out")).await?;
-        let inbound = self.inner.store.open_stream(&format!("acp/{instance}/in")).await?;
+        let names = [format!("acp/{instance}/out"), format!("acp/{instance}/in")];
+        let [outbound, inbound] = self.inner.store.open_streams(names).await?;
         Ok((outbound, inbound))
     }
 

@@ -142,7 +142,7 @@ impl Running {
     // ---- towards the agent ------------------------------------------------------------------------------------
 
     fn post(&mut self, envelope: Envelope, reply: Reply) {
-        self.owner.store.append(&self.owner.inbound, FROM_CLIENT, envelope.text().clone());
+        self.owner.store.append_later(&self.owner.inbound, FROM_CLIENT, envelope.text().clone(), None);
         let is_request = envelope.kind() == Kind::Request;
         if self.agent.is_none() || self.exit.is_some() {
             if !is_request {

@@ -84,7 +84,7 @@ pub enum InstallFailure {
         /// Its `engines.node`.
         wanted: String,
         /// What `node --version` says.
-        found: String,
+        found: Box<str>,
     },
     /// npm can't reach its registry.
     #[error(
@@ -112,7 +112,7 @@ pub enum InstallFailure {
         /// The pinned value.
         expected: String,
         /// What the registry delivered.
-        found: String,
+        found: Box<str>,
     },
     /// npm itself found that the download doesn't match the registry's checksum.
     #[error("a downloaded package doesn't match its checksum: run npm cache verify, then install again")]

@@ -113,10 +113,13 @@ impl InstallReport {
 /// How an installation ended, for all who wait for it.
 type Outcome = Result<InstallReport, Error>;
 
-/// The installations that run.
+/// Follows an installation to its end.
+type Following = watch::Receiver<Option<Outcome>>;
+
+/// The installations that run, by agent and what was asked for.
 #[derive(Default)]
 pub(super) struct Installs {
-    running: Mutex<HashMap<(String, InstallOptions), watch::Receiver<Option<Outcome>>>>,
+    running: Mutex<HashMap<(String, InstallOptions), Following>>,
 }
 
 impl Agents {
@@ -138,7 +141,7 @@ impl Agents {
     }
 
     /// The running installation of the same, or a new one.
-    fn join(&self, manifest: Arc<Manifest>, options: InstallOptions) -> watch::Receiver<Option<Outcome>> {
+    fn join(&self, manifest: Arc<Manifest>, options: InstallOptions) -> Following {
         let key = (manifest.id.clone(), options);
         let mut running = self.inner.installs.running.lock().unwrap_or_else(PoisonError::into_inner);
         // A closed channel is one whose task is gone without an outcome: it panicked, and its entry is replaced.

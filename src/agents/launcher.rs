@@ -67,6 +67,20 @@ mod tests {
     }
 
     #[test]
+    fn a_script_sets_what_the_manifest_says_unless_it_is_set() {
+        let text = "schema = 1\nid = 'x'\nname = 'X'\n[launch]\npath_names = ['x']\nargs = [\"it's\"]\n\
+                    env = { A = 'b c' }\nenv_if_root = { R = '1' }";
+        let manifest = Manifest::parse(text, "x").expect("valid");
+        let expected = r#"[ -n "${A+set}" ] || export A='b c'
+[ -n "${R+set}" ] || [ "$(id -u)" != 0 ] || export R='1'
+export PATH='/d/.bin':"$PATH"
+exec '/d/.bin/x' 'it'\''s' "$@"
+"#;
+        let script = for_npm(&manifest, Path::new("/d/.bin"), "x", true);
+        assert_eq!(script, format!("#!/bin/sh\n{MARK}\n{expected}"));
+    }
+
+    #[test]
     fn ours_is_recognised() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("deep/mock-acp");

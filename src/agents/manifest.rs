@@ -9,18 +9,19 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::error::Error;
+use super::manifest_check as check;
 
 /// The manifest format that is understood.
-pub const SCHEMA_VERSION: u32 = 1;
+pub(super) const SCHEMA_VERSION: u32 = 1;
 
 /// The value of `launch.builtin` that starts our own executable.
-pub const MOCK_SUBCOMMAND: &str = "mock-agent-process";
+pub(super) const MOCK_SUBCOMMAND: &str = "mock-agent-process";
 
 /// One agent, as its file describes it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// [`SCHEMA_VERSION`].
+    /// 1: the manifest format that is understood.
     pub schema: u32,
     /// The id that requests use: lower-case letters, digits, `.`, `_`, `-`; at most 64.
     pub id: String,
@@ -178,23 +179,41 @@ pub struct Quirks {
 #[schema(rename_all = "camelCase")]
 #[allow(missing_docs)] // the names are the contract's, and say what there is to say
 pub struct Capabilities {
+    #[schema(required)]
     pub plan_mode: bool,
+    #[schema(required)]
     pub permissions: bool,
+    #[schema(required)]
     pub questions: bool,
+    #[schema(required)]
     pub tool_calls: bool,
+    #[schema(required)]
     pub tool_results: bool,
+    #[schema(required)]
     pub text_messages: bool,
+    #[schema(required)]
     pub images: bool,
+    #[schema(required)]
     pub file_attachments: bool,
+    #[schema(required)]
     pub session_lifecycle: bool,
+    #[schema(required)]
     pub error_events: bool,
+    #[schema(required)]
     pub reasoning: bool,
+    #[schema(required)]
     pub status: bool,
+    #[schema(required)]
     pub command_execution: bool,
+    #[schema(required)]
     pub file_changes: bool,
+    #[schema(required)]
     pub mcp_tools: bool,
+    #[schema(required)]
     pub streaming_deltas: bool,
+    #[schema(required)]
     pub item_started: bool,
+    #[schema(required)]
     pub shared_process: bool,
 }
 
@@ -268,7 +287,7 @@ impl Manifest {
     pub fn parse(text: &str, origin: &str) -> Result<Self, Error> {
         let bad = |reason: String| Error::BadManifest { origin: origin.to_owned(), reason };
         let manifest: Self = toml::from_str(text).map_err(|error| bad(error.to_string().trim_end().to_owned()))?;
-        manifest.check().map_err(bad)?;
+        check::check(&manifest).map_err(bad)?;
         Ok(manifest)
     }
 
@@ -276,131 +295,6 @@ impl Manifest {
     pub fn launcher(&self) -> String {
         self.launch.launcher.clone().unwrap_or_else(|| format!("{}-acp", self.id))
     }
-
-    fn check(&self) -> Result<(), String> {
-        if self.schema != SCHEMA_VERSION {
-            return Err(format!("schema = {} is not understood: this server reads schema = {SCHEMA_VERSION}", self.schema));
-        }
-        if !is_id(&self.id) {
-            return Err(format!("id {:?}: use up to 64 of a-z 0-9 . _ -, beginning with a letter or digit", self.id));
-        }
-        if self.name.trim().is_empty() {
-            return Err("name is empty".to_owned());
-        }
-        self.check_launch()?;
-        for name in &self.native.names {
-            check_executable_name("native.names", name)?;
-        }
-        self.install.npm.as_ref().map_or(Ok(()), check_npm)?;
-        if self.install.npm.is_none() && self.launch.path_names.is_empty() && self.launch.builtin.is_none() {
-            return Err("nothing to start: give launch.path_names or [install.npm]".to_owned());
-        }
-        self.config_options.iter().try_for_each(check_option)
-    }
-
-    fn check_launch(&self) -> Result<(), String> {
-        let launch = &self.launch;
-        if let Some(launcher) = launch.launcher.as_ref().filter(|name| !is_file_name(name)) {
-            return Err(format!("launch.launcher {launcher:?} is not a plain file name"));
-        }
-        for name in &launch.path_names {
-            check_executable_name("launch.path_names", name)?;
-        }
-        if let Some(builtin) = launch.builtin.as_ref().filter(|name| *name != MOCK_SUBCOMMAND) {
-            return Err(format!("launch.builtin {builtin:?} is not known: there is only {MOCK_SUBCOMMAND:?}"));
-        }
-        let names = launch.env.keys().chain(launch.env_if_root.keys());
-        for name in names.filter(|name| !is_variable(name)) {
-            return Err(format!("launch.env: {name:?} is not a variable's name"));
-        }
-        let mut values = launch.env.values().chain(launch.env_if_root.values()).chain(&launch.args);
-        if values.any(|value| value.contains('\0')) {
-            return Err("launch: a value holds a NUL character".to_owned());
-        }
-        Ok(())
-    }
-}
-
-fn check_npm(npm: &NpmPackage) -> Result<(), String> {
-    let companions = || npm.companions.iter();
-    let names = std::iter::once(&npm.package).chain(companions().map(|companion| &companion.package)).chain(&npm.run_scripts);
-    for name in names.filter(|name| !is_package(name)) {
-        return Err(format!("install.npm: {name:?} is not a package name"));
-    }
-    for version in npm.version.iter().chain(companions().map(|companion| &companion.version)) {
-        check_version(version).map_err(|reason| format!("install.npm.version: {reason}"))?;
-    }
-    for bin in std::iter::once(&npm.bin).chain(companions().map(|companion| &companion.bin)).filter(|bin| !is_file_name(bin)) {
-        return Err(format!("install.npm.bin {bin:?} is not a plain file name"));
-    }
-    if npm.integrity.is_some() && npm.version.is_none() {
-        return Err("install.npm.integrity needs the version that it belongs to".to_owned());
-    }
-    for integrity in npm.integrity.iter().chain(companions().filter_map(|companion| companion.integrity.as_ref())) {
-        if !integrity.starts_with("sha512-") || integrity.len() != "sha512-".len() + 88 {
-            return Err(format!("install.npm.integrity {integrity:?} is not an SRI string of SHA-512"));
-        }
-    }
-    Ok(())
-}
-
-fn check_option(option: &ConfigOption) -> Result<(), String> {
-    if option.id.is_empty() || option.category.is_empty() {
-        return Err("config_options: id and category can't be empty".to_owned());
-    }
-    if option.options.iter().any(|choice| choice.value == option.current_value) {
-        return Ok(());
-    }
-    Err(format!("config_options {:?}: current_value {:?} is not one of its options", option.id, option.current_value))
-}
-
-fn check_executable_name(field: &str, name: &str) -> Result<(), String> {
-    let absolute = name.starts_with('/') && !name.contains('\0');
-    if absolute || is_file_name(name) {
-        return Ok(());
-    }
-    Err(format!("{field}: {name:?} is neither a plain name nor an absolute path"))
-}
-
-/// Checks that `version` is a version or a tag: anything with `/` or `:` would make npm fetch from elsewhere, and a
-/// leading `-` would be an option.
-///
-/// # Errors
-/// A sentence saying so.
-pub(super) fn check_version(version: &str) -> Result<(), String> {
-    let plain = version.len() <= 128 && version.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '-' | '_'));
-    if plain && version.starts_with(|c: char| c.is_ascii_alphanumeric()) {
-        return Ok(());
-    }
-    Err(format!("{version:?} is not a version such as 1.2.3 or a tag such as latest"))
-}
-
-fn is_id(id: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
-    id.len() <= 64 && id.chars().all(allowed) && id.starts_with(|c: char| c.is_ascii_alphanumeric())
-}
-
-fn is_file_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 255 && !name.starts_with('.') && !name.contains(['/', '\0'])
-}
-
-fn is_variable(name: &str) -> bool {
-    !name.is_empty()
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-        && !name.starts_with(|c: char| c.is_ascii_digit())
-}
-
-/// npm package names: `name` or `@scope/name`, URL-safe, not beginning with `.`, `_` or `-`.
-fn is_package(name: &str) -> bool {
-    let part = |part: &str| {
-        part.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-            && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-'))
-    };
-    name.len() <= 214
-        && match name.strip_prefix('@') {
-            Some(scoped) => scoped.split_once('/').is_some_and(|(scope, name)| part(scope) && part(name)),
-            None => part(name),
-        }
 }
 
 /// A minimal manifest for an agent that speaks ACP on stdio when started as `command args…`.

@@ -15,6 +15,7 @@ mod files;
 mod install;
 mod launcher;
 mod manifest;
+mod manifest_check;
 mod npm;
 mod npm_output;
 mod progress;

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::error::{Error, InstallFailure};
 use super::install::{Artifact, ArtifactKind, ArtifactSource, InstallOptions};
-use super::manifest::{Manifest, NpmPackage, check_version};
+use super::manifest::{Manifest, NpmPackage};
+use super::manifest_check::check_version;
 use super::progress::{InstallPhase, Progress};
 use super::{Inner, engines, files, launcher, npm_output, version};
 use crate::config::as_usize;
@@ -78,7 +79,8 @@ fn plan(manifest: &Manifest, npm: &NpmPackage, options: &InstallOptions) -> Resu
         return Err(InstallFailure::AgentVersionFixed { agent: manifest.id.clone() });
     }
     let main_asked = adapter_asked.or(agent_asked.filter(|_| npm.agent_is_package));
-    let main = want(&npm.package, npm.version.as_deref(), npm.integrity.as_ref(), &npm.bin, main_asked, ArtifactKind::AgentProcess)?;
+    let main =
+        want(&npm.package, npm.version.as_deref(), npm.integrity.as_ref(), &npm.bin, main_asked, ArtifactKind::AgentProcess)?;
     let mut wanted = vec![main];
     for (index, companion) in npm.companions.iter().enumerate() {
         let asked = agent_asked.filter(|_| index == 0);
@@ -158,7 +160,13 @@ impl Job<'_> {
     }
 
     fn prefix_args(&self, command: &str) -> Vec<OsString> {
-        vec![command.into(), "--prefix".into(), self.staging.clone().into_os_string(), "--global=false".into(), "--color=false".into()]
+        vec![
+            command.into(),
+            "--prefix".into(),
+            self.staging.clone().into_os_string(),
+            "--global=false".into(),
+            "--color=false".into(),
+        ]
     }
 
     fn install_args(&self) -> Vec<OsString> {
@@ -226,7 +234,7 @@ impl Job<'_> {
             let package = version::package_json(&self.staging, &wanted.package).unwrap_or_default();
             let engines = package["engines"]["node"].as_str().unwrap_or("*");
             if !engines::fits(engines, node_version) {
-                let (wanted_node, found) = (engines.to_owned(), node_version.to_owned());
+                let (wanted_node, found) = (engines.to_owned(), node_version.into());
                 return Err(InstallFailure::NodeTooOld { package: wanted.spec(), wanted: wanted_node, found });
             }
         }
@@ -288,9 +296,62 @@ fn check_integrity(wanted: &Wanted, found: Option<&str>) -> Result<(), InstallFa
             Err(InstallFailure::IntegrityMismatch {
                 package: wanted.spec(),
                 expected: expected.clone(),
-                found: found.unwrap_or("not given").to_owned(),
+                found: found.unwrap_or("not given").into(),
             })
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agents::registry::BUILT_IN;
+
+    fn plan_for(id: &str, agent: Option<&str>, adapter: Option<&str>) -> Result<Vec<Wanted>, InstallFailure> {
+        let text = BUILT_IN.iter().find(|(name, _)| *name == id).expect("built in").1;
+        let manifest = Manifest::parse(text, id).expect("valid");
+        let npm = manifest.install.npm.clone().expect("an npm package");
+        let (agent_version, agent_process_version) = (agent.map(str::to_owned), adapter.map(str::to_owned));
+        plan(&manifest, &npm, &InstallOptions { reinstall: false, agent_version, agent_process_version })
+    }
+
+    #[test]
+    fn the_pinned_version_is_compared_and_another_one_says_that_it_is_not() {
+        let wanted = plan_for("claude", None, None).expect("planned");
+        assert!(wanted[0].integrity.is_some() && wanted[0].source == ArtifactSource::Fallback);
+        let wanted = plan_for("claude", None, Some("0.1.0")).expect("planned");
+        assert_eq!(wanted[0].spec(), "@agentclientprotocol/claude-agent-acp@0.1.0");
+        assert!(wanted[0].integrity.is_none() && wanted[0].source == ArtifactSource::Registry);
+        let pinned = plan_for("claude", None, Some("0.49.0")).expect("planned");
+        assert!(pinned[0].integrity.is_some(), "asking for the pinned version keeps its check");
+    }
+
+    #[test]
+    fn the_agent_s_version_goes_to_the_package_that_is_the_agent() {
+        assert_eq!(plan_for("opencode", Some("1.0.0"), None).expect("planned")[0].version, "1.0.0");
+        let wanted = plan_for("pi", Some("0.1.0"), None).expect("planned");
+        assert_eq!((wanted[0].version.as_str(), wanted[1].version.as_str()), ("0.0.34", "0.1.0"));
+        assert!(matches!(plan_for("claude", Some("1.0.0"), None), Err(InstallFailure::AgentVersionFixed { .. })));
+    }
+
+    #[test]
+    fn versions_can_not_smuggle_anything() {
+        for bad in ["file:/etc", "git+https://x/y", "--global", "../x", "", "npm:evil@1"] {
+            assert!(matches!(plan_for("claude", None, Some(bad)), Err(InstallFailure::BadVersion { .. })), "{bad:?}");
+        }
+        assert!(matches!(plan_for("amp", None, None), Err(InstallFailure::NotPinned { .. })));
+        assert_eq!(plan_for("amp", None, Some("0.7.0")).expect("planned")[0].spec(), "amp-acp@0.7.0");
+    }
+
+    #[test]
+    fn an_integrity_that_differs_or_is_missing_is_a_mismatch() {
+        let wanted = plan_for("pi", None, None).expect("planned").remove(0);
+        let expected = wanted.integrity.clone().expect("pinned");
+        assert_eq!(check_integrity(&wanted, Some(&expected)), Ok(()));
+        assert_eq!(check_integrity(&wanted, Some(&format!("sha1-x {expected}"))), Ok(()));
+        for found in [None, Some("sha512-other"), Some(&expected[..90])] {
+            assert!(matches!(check_integrity(&wanted, found), Err(InstallFailure::IntegrityMismatch { .. })), "{found:?}");
+        }
     }
 }

@@ -49,7 +49,8 @@ pub(super) fn without_hosts(text: &str) -> String {
         shown.push_str(&rest[..scheme]);
         shown.push('…');
         let after = &rest[at + 3..];
-        let host_end = after.find(|c: char| c == '/' || c.is_whitespace() || matches!(c, '"' | '\'' | ')' | ',')).unwrap_or(after.len());
+        let host_end =
+            after.find(|c: char| c == '/' || c.is_whitespace() || matches!(c, '"' | '\'' | ')' | ',')).unwrap_or(after.len());
         rest = &after[host_end..];
     }
     shown.push_str(rest);

@@ -197,3 +197,84 @@ fn clash<'a>(manifest: &Manifest, others: impl Iterator<Item = &'a Manifest>) ->
 fn too_large(size_bytes: u64, max_bytes: u64) -> String {
     format!("{size_bytes} bytes are more than the {max_bytes} that are read (SANDBOXD_AGENT_MANIFEST_MAX_BYTES)")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINE: &str = "schema = 1\nid = 'mine'\nname = 'Mine'\nlaunch = { path_names = ['mine-acp'] }\n";
+
+    fn registry(dir: &Path) -> Registry {
+        Registry::new(dir, &Bounds { agent_manifests_max: 3, agent_manifest_max_bytes: 4096, ..Bounds::default() })
+    }
+
+    fn ids(registry: &Registry) -> Vec<String> {
+        registry.roster().manifests.iter().map(|manifest| manifest.id.clone()).collect()
+    }
+
+    #[test]
+    fn the_order_is_the_contract_s() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        assert_eq!(ids(&registry(dir.path())), ["claude", "codex", "opencode", "amp", "pi", "cursor", "gemini", "mock"]);
+    }
+
+    #[test]
+    fn a_dropped_file_is_seen_and_a_removed_one_goes() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let registry = registry(dir.path());
+        assert!(registry.roster().get("mine").is_err());
+        let path = registry.add(MINE).expect("written");
+        assert_eq!(path, dir.path().join("agents/mine.toml"));
+        assert_eq!(registry.roster().get("mine").expect("there").name, "Mine");
+        assert!(Arc::ptr_eq(&registry.roster(), &registry.roster()), "read only once");
+        registry.add(&MINE.replace("'Mine'", "'Meins'")).expect("replaced");
+        assert_eq!(registry.roster().get("mine").expect("there").name, "Meins");
+        std::fs::remove_file(path).expect("removed");
+        assert!(registry.roster().get("mine").is_err());
+    }
+
+    #[test]
+    fn a_built_in_agent_is_replaced_in_its_place_and_others_are_sorted_behind() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let registry = registry(dir.path());
+        for id in ["zeta", "alpha", "codex"] {
+            registry.add(&MINE.replace("mine", id)).expect("written");
+        }
+        let ids = ids(&registry);
+        assert_eq!((ids[1].as_str(), &ids[8..]), ("codex", &["alpha".to_owned(), "zeta".to_owned()][..]));
+        assert_eq!(registry.roster().get("codex").expect("there").name, "Mine");
+        assert!(matches!(registry.add(MINE), Err(Error::TooManyManifests { max: 3 })));
+    }
+
+    #[test]
+    fn bad_files_are_reported_and_change_nothing_else() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let agents = dir.path().join("agents");
+        std::fs::create_dir(&agents).expect("created");
+        let write = |name: &str, text: &str| std::fs::write(agents.join(name), text).expect("written");
+        write("a.toml", "schema = ");
+        write("b.toml", &"#".repeat(5000));
+        write("c.toml", MINE);
+        write("d.toml", &MINE.replace("mine", "over"));
+        write("ignored.txt", "no manifest");
+        let roster = registry(dir.path()).roster();
+        assert!(roster.get("mine").is_ok() && roster.get("over").is_err());
+        let reasons: Vec<_> = roster.problems.iter().map(|problem| problem.reason.as_str()).collect();
+        assert_eq!(reasons.len(), 3);
+        assert!(reasons[0].contains("TOML parse error"), "{}", reasons[0]);
+        assert!(reasons[1].contains("5000 bytes") && reasons[2].contains("more than 3"), "{reasons:?}");
+    }
+
+    #[test]
+    fn one_file_can_not_take_another_agent_s_place_on_disk() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let registry = registry(dir.path());
+        let with = |id: &str, launcher: &str| {
+            format!("schema = 1\nid = '{id}'\nname = 'X'\nlaunch = {{ path_names = ['x'], launcher = '{launcher}' }}")
+        };
+        for (id, launcher) in [("mine", "claude-acp"), ("claude-acp", "x"), ("mine", "claude"), ("mine", "mine")] {
+            assert!(matches!(registry.add(&with(id, launcher)), Err(Error::BadManifest { .. })), "{id} {launcher}");
+        }
+        registry.add(&with("claude", "claude-acp")).expect("it is its own");
+    }
+}

@@ -143,3 +143,93 @@ impl Places {
         std::env::join_paths(dirs).unwrap_or_else(|_| dir.into()) // a directory with a colon can't stand in PATH
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agents::registry::BUILT_IN;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn manifest(id: &str) -> Manifest {
+        Manifest::parse(BUILT_IN.iter().find(|(name, _)| *name == id).expect("built in").1, id).expect("valid")
+    }
+
+    fn places(home: &Path, more: &[(&str, &str)]) -> Places {
+        let own = [("HOME", home.display().to_string()), ("PATH", home.join("path").display().to_string())];
+        let more = more.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        let env = Env::from_pairs(own.into_iter().chain(more));
+        Places { dirs: Dirs::resolve(&env, None).expect("home"), env, self_exe: "/self".into() }
+    }
+
+    fn put(path: &Path) {
+        std::fs::create_dir_all(path.parent().expect("a directory")).expect("created");
+        std::fs::write(path, "#!/bin/sh\n").expect("written");
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    }
+
+    #[test]
+    fn the_launcher_comes_first_and_path_last() {
+        let home = tempfile::tempdir().expect("temporary directory");
+        let places = places(home.path(), &[]);
+        let opencode = manifest("opencode");
+        assert_eq!(places.adapter(&opencode), None);
+        let path = home.path().join("path/opencode");
+        put(&path);
+        assert_eq!(places.adapter(&opencode), Some(Adapter::Path(path.clone())));
+        assert_eq!(places.launch(&opencode, &Adapter::Path(path)).args, ["acp"]);
+        let bin = places.dirs.bin().join("opencode");
+        put(&bin);
+        assert_eq!(places.adapter(&opencode), Some(Adapter::Path(bin)));
+        let npm = places.current(&opencode).join("node_modules/.bin/opencode");
+        put(&npm);
+        assert_eq!(places.adapter(&opencode), Some(Adapter::Npm(npm)));
+        let launcher = places.launcher(&opencode);
+        put(&launcher);
+        assert_eq!(places.adapter(&opencode), Some(Adapter::Launcher(launcher.clone())));
+        assert!(places.launch(&opencode, &Adapter::Launcher(launcher)).args.is_empty(), "a launcher brings its own");
+    }
+
+    #[test]
+    fn what_can_not_be_executed_is_not_there() {
+        let home = tempfile::tempdir().expect("temporary directory");
+        let places = places(home.path(), &[]);
+        let launcher = places.launcher(&manifest("claude"));
+        std::fs::create_dir_all(&launcher).expect("a directory in its place");
+        assert!(!places.is_installed(&manifest("claude")));
+    }
+
+    #[test]
+    fn a_user_s_own_variable_wins() {
+        let mut manifest = manifest("claude");
+        manifest.launch.env = [("MODE".to_owned(), "ours".to_owned())].into();
+        let adapter = Adapter::Launcher("/x".into());
+        let has = |more: &[(&str, &str)], name: &str| {
+            let launch = places(Path::new("/h"), more).launch(&manifest, &adapter);
+            launch.env.iter().any(|(variable, _)| variable == name)
+        };
+        assert!(has(&[], "MODE") && !has(&[("MODE", "theirs")], "MODE"));
+        assert_eq!(has(&[], "IS_SANDBOX"), nix::unistd::geteuid().is_root());
+        assert!(!has(&[("IS_SANDBOX", "0")], "IS_SANDBOX"));
+    }
+
+    #[test]
+    fn a_native_binary_counts_only_where_it_is_required() {
+        let home = tempfile::tempdir().expect("temporary directory");
+        let places = places(home.path(), &[]);
+        let mut manifest = manifest("claude");
+        put(&places.launcher(&manifest));
+        assert!(places.is_installed(&manifest));
+        manifest.native.required = true;
+        assert!(!places.is_installed(&manifest));
+        put(&places.dirs.bin().join("claude"));
+        assert!(places.is_installed(&manifest));
+    }
+
+    #[test]
+    fn companions_are_first_on_the_agent_s_path() {
+        let places = places(Path::new("/h"), &[]);
+        let adapter = Adapter::Npm("/n/node_modules/.bin/pi-acp".into());
+        let env = places.launch(&manifest("pi"), &adapter).env;
+        assert_eq!(env, [("PATH".into(), "/n/node_modules/.bin:/h/path".into())]);
+    }
+}

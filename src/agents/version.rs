@@ -20,22 +20,19 @@ const PACKAGE_JSON_MAX_BYTES: u64 = 1024 * 1024;
 /// Inode, size and modification time of an executable.
 type Identity = (u64, u64, i64, i64);
 
+/// The version, or why it isn't known.
+type Answer = Result<String, String>;
+
 /// The answers so far. At most one per executable that a manifest names.
 #[derive(Default)]
 pub(super) struct Versions {
-    known: Mutex<HashMap<PathBuf, (Identity, Result<String, String>)>>,
+    known: Mutex<HashMap<PathBuf, (Identity, Answer)>>,
 }
 
 impl Versions {
     /// The trimmed stdout of `<program> --version`, or why there is none. Cancel safe: a probe that is dropped ends by
     /// itself.
-    pub(super) async fn probe(
-        &self,
-        processes: &Processes,
-        program: &Path,
-        timeout: Duration,
-        no_cache: bool,
-    ) -> Result<String, String> {
+    pub(super) async fn probe(&self, processes: &Processes, program: &Path, timeout: Duration, no_cache: bool) -> Answer {
         let identity = identity(program);
         if let Some(answer) = identity.filter(|_| !no_cache).and_then(|identity| self.known(program, identity)) {
             return answer;
@@ -48,7 +45,7 @@ impl Versions {
         answer
     }
 
-    fn known(&self, program: &Path, identity: Identity) -> Option<Result<String, String>> {
+    fn known(&self, program: &Path, identity: Identity) -> Option<Answer> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(program).filter(|(then, _)| *then == identity).map(|(_, answer)| answer.clone())
     }
@@ -59,7 +56,7 @@ fn identity(program: &Path) -> Option<Identity> {
     Some((meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
 }
 
-async fn ask(processes: &Processes, program: &Path, timeout: Duration) -> Result<String, String> {
+async fn ask(processes: &Processes, program: &Path, timeout: Duration) -> Answer {
     let spec = ProcessSpec {
         program: program.to_owned(),
         args: vec!["--version".into()],

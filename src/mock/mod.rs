@@ -52,34 +52,40 @@ impl Mock {
             Ok(message) => message,
             Err(error) => {
                 let raw = String::from_utf8_lossy(line);
-                return say(&notification("mock/parse_error", json!({"error": error.to_string(), "raw": raw})));
+                return say(&[&notification("mock/parse_error", json!({"error": error.to_string(), "raw": raw}))]);
             }
         };
-        say(&notification("mock/echo", json!({"message": message})));
+        let echo = notification("mock/echo", json!({"message": message}));
         match (message["method"].as_str().map(str::to_owned), message.get("id").cloned()) {
-            (Some(method), Some(id)) => self.request(&method, id, message),
-            (Some(method), None) => self.notified(&method, &message["params"]),
-            (None, Some(id)) => self.answered(&id, &message),
-            (None, None) => {}
+            (Some(method), Some(id)) => self.request(&method, id, message, &echo),
+            (Some(method), None) => {
+                say(&[&echo]);
+                self.notified(&method, &message["params"]);
+            }
+            (None, Some(id)) => {
+                say(&[&echo]);
+                self.answered(&id, &message);
+            }
+            (None, None) => say(&[&echo]),
         }
     }
 
-    fn request(self: &Arc<Self>, method: &str, id: Value, message: Value) {
+    fn request(self: &Arc<Self>, method: &str, id: Value, message: Value, echo: &Value) {
         if method == "session/prompt" {
+            say(&[echo]);
             let agent = Arc::clone(self);
             std::thread::spawn(move || {
                 let result = turn::run(&agent, &message["params"]);
-                agent.reply(&id, &message, result);
+                say(&[&reply(&id, message, result)]);
             });
             return;
         }
-        let result = replies::result(self, method, &message["params"]);
-        self.reply(&id, &message, result);
-    }
-
-    fn reply(&self, id: &Value, message: &Value, mut result: Value) {
-        result["echoed"] = message.clone();
-        say(&json!({"jsonrpc": "2.0", "id": id, "result": result}));
+        let (result, update) = replies::result(self, method, &message["params"]);
+        let reply = reply(&id, message, result);
+        match update {
+            Some(update) => say(&[echo, &update, &reply]),
+            None => say(&[echo, &reply]),
+        }
     }
 
     fn notified(&self, method: &str, params: &Value) {
@@ -92,7 +98,7 @@ impl Mock {
 
     fn answered(&self, id: &Value, message: &Value) {
         let params = json!({"error": message["error"], "id": id, "result": message["result"]});
-        say(&notification("mock/client_response", params));
+        say(&[&notification("mock/client_response", params)]);
         let waiting = id.as_str().and_then(|id| self.lock().waiting.remove(id));
         if let Some(waiting) = waiting {
             match waiting.try_send(message["result"].clone()) {
@@ -134,7 +140,7 @@ impl Mock {
             state.waiting.insert(id.clone(), sender);
             id
         };
-        say(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}));
+        say(&[&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})]);
         loop {
             match answer.recv_timeout(Duration::from_millis(50)) {
                 Ok(result) => return result,
@@ -156,11 +162,16 @@ fn notification(method: &str, params: Value) -> Value {
     json!({"jsonrpc": "2.0", "method": method, "params": params})
 }
 
-/// One line on stdout. When nobody reads any more, the agent has no reason to live.
-fn say(message: &Value) {
-    let mut line = message.to_string();
-    line.push('\n');
-    if std::io::stdout().lock().write_all(line.as_bytes()).is_err() {
+fn reply(id: &Value, message: Value, mut result: Value) -> Value {
+    result["echoed"] = message;
+    json!({"jsonrpc": "2.0", "id": id, "result": result})
+}
+
+/// Lines on stdout, in one write. When nobody reads any more, the agent has no reason to live.
+fn say(messages: &[&Value]) {
+    let lines: String = messages.iter().map(|message| format!("{message}\n")).collect();
+    let mut stdout = std::io::stdout().lock();
+    if stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush()).is_err() {
         std::process::exit(1);
     }
 }

@@ -2,11 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::{Mock, notification, say};
+use super::{Mock, notification};
 
-pub(super) fn result(agent: &Mock, method: &str, params: &Value) -> Value {
-    match method {
-        "initialize" => initialize(params),
+/// The result, and a notification that goes before it.
+pub(super) fn result(agent: &Mock, method: &str, params: &Value) -> (Value, Option<Value>) {
+    let mut before = None;
+    let result = match method {
+        "initialize" => initialize(),
         "session/new" => {
             let mut session = session_state();
             session["sessionId"] = agent.new_session().into();
@@ -14,7 +16,7 @@ pub(super) fn result(agent: &Mock, method: &str, params: &Value) -> Value {
         }
         "session/load" | "session/resume" => session_state(),
         "session/set_mode" => {
-            update(params, json!({"sessionUpdate": "current_mode_update", "currentModeId": params["modeId"]}));
+            before = Some(update(params, json!({"sessionUpdate": "current_mode_update", "currentModeId": params["modeId"]})));
             json!({})
         }
         "session/set_config_option" => {
@@ -25,12 +27,12 @@ pub(super) fn result(agent: &Mock, method: &str, params: &Value) -> Value {
             json!({"configOptions": options})
         }
         _ => json!({}),
-    }
+    };
+    (result, before)
 }
 
-fn initialize(params: &Value) -> Value {
-    // ACP "Initialization": the agent answers with the version it speaks; v1 is the only stable one.
-    let _ = params;
+/// ACP "Initialization": the agent answers with the version it speaks, whatever it was asked for.
+fn initialize() -> Value {
     json!({
         "protocolVersion": 1,
         "agentInfo": {"name": "mock", "title": "Mock", "version": env!("CARGO_PKG_VERSION")},
@@ -63,6 +65,7 @@ fn config_options() -> Value {
     ])
 }
 
-pub(super) fn update(params: &Value, update: Value) {
-    say(&notification("session/update", json!({"sessionId": params["sessionId"], "update": update})));
+/// A `session/update` for the session that `params` name.
+pub(super) fn update(params: &Value, update: Value) -> Value {
+    notification("session/update", json!({"sessionId": params["sessionId"], "update": update}))
 }

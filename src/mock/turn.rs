@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Mock;
 use super::replies::update;
+use super::{Mock, say};
 
 /// A stall ends with the process at the latest.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -64,16 +64,20 @@ impl Turn<'_> {
         self.agent.sleep(self.session, self.since, Duration::ZERO)
     }
 
+    fn update(&self, what: Value) {
+        say(&[&update(self.params, what)]);
+    }
+
     fn chunk(&self, text: &str) {
         let content = json!({"type": "text", "text": text});
-        update(self.params, json!({"sessionUpdate": "agent_message_chunk", "content": content}));
+        self.update(json!({"sessionUpdate": "agent_message_chunk", "content": content}));
     }
 
     /// ACP "Tool Calls", "Requesting Permission".
     fn tool(&self, path: &str) -> bool {
         let id = crate::rt::ids::new_id("call");
         let call = json!({"toolCallId": id, "title": format!("Write {path}"), "kind": "edit", "status": "pending", "rawInput": {"path": path}});
-        update(self.params, with(&call, "sessionUpdate", "tool_call"));
+        self.update(with(&call, "sessionUpdate", "tool_call"));
         let option = |kind: &str, name: &str| json!({"optionId": kind, "kind": kind, "name": name});
         let options = json!([option("allow_once", "Allow"), option("allow_always", "Always allow"), option("reject_once", "Refuse")]);
         let question = json!({"sessionId": self.session, "toolCall": call, "options": options});
@@ -85,7 +89,7 @@ impl Turn<'_> {
             Some(Err(error)) => ("failed", format!("{path}: {error}")),
         };
         let content = json!([{"type": "content", "content": {"type": "text", "text": words}}]);
-        update(self.params, json!({"sessionUpdate": "tool_call_update", "toolCallId": id, "status": status, "content": content}));
+        self.update(json!({"sessionUpdate": "tool_call_update", "toolCallId": id, "status": status, "content": content}));
         if self.agent.cancel_count(self.session) > self.since {
             return true;
         }

@@ -18,15 +18,18 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::JoinHandle;
 
 pub use rows::{AcpServerRow, AcpSessionRow, RowChange};
 pub use stream::{Newest, Stream};
 pub use types::{Error, Event, GapReason, Health, Item};
 
-use crate::config::Bounds;
+use crate::config::{Bounds, as_duration};
+use crate::rt::spawn_owned;
 use read::Readers;
 use writer::{Append, Command, Queue, Writer};
 
@@ -42,12 +45,15 @@ struct Inner {
     queue: Arc<Queue>,
     readers: Arc<Readers>,
     health: watch::Receiver<Health>,
+    /// Something waits in the queue without a wake.
+    later: Arc<Notify>,
+    _gatherer: AbortOnDrop,
     /// Held for the life of the store: no second server writes this file.
     _lock: nix::fcntl::Flock<std::fs::File>,
 }
 
 impl Store {
-    /// Opens or makes the file, migrates it, and starts the writer.
+    /// Opens or makes the file, migrates it, and starts the writer. Must be called within the runtime.
     ///
     /// `fallback` names the file to use when another live server holds the first: users run several servers in one
     /// home, on different ports.
@@ -61,7 +67,19 @@ impl Store {
         let readers = Arc::new(Readers::new(opened.path.clone()));
         let writer = Writer::new(opened.connection, &opened.path, Arc::clone(&queue), Arc::clone(&readers), health_tx, bounds.clone());
         writer::start(writer)?;
-        let inner = Inner { path: opened.path, store_id: opened.store_id, queue, readers, health, _lock: opened.lock };
+        let later = Arc::new(Notify::new());
+        let gather = as_duration(bounds.store_gather_ms);
+        let gatherer = AbortOnDrop(spawn_owned("store-gather", wake_later(Arc::clone(&queue), Arc::clone(&later), gather)));
+        let inner = Inner {
+            path: opened.path,
+            store_id: opened.store_id,
+            queue,
+            readers,
+            health,
+            later,
+            _gatherer: gatherer,
+            _lock: opened.lock,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -85,9 +103,25 @@ impl Store {
     /// # Errors
     /// [`Error::Write`] when the disk refuses the new row.
     pub async fn open_stream(&self, name: &str) -> Result<Arc<Stream>, Error> {
+        let [stream] = self.open_streams([name.to_owned()]).await?;
+        Ok(stream)
+    }
+
+    /// The same for several, in one transaction.
+    ///
+    /// # Errors
+    /// As [`Store::open_stream`].
+    pub async fn open_streams<const N: usize>(&self, names: [String; N]) -> Result<[Arc<Stream>; N], Error> {
         let (reply, answer) = oneshot::channel();
-        self.inner.queue.push(Command::Open { name: name.to_owned(), reply });
-        answer.await.map_err(|_| Error::Closed)?
+        self.inner.queue.push(Command::Open { names: names.into(), reply });
+        let streams = answer.await.map_err(|_| Error::Closed)??;
+        streams.try_into().map_err(|_| Error::Closed)
+    }
+
+    /// Appends what no reader waits for: it is committed with the next event, or after `store_gather_ms`.
+    pub fn append_later(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes, change: Option<RowChange>) {
+        self.inner.queue.put(Command::Append(Append { stream: Arc::clone(stream), kind, payload, change, ack: None }));
+        self.inner.later.notify_one();
     }
 
     /// Appends one event. Order of calls is order in the log. Never blocks and never fails: an event that the disk
@@ -142,6 +176,22 @@ impl Store {
         let (reply, answer) = oneshot::channel();
         self.inner.queue.push(Command::Close { reply });
         let _ = answer.await; // an error means that it is closed already
+    }
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn wake_later(queue: Arc<Queue>, later: Arc<Notify>, gather: Duration) {
+    loop {
+        later.notified().await;
+        tokio::time::sleep(gather).await;
+        queue.wake();
     }
 }
 

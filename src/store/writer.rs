@@ -32,7 +32,7 @@ pub(super) struct Append {
 pub(super) enum Command {
     Append(Append),
     Change { change: RowChange, reply: oneshot::Sender<Result<(), Error>> },
-    Open { name: String, reply: oneshot::Sender<Result<Arc<Stream>, Error>> },
+    Open { names: Vec<String>, reply: oneshot::Sender<Result<Vec<Arc<Stream>>, Error>> },
     Close { reply: oneshot::Sender<()> },
 }
 
@@ -68,13 +68,21 @@ impl Queue {
 
     /// After closing, a command is dropped, which its sender sees as a closed reply.
     pub(super) fn push(&self, command: Command) {
+        self.put(command);
+        self.wake();
+    }
+
+    /// Lets the command wait for the next one; [`Queue::wake`] must follow sooner or later.
+    pub(super) fn put(&self, command: Command) {
         let mut waiting = self.lock();
-        if waiting.closed {
-            return;
+        if !waiting.closed {
+            waiting.bytes += command.bytes();
+            waiting.commands.push_back(command);
         }
-        waiting.bytes += command.bytes();
-        waiting.commands.push_back(command);
-        drop(waiting);
+    }
+
+    /// Has the writer look into the queue.
+    pub(super) fn wake(&self) {
         self.filled.notify_one();
     }
 
@@ -169,9 +177,9 @@ impl Writer {
             match command {
                 Command::Append(append) => appends.push(append),
                 Command::Change { change, reply } => changes.push((change, reply)),
-                Command::Open { name, reply } => {
+                Command::Open { names, reply } => {
                     self.commit(std::mem::take(&mut appends), std::mem::take(&mut changes));
-                    let _ = reply.send(self.open_stream(&name));
+                    let _ = reply.send(self.open_streams(&names)); // who asked may have left
                 }
                 Command::Close { .. } => {}
             }
@@ -289,13 +297,19 @@ impl Writer {
         }
     }
 
-    fn open_stream(&mut self, name: &str) -> Result<Arc<Stream>, Error> {
-        let row_id = self.stream_row(name).map_err(|error| Error::Write(error.to_string()))?;
+    fn open_streams(&mut self, names: &[String]) -> Result<Vec<Arc<Stream>>, Error> {
+        let row_ids = self.stream_rows(names).map_err(|error| Error::Write(error.to_string()))?;
+        row_ids.into_iter().map(|(row_id, is_new)| self.open_stream(row_id, is_new)).collect()
+    }
+
+    fn open_stream(&mut self, row_id: i64, is_new: bool) -> Result<Arc<Stream>, Error> {
         if let Some(live) = self.streams.get(&row_id).and_then(|written| written.live.upgrade()) {
             return Ok(live);
         }
         self.streams.retain(|_, written| written.live.strong_count() > 0);
-        let (first_seq, last_seq, bytes) = self.extent(row_id).map_err(|error| Error::Read(error.to_string()))?;
+        let nothing = Ok((1, 0, 0));
+        let extent = if is_new { nothing } else { self.extent(row_id).map_err(|error| Error::Read(error.to_string())) };
+        let (first_seq, last_seq, bytes) = extent?;
         let stream = Arc::new(Stream::new(
             row_id,
             last_seq,
@@ -307,9 +321,18 @@ impl Writer {
         Ok(stream)
     }
 
-    fn stream_row(&self, name: &str) -> rusqlite::Result<i64> {
-        self.connection.execute("INSERT OR IGNORE INTO streams (name, created_at_ms) VALUES (?1, ?2)", (name, now_ms()))?;
-        self.connection.query_row("SELECT id FROM streams WHERE name = ?1", [name], |row| row.get(0))
+    /// The rows of these streams, and whether each was just made; in one transaction.
+    fn stream_rows(&mut self, names: &[String]) -> rusqlite::Result<Vec<(i64, bool)>> {
+        let tx = self.connection.transaction()?;
+        let mut rows = Vec::new();
+        for name in names {
+            let mut insert = tx.prepare_cached("INSERT OR IGNORE INTO streams (name, created_at_ms) VALUES (?1, ?2)")?;
+            let is_new = insert.execute((name, now_ms()))? == 1;
+            let mut select = tx.prepare_cached("SELECT id FROM streams WHERE name = ?1")?;
+            rows.push((select.query_row([name], |row| row.get(0))?, is_new));
+        }
+        tx.commit()?;
+        Ok(rows)
     }
 
     /// First and last position and payload bytes of what the file holds of a stream.

@@ -4,4 +4,5 @@
 mod acp;
 mod chaos;
 mod edge;
+mod storage;
 mod support;

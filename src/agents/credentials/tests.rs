@@ -59,7 +59,10 @@ fn expired_tokens_do_not_count_however_the_expiry_is_written() {
 fn directories_from_the_environment_are_honoured_unless_the_home_was_chosen() {
     let other = home(&[
         ("codex/auth.json", r#"{"OPENAI_API_KEY":"sk-codex-home"}"#),
-        ("data/opencode/auth.json", r#"{"groq":{"type":"api","key":"gsk"},"anthropic":{"type":"oauth","access":"a","expires":1}}"#),
+        (
+            "data/opencode/auth.json",
+            r#"{"groq":{"type":"api","key":"gsk"},"anthropic":{"type":"oauth","access":"a","expires":1}}"#,
+        ),
     ]);
     let path = |name: &str| other.path().join(name).display().to_string();
     let env = env(&[("CODEX_HOME", &path("codex")), ("XDG_DATA_HOME", &path("data"))]);
