@@ -113,7 +113,8 @@ fn announce(state: &AppState, address: SocketAddr) {
 fn progress_into(store: Store, stream: Arc<Stream>) -> agents::ProgressSink {
     Arc::new(move |event: agents::InstallEvent| {
         let text = serde_json::to_vec(&event).unwrap_or_default();
-        store.append(&stream, "agents.install", Bytes::from(text));
+        store.append(&stream, "agents.install", Bytes::from(text), None);
+        store.flush();
     })
 }
 

@@ -396,7 +396,6 @@ bounds! {
     stderr_tail_max_lines = 16, "Lines of an agent's stderr kept for error reports.";
     stderr_line_max_bytes = 4 * KIB, "Length of such a line; the rest of it is dropped.";
     store_queue_max_bytes = 4 * MIB, "Events that wait for the disk; agents aren't read meanwhile.";
-    store_gather_ms = 1, "How long what nobody waits for (an envelope from a client) may wait for company in a transaction.";
     store_batch_max_events = 4096, "Events in one transaction (group commit).";
     log_ring_max_events = 1024, "Latest events of a stream kept in memory for its readers; older ones are read from the file.";
     log_ring_max_bytes = MIB, "The same, in bytes.";

@@ -43,10 +43,14 @@ CREATE TABLE acp_servers (
     authenticate   TEXT
 ) STRICT, WITHOUT ROWID;
 
--- What session/new, session/load or session/resume were given, so that a new agent process can be told again.
+-- What a new agent process must be told about a session: what session/new, session/load or session/resume were given,
+-- and the settings since then (a JSON object: key to [method, params]). agent_session_id differs from session_id once
+-- the agent could not restore the session and opened a fresh one in its place.
 CREATE TABLE acp_sessions (
-    server_id  TEXT NOT NULL REFERENCES acp_servers (server_id) ON DELETE CASCADE,
-    session_id TEXT NOT NULL,
-    params     TEXT NOT NULL,
+    server_id        TEXT NOT NULL REFERENCES acp_servers (server_id) ON DELETE CASCADE,
+    session_id       TEXT NOT NULL,
+    agent_session_id TEXT NOT NULL,
+    params           TEXT NOT NULL,
+    settings         TEXT NOT NULL,
     PRIMARY KEY (server_id, session_id)
-) STRICT, WITHOUT ROWID;
+) STRICT;

@@ -1,10 +1,12 @@
 //! One agent process as its server's owner sees it: pipes, the line cutter, the tail of stderr.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::task::JoinHandle;
 
@@ -106,6 +108,16 @@ impl Input {
             self.outgoing = BytesMut::new(); // gives the memory of a big message back
         }
         Ok(())
+    }
+
+    /// Writes what the pipe takes right now, so that the agent works while we do other things. What is left, and any
+    /// error, is for [`Input::write_some`].
+    pub(super) fn write_now(&mut self) {
+        let Some(stdin) = self.stdin.as_mut().filter(|_| !self.outgoing.is_empty()) else { return };
+        let mut nobody = Context::from_waker(Waker::noop()); // write_some registers the one that counts
+        if let Poll::Ready(Ok(count)) = Pin::new(stdin).poll_write(&mut nobody, &self.outgoing) {
+            self.outgoing.advance(count);
+        }
     }
 
     /// Says that nothing more will be written to it.

@@ -266,7 +266,7 @@ impl Acp {
         let (outbound, inbound) = streams?;
         let first = Agent::start(&self.inner.processes, &launch?, agent, &self.inner.bounds)?;
         let change = RowChange::PutAcpServer(row.clone()); // committed with the first envelope at the latest
-        self.inner.store.append_later(&inbound, "acp.created", bytes::Bytes::from_static(b"{}"), Some(change));
+        self.inner.store.append(&inbound, "acp.created", bytes::Bytes::from_static(b"{}"), Some(change));
         let memory = Memory::new(as_usize(self.inner.bounds.acp_sessions_max));
         Ok(self.run(row, memory, outbound, inbound, Some(first)))
     }

@@ -136,13 +136,17 @@ impl Running {
             if self.exit.is_some() && self.agent.as_ref().is_some_and(|agent| agent.output.ended()) {
                 self.agent_gone().await;
             }
+            if let Some(agent) = &mut self.agent {
+                agent.input.write_now(); // before the commit: the agent works meanwhile
+            }
+            self.owner.store.flush();
         }
     }
 
     // ---- towards the agent ------------------------------------------------------------------------------------
 
     fn post(&mut self, envelope: Envelope, reply: Reply) {
-        self.owner.store.append_later(&self.owner.inbound, FROM_CLIENT, envelope.text().clone(), None);
+        self.owner.store.append(&self.owner.inbound, FROM_CLIENT, envelope.text().clone(), None);
         let is_request = envelope.kind() == Kind::Request;
         if self.agent.is_none() || self.exit.is_some() {
             if !is_request {
@@ -364,7 +368,7 @@ impl Running {
     }
 
     fn emit(&self, text: Bytes) {
-        self.owner.store.append(&self.owner.outbound, FROM_AGENT, text);
+        self.owner.store.append(&self.owner.outbound, FROM_AGENT, text, None);
     }
 
     fn line_too_long(&mut self, head: &[u8], bytes: u64) {
@@ -431,7 +435,7 @@ impl Running {
         let change = self.owner.memory.step_succeeded(step, result).map(|learned| self.row_change(learned));
         if let (Some(session), Purpose::Open | Purpose::Fresh) = (&step.session, step.purpose) {
             let text = messages::session_restored(session, &step.method, step.purpose == Purpose::Open, suppressed);
-            drop(self.owner.store.append_acked(&self.owner.outbound, FROM_AGENT, text, change)); // nobody waits for it
+            self.owner.store.append(&self.owner.outbound, FROM_AGENT, text, change);
         }
     }
 
@@ -513,7 +517,9 @@ impl Running {
         self.owner.status.send_replace(Status::Stopped);
         // Its commit shows that everything before it is committed and shown: only then do the streams end.
         let mark = if deleted.is_some() { "acp.deleted" } else { "acp.stopped" };
-        let _ = self.owner.store.append_acked(&self.owner.inbound, mark, Bytes::from_static(b"{}"), None).await;
+        let marked = self.owner.store.append_acked(&self.owner.inbound, mark, Bytes::from_static(b"{}"), None);
+        self.owner.store.flush();
+        let _ = marked.await; // a closed store: nothing more can be shown
         self.owner.outbound.end();
         self.owner.inbound.end();
         if let Some(reply) = deleted {

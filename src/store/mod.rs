@@ -1,6 +1,6 @@
 //! The one SQLite file: the log and the rows beside it. The only room with SQL.
 //!
-//! One thread owns the write connection ([`writer`]) and commits whatever has gathered as one transaction (group
+//! There is one write connection ([`writer`]); whoever holds it commits whatever has gathered as one transaction (group
 //! commit, WAL, `synchronous=NORMAL`: a committed event survives SIGKILL; see docs/decisions.md). Readers have their
 //! own connections ([`read`]) and never block it. Each stream of the log has a live end in memory ([`stream`]): a
 //! reader holds a cursor, takes events from the ring while it keeps up and from the file when it doesn't, so replay
@@ -9,7 +9,9 @@
 //! States of the disk: *healthy* → *degraded* (a commit failed: events go on living in memory, readers are told
 //! `not_kept`, the hole is written down as soon as the disk takes writes again) → *healthy*.
 
+mod checkpoint;
 mod open;
+mod queue;
 mod read;
 mod rows;
 mod stream;
@@ -18,20 +20,18 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{oneshot, watch};
 
 pub use rows::{AcpServerRow, AcpSessionRow, RowChange};
 pub use stream::{Newest, Stream};
 pub use types::{Error, Event, GapReason, Health, Item};
 
-use crate::config::{Bounds, as_duration};
-use crate::rt::spawn_owned;
+use crate::config::Bounds;
+use queue::{Append, Command, Queue};
 use read::Readers;
-use writer::{Append, Command, Queue, Writer};
+use writer::{Shared, Writer};
 
 /// A cheap handle on the store. The file closes when the last handle is gone or [`Store::close`] ran.
 #[derive(Clone)]
@@ -45,15 +45,13 @@ struct Inner {
     queue: Arc<Queue>,
     readers: Arc<Readers>,
     health: watch::Receiver<Health>,
-    /// Something waits in the queue without a wake.
-    later: Arc<Notify>,
-    _gatherer: AbortOnDrop,
+    writer: Arc<Shared>,
     /// Held for the life of the store: no second server writes this file.
     _lock: nix::fcntl::Flock<std::fs::File>,
 }
 
 impl Store {
-    /// Opens or makes the file, migrates it, and starts the writer. Must be called within the runtime.
+    /// Opens or makes the file, migrates it, and starts the writer.
     ///
     /// `fallback` names the file to use when another live server holds the first: users run several servers in one
     /// home, on different ports.
@@ -66,20 +64,8 @@ impl Store {
         let queue = Arc::new(Queue::new(bounds.store_queue_max_bytes));
         let readers = Arc::new(Readers::new(opened.path.clone()));
         let writer = Writer::new(opened.connection, &opened.path, Arc::clone(&queue), Arc::clone(&readers), health_tx, bounds.clone());
-        writer::start(writer)?;
-        let later = Arc::new(Notify::new());
-        let gather = as_duration(bounds.store_gather_ms);
-        let gatherer = AbortOnDrop(spawn_owned("store-gather", wake_later(Arc::clone(&queue), Arc::clone(&later), gather)));
-        let inner = Inner {
-            path: opened.path,
-            store_id: opened.store_id,
-            queue,
-            readers,
-            health,
-            later,
-            _gatherer: gatherer,
-            _lock: opened.lock,
-        };
+        let writer = writer::start(writer)?;
+        let inner = Inner { path: opened.path, store_id: opened.store_id, queue, readers, health, writer, _lock: opened.lock };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -118,29 +104,29 @@ impl Store {
         streams.try_into().map_err(|_| Error::Closed)
     }
 
-    /// Appends what no reader waits for: it is committed with the next event, or after `store_gather_ms`.
-    pub fn append_later(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes, change: Option<RowChange>) {
-        self.inner.queue.put(Command::Append(Append { stream: Arc::clone(stream), kind, payload, change, ack: None }));
-        self.inner.later.notify_one();
+    /// Queues one event, with a change of rows in the same transaction when one is given; [`Store::flush`] must follow.
+    /// Order of calls is order in the log. Never fails: an event that the disk refuses stays in memory and its readers
+    /// are told. Callers that produce without end await [`Store::room`] first.
+    pub fn append(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes, change: Option<RowChange>) {
+        self.put(stream, kind, payload, change, None);
     }
 
-    /// Appends one event. Order of calls is order in the log. Never blocks and never fails: an event that the disk
-    /// refuses stays in memory and its readers are told. Callers that produce without end await [`Store::room`] first.
-    pub fn append(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes) {
-        self.push(stream, kind, payload, None, None);
-    }
-
-    /// Appends one event, with a change of rows in the same transaction when one is given, and resolves with its
-    /// position once it is committed and its readers were woken (or it could not be kept). Dropping the future drops
-    /// nothing else.
+    /// The same; resolves with the event's position once it is committed and its readers were woken (or it could not
+    /// be kept). Dropping the future drops nothing else.
     pub fn append_acked(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes, change: Option<RowChange>) -> oneshot::Receiver<u64> {
         let (ack, acked) = oneshot::channel();
-        self.push(stream, kind, payload, change, Some(ack));
+        self.put(stream, kind, payload, change, Some(ack));
         acked
     }
 
-    fn push(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes, change: Option<RowChange>, ack: Option<oneshot::Sender<u64>>) {
-        self.inner.queue.push(Command::Append(Append { stream: Arc::clone(stream), kind, payload, change, ack }));
+    /// Has what is queued committed. A little is committed on the spot, which saves two changes of thread and is what
+    /// makes a turn quick; much, or when the disk was slow a moment ago, is left to the writer's thread.
+    pub fn flush(&self) {
+        self.inner.writer.flush();
+    }
+
+    fn put(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes, change: Option<RowChange>, ack: Option<oneshot::Sender<u64>>) {
+        self.inner.queue.put(Command::Append(Append { stream: Arc::clone(stream), kind, payload, change, ack }));
     }
 
     /// Changes rows; resolves once committed.
@@ -176,22 +162,6 @@ impl Store {
         let (reply, answer) = oneshot::channel();
         self.inner.queue.push(Command::Close { reply });
         let _ = answer.await; // an error means that it is closed already
-    }
-}
-
-struct AbortOnDrop(JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-async fn wake_later(queue: Arc<Queue>, later: Arc<Notify>, gather: Duration) {
-    loop {
-        later.notified().await;
-        tokio::time::sleep(gather).await;
-        queue.wake();
     }
 }
 

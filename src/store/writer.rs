@@ -1,131 +1,23 @@
-//! The thread that owns the write connection: takes what has gathered, commits it as one transaction, then shows it.
+//! The one write connection: whoever holds it takes what has gathered, commits it as one transaction, and shows it.
+//! That is the writer's thread, or a caller whose few events would only wait for that thread to wake up.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rusqlite::{Connection, Transaction};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
-use super::open::connect_checkpointer;
+use super::checkpoint::Checkpoint;
+use super::queue::{Append, Command, Queue};
 use super::read::{Readers, as_i64, as_u64};
 use super::rows::RowChange;
 use super::stream::Stream;
 use super::types::{Error, GapReason, Health};
 use crate::config::{Bounds, as_usize};
 use crate::rt::clock::now_ms;
-
-/// What one queued event costs beside its payload.
-const COMMAND_OVERHEAD_BYTES: u64 = 128;
-/// Pages written before the checkpoint thread is woken (4 KiB each).
-const CHECKPOINT_PAGES: u64 = 2048;
-
-pub(super) struct Append {
-    pub(super) stream: Arc<Stream>,
-    pub(super) kind: &'static str,
-    pub(super) payload: Bytes,
-    pub(super) change: Option<RowChange>,
-    pub(super) ack: Option<oneshot::Sender<u64>>,
-}
-
-pub(super) enum Command {
-    Append(Append),
-    Change { change: RowChange, reply: oneshot::Sender<Result<(), Error>> },
-    Open { names: Vec<String>, reply: oneshot::Sender<Result<Vec<Arc<Stream>>, Error>> },
-    Close { reply: oneshot::Sender<()> },
-}
-
-impl Command {
-    fn bytes(&self) -> u64 {
-        match self {
-            Self::Append(append) => append.payload.len() as u64 + COMMAND_OVERHEAD_BYTES,
-            _ => COMMAND_OVERHEAD_BYTES,
-        }
-    }
-}
-
-/// What waits for the disk. Pushing never blocks: whoever produces without end awaits [`Queue::room`] before it reads
-/// on, so the queue overshoots its bound by one chunk per producer at most.
-pub(super) struct Queue {
-    waiting: Mutex<Waiting>,
-    filled: Condvar,
-    drained: Notify,
-    max_bytes: u64,
-}
-
-#[derive(Default)]
-struct Waiting {
-    commands: VecDeque<Command>,
-    bytes: u64,
-    closed: bool,
-}
-
-impl Queue {
-    pub(super) fn new(max_bytes: u64) -> Self {
-        Self { waiting: Mutex::default(), filled: Condvar::new(), drained: Notify::new(), max_bytes }
-    }
-
-    /// After closing, a command is dropped, which its sender sees as a closed reply.
-    pub(super) fn push(&self, command: Command) {
-        self.put(command);
-        self.wake();
-    }
-
-    /// Lets the command wait for the next one; [`Queue::wake`] must follow sooner or later.
-    pub(super) fn put(&self, command: Command) {
-        let mut waiting = self.lock();
-        if !waiting.closed {
-            waiting.bytes += command.bytes();
-            waiting.commands.push_back(command);
-        }
-    }
-
-    /// Has the writer look into the queue.
-    pub(super) fn wake(&self) {
-        self.filled.notify_one();
-    }
-
-    pub(super) async fn room(&self) {
-        loop {
-            let drained = self.drained.notified(); // made before the look, so that no wake is lost in between
-            if self.has_room() {
-                return;
-            }
-            drained.await;
-        }
-    }
-
-    pub(super) fn has_room(&self) -> bool {
-        self.lock().bytes < self.max_bytes
-    }
-
-    fn take(&self, max: usize) -> Vec<Command> {
-        let mut waiting = self.lock();
-        while waiting.commands.is_empty() {
-            waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-        }
-        let count = waiting.commands.len().min(max);
-        let batch: Vec<_> = waiting.commands.drain(..count).collect();
-        waiting.bytes -= batch.iter().map(Command::bytes).sum::<u64>();
-        drop(waiting);
-        self.drained.notify_waiters();
-        batch
-    }
-
-    fn close(&self) {
-        let mut waiting = self.lock();
-        waiting.closed = true;
-        waiting.commands.clear();
-        waiting.bytes = 0;
-        drop(waiting);
-        self.drained.notify_waiters();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner) // each change leaves it whole
-    }
-}
 
 /// How far a stream was written, known to the writer alone.
 struct Written {
@@ -154,20 +46,25 @@ impl Writer {
         Self { connection, path: path.to_path_buf(), queue, readers, health, bounds, streams: HashMap::new(), checkpoint }
     }
 
-    fn run(mut self) {
+    /// Commits what is queued. Gives the reply to a request to close, which comes last.
+    fn work(&mut self) -> Option<oneshot::Sender<()>> {
         loop {
             let batch = self.queue.take(as_usize(self.bounds.store_batch_max_events));
+            if batch.is_empty() {
+                return None;
+            }
             let (batch, close) = split_at_close(batch);
             self.handle(batch);
-            if let Some(reply) = close {
-                self.queue.close();
-                self.checkpoint.stop();
-                let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
-                drop(self.connection);
-                let _ = reply.send(());
-                return;
+            if close.is_some() {
+                return close;
             }
         }
+    }
+
+    fn close(self) {
+        self.queue.close();
+        self.checkpoint.stop();
+        let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"); // the next start does it otherwise
     }
 
     /// Opening a stream needs its row at once; appends and changes between two of them share a transaction.
@@ -408,56 +305,73 @@ fn retain(tx: &Transaction<'_>, row_id: i64, written: &mut Written, bounds: &Bou
     Ok(())
 }
 
-/// Moves the WAL into the database beside the writer, so that no commit waits for an fsync.
-#[derive(Default)]
-struct Checkpoint {
-    state: Mutex<(u64, bool)>,
-    wake: Condvar,
+/// A commit on the spot that took longer than this blocked a thread of the runtime for too long,
+const SLOW_COMMIT: Duration = Duration::from_millis(3);
+/// so that for this long none is tried again.
+const LEAVE_MS: i64 = 1_000;
+
+/// The writer, held by whoever commits; `None` once it is closed.
+pub(super) struct Shared {
+    writer: Mutex<Option<Writer>>,
+    queue: Arc<Queue>,
+    /// Until when, in Unix milliseconds, callers leave all commits to the thread: the disk was slow.
+    leave_until_ms: AtomicI64,
 }
 
-impl Checkpoint {
-    fn written(&self, pages: u64) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.0 += pages;
-        if state.0 >= CHECKPOINT_PAGES {
-            self.wake.notify_one();
+impl Shared {
+    /// See [`Store::flush`](super::Store::flush).
+    pub(super) fn flush(&self) {
+        if self.queue.is_empty() {
+            return;
+        }
+        if !self.queue.is_little() || now_ms() < self.leave_until_ms.load(Ordering::Relaxed) {
+            return self.queue.wake();
+        }
+        match self.writer.try_lock() {
+            Ok(mut writer) => {
+                let started = Instant::now();
+                if let Some(Some(close)) = writer.as_mut().map(Writer::work) {
+                    self.end(writer.take(), close); // it came in between
+                }
+                if started.elapsed() > SLOW_COMMIT {
+                    self.leave_until_ms.store(now_ms() + LEAVE_MS, Ordering::Relaxed);
+                }
+            }
+            // The holder may have looked into the queue just before our events came.
+            Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => self.queue.wake(),
         }
     }
 
-    fn stop(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
-        self.wake.notify_one();
-    }
-
-    fn run(&self, path: &Path) {
-        let connection = match connect_checkpointer(path) {
-            Ok(connection) => connection,
-            Err(error) => return tracing::error!(%error, "no checkpoints: the WAL will grow until the server stops"),
-        };
+    fn run(&self) {
         loop {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            while state.0 < CHECKPOINT_PAGES && !state.1 {
-                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
-            if state.1 {
+            self.queue.wait();
+            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(working) = writer.as_mut() else { return };
+            if let Some(close) = working.work() {
+                self.end(writer.take(), close);
                 return;
             }
-            state.0 = 0;
-            drop(state);
-            if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-                tracing::warn!(%error, "checkpoint failed");
-            }
         }
+    }
+
+    fn end(&self, writer: Option<Writer>, close: oneshot::Sender<()>) {
+        if let Some(writer) = writer {
+            writer.close();
+        }
+        let _ = close.send(()); // who asked may have left
+        self.queue.wake(); // the thread ends
     }
 }
 
 /// Starts the writer's thread and the checkpoint thread beside it.
-pub(super) fn start(writer: Writer) -> Result<(), Error> {
-    let (path, checkpoint) = (writer.path.clone(), Arc::clone(&writer.checkpoint));
+pub(super) fn start(writer: Writer) -> Result<Arc<Shared>, Error> {
+    let (path, checkpoint, queue) = (writer.path.clone(), Arc::clone(&writer.checkpoint), Arc::clone(&writer.queue));
+    let shared = Arc::new(Shared { writer: Mutex::new(Some(writer)), queue, leave_until_ms: AtomicI64::new(0) });
     let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
         std::thread::Builder::new().name(name.into()).spawn(body).map_err(|error| Error::Write(format!("can't start a thread: {error}")))
     };
-    spawn("store-writer", Box::new(move || writer.run()))?;
+    let worker = Arc::clone(&shared);
+    spawn("store-writer", Box::new(move || worker.run()))?;
     spawn("store-checkpt", Box::new(move || checkpoint.run(&path)))?;
-    Ok(())
+    Ok(shared)
 }

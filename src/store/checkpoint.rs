@@ -1,0 +1,54 @@
+//! Checkpoints beside the writer.
+
+use std::path::Path;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use super::open::connect_checkpointer;
+
+/// Pages written before the checkpoint thread is woken (4 KiB each).
+const CHECKPOINT_PAGES: u64 = 2048;
+
+/// Moves the WAL into the database beside the writer, so that no commit waits for an fsync.
+#[derive(Default)]
+pub(super) struct Checkpoint {
+    state: Mutex<(u64, bool)>,
+    wake: Condvar,
+}
+
+impl Checkpoint {
+    /// Counts pages that went into the WAL.
+    pub(super) fn written(&self, pages: u64) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 += pages;
+        if state.0 >= CHECKPOINT_PAGES {
+            self.wake.notify_one();
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
+        self.wake.notify_one();
+    }
+
+    /// The checkpoint thread.
+    pub(super) fn run(&self, path: &Path) {
+        let connection = match connect_checkpointer(path) {
+            Ok(connection) => connection,
+            Err(error) => return tracing::error!(%error, "no checkpoints: the WAL will grow until the server stops"),
+        };
+        loop {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            while state.0 < CHECKPOINT_PAGES && !state.1 {
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            if state.1 {
+                return;
+            }
+            state.0 = 0;
+            drop(state);
+            if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+                tracing::warn!(%error, "checkpoint failed");
+            }
+        }
+    }
+}
