@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn looks_like_serde_jsons_own() {
-        let text = r#" {"a":[1,-2.5e3,[] , { }],"b":{"c":"x, {\"y\": \\"},"d":[{"e":null}, true]}"#;
+        let text = r#" {"a":[1,-2.5,[] , { }],"b":{"c":"x, {\"y\": \\"},"d":[{"e":null}, true]}"#;
         let value: serde_json::Value = serde_json::from_str(text).expect("JSON");
         assert_eq!(pretty(text), serde_json::to_string_pretty(&value).expect("JSON"));
     }

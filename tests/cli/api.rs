@@ -47,7 +47,9 @@ fn a_message_is_posted_streamed_and_the_server_closed() {
     assert_eq!((&answer["id"], &answer["result"]["protocolVersion"]), (&json!(1), &json!(1)));
     home.write("m.json", r#"{"jsonrpc":"2.0","method":"note"}"#);
     assert_eq!(home.run(&acp(&server.url, &["post", "--json-file", "m.json"])).ok().out, "");
-    let piped = home.run_with_stdin(&acp(&server.url, &["post", "--json-file", "-"]), r#"{"jsonrpc":"2.0","id":2,"method":"ping"}"#).json();
+    let piped = home
+        .run_with_stdin(&acp(&server.url, &["post", "--json-file", "-"]), r#"{"jsonrpc":"2.0","id":2,"method":"ping"}"#)
+        .json();
     assert_eq!(piped["id"], 2);
     assert_eq!(home.run(&["api", "acp", "list", "-e", &server.url]).json()["servers"][0]["serverId"], "a/b ?");
 
