@@ -1,14 +1,30 @@
 //! The command line, with the verbs and flags of `sandbox-agent` 0.4.2. Everything but `server` and the mock agent is
 //! an HTTP client like any other, or works on files.
+//!
+//! What was asked for goes to stdout; progress and errors go to stderr, an error as one line that says what to do.
 
+mod add_agent;
+mod api;
+mod client;
+mod credentials;
+mod daemon;
+mod failure;
+mod install;
+mod json;
+mod report;
+mod rooms;
 mod server;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::future::Future;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::Env;
+use crate::config::{ConfigError, Env, Secret, resolve_token};
+use failure::Failure;
 
 /// What the process ends with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,10 +61,30 @@ struct TokenFlags {
     no_token: bool,
 }
 
+impl TokenFlags {
+    /// The token, when there is one; it wins over `--no-token`, as everywhere.
+    fn resolve(&self, env: &Env) -> Result<Option<Secret>, ConfigError> {
+        resolve_token(self.token.as_deref(), self.token_file.as_deref(), env)
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs the server in the foreground.
     Server(server::ServerArgs),
+    /// Calls a running server.
+    #[command(subcommand)]
+    Api(api::ApiCommand),
+    /// Installs coding agents on this machine, without a server.
+    InstallAgent(install::InstallArgs),
+    /// Adds an agent of your own: any program that speaks ACP on stdin and stdout.
+    AddAgent(add_agent::AddArgs),
+    /// Shows which credentials agents will find.
+    #[command(subcommand)]
+    Credentials(credentials::CredentialsCommand),
+    /// Runs the server in the background.
+    #[command(subcommand)]
+    Daemon(daemon::DaemonCommand),
     /// The built-in mock agent on stdin and stdout.
     #[command(hide = true)]
     MockAgentProcess,
@@ -66,14 +102,70 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let env = Env::read();
     match cli.command {
         Command::Server(args) => server::run(args, cli.token, env),
+        Command::Api(command) => finish(api::run(command, &cli.token, &env)),
+        Command::InstallAgent(args) => finish(install::run(&args, env)),
+        Command::AddAgent(args) => finish(add_agent::run(args, env)),
+        Command::Credentials(command) => finish(credentials::run(&command, &env)),
+        Command::Daemon(command) => finish(daemon::run(command, cli.token, env)),
         Command::MockAgentProcess => {
-            if crate::mock::run() == 0 { ExitCode::Ok } else { ExitCode::Failed }
+            if crate::mock::run() == 0 {
+                ExitCode::Ok
+            } else {
+                ExitCode::Failed
+            }
         }
     }
 }
 
+fn finish(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::Ok,
+        Err(failure) => failure.report(),
+    }
+}
+
 /// Says what failed, in one line on stderr.
-fn fail(code: ExitCode, error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("sandboxd: {error}");
+fn fail(code: ExitCode, error: &dyn Display) -> ExitCode {
+    say(format_args!("sandboxd: {error}"));
     code
+}
+
+/// One line on stderr. Nobody may be reading it any more, which changes nothing.
+fn say(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// One line on stdout.
+fn print(line: impl Display) -> Result<(), Failure> {
+    write_out(format!("{line}\n").as_bytes()).map(|_| ())
+}
+
+/// Writes to stdout at once; false when the reader is gone, as after `| head`, which is no failure.
+fn write_out(bytes: &[u8]) -> Result<bool, Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::failed(format_args!("can't write to stdout: {error}"))),
+    }
+}
+
+/// The content of a file; `-` is stdin.
+fn read_input(path: &Path) -> Result<Vec<u8>, Failure> {
+    let mut content = Vec::new();
+    let read = if path == Path::new("-") {
+        std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut content).map(|_| content)
+    } else {
+        std::fs::read(path)
+    };
+    read.map_err(|error| Failure::failed(format_args!("can't read {}: {error}", path.display())))
+}
+
+/// Runs a verb to its end on a runtime of its own.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::failed(format_args!("can't start: {error}")))?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_background(); // nothing that still blocks may hold up the end
+    result
 }

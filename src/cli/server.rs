@@ -38,10 +38,18 @@ pub(super) struct ServerArgs {
     /// Accepted for compatibility: there is no telemetry.
     #[arg(long)]
     no_telemetry: bool,
+    /// Leaves the caller's session first, as `daemon start` needs it.
+    #[arg(long, hide = true)]
+    detach: bool,
 }
 
 pub(super) fn run(args: ServerArgs, token: TokenFlags, env: Env) -> ExitCode {
     let _ = args.no_telemetry;
+    if args.detach
+        && let Err(error) = detach()
+    {
+        return fail(ExitCode::Failed, &format_args!("can't leave the caller's session: {error}"));
+    }
     start_logging(&env);
     let flags = ServerFlags {
         host: args.host,
@@ -71,6 +79,19 @@ pub(super) fn run(args: ServerArgs, token: TokenFlags, env: Env) -> ExitCode {
         Ok(()) => ExitCode::Ok,
         Err(error) => fail(ExitCode::Failed, &error),
     }
+}
+
+/// Leaves the caller's session and process group (setsid(2)), so that neither its terminal nor its end reaches us, and
+/// closes what else it had open: an inherited lock or pipe would be held for as long as we run.
+fn detach() -> Result<(), nix::errno::Errno> {
+    nix::unistd::setsid()?;
+    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")
+        .map(|entries| entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+        .unwrap_or_default();
+    for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
+        let _ = nix::unistd::close(descriptor); // the one that listed them is closed already
+    }
+    Ok(())
 }
 
 /// Logs go to stderr: stdout has the one line that says where the server listens. `RUST_LOG` sets the level.

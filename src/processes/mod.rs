@@ -25,6 +25,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 
 pub use stderr_tail::StderrTail;
+pub use tree::started_at_ticks;
 
 use crate::config::Env;
 use crate::rt::ids::new_id;
@@ -233,6 +234,12 @@ impl Processes {
         let exit = self.own(child, pid);
         tracing::debug!(pid, owner = ?spec.owner, program = %spec.program.display(), "process started");
         Ok(Started { stdin, stdout, stderr, process: Process { pid, cookie, exit } })
+    }
+
+    /// Ends whatever this run has started, with all that came of it: TERM, half a second, KILL. For an end that can't
+    /// wait for each owner to stop its own. Gives how many there were.
+    pub async fn end_all(&self) -> usize {
+        tree::end_leftovers(&format!("{}/", self.inner.cookie_prefix), "no other run").await
     }
 
     #[allow(clippy::disallowed_methods)] // the one place that makes a command

@@ -128,6 +128,13 @@ pub(super) fn read_stat(pid: i32) -> Option<Stat> {
     parse_stat(pid, &std::fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
+/// When the process with this number was started, in clock ticks since boot: number and ticks together name one process
+/// for as long as the machine runs. `None` when there is none, or when it has ended and only waits for its parent.
+pub fn started_at_ticks(pid: u32) -> Option<u64> {
+    let stat = read_stat(i32::try_from(pid).ok()?)?;
+    (!matches!(stat.state, b'Z' | b'X')).then_some(stat.start_ticks)
+}
+
 /// The name in parentheses may itself hold parentheses and spaces: fields count from the last one.
 fn parse_stat(pid: i32, stat: &[u8]) -> Option<Stat> {
     let close = stat.iter().rposition(|byte| *byte == b')')?;
