@@ -153,15 +153,14 @@ impl Acp {
     /// # Errors
     /// [`Error::Launch`] for an unknown agent, [`Error::MissingAgent`], [`Error::AgentMismatch`].
     pub fn check(&self, server_id: &str, agent: Option<&str>) -> Result<(), Error> {
-        if let Some(agent) = agent.filter(|agent| !self.inner.source.knows(agent)) {
-            return Err(LaunchError::Unsupported { agent: agent.to_owned() }.into());
-        }
-        match (self.inner.servers().get(server_id), agent) {
-            (Some(slot), Some(agent)) if slot.agent != agent => {
-                Err(Error::AgentMismatch { id: server_id.to_owned(), has: slot.agent.clone(), wants: agent.to_owned() })
-            }
+        let has = self.inner.servers().get(server_id).map(|slot| slot.agent.clone());
+        match (has, agent) {
+            (Some(_), None) => Ok(()),
+            (Some(has), Some(agent)) if has == agent => Ok(()),
+            (_, Some(agent)) if !self.inner.source.knows(agent) => Err(LaunchError::Unsupported { agent: agent.to_owned() }.into()),
+            (Some(has), Some(agent)) => Err(Error::AgentMismatch { id: server_id.to_owned(), has, wants: agent.to_owned() }),
+            (None, Some(_)) => Ok(()),
             (None, None) => Err(Error::MissingAgent { id: server_id.to_owned() }),
-            _ => Ok(()),
         }
     }
 

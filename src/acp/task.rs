@@ -36,6 +36,9 @@ use crate::store::{RowChange, Store, Stream};
 const FROM_CLIENT: &str = "acp.client";
 const FROM_AGENT: &str = "acp.agent";
 
+/// How long an envelope from a client may wait for its answer, so that one transaction takes both.
+const GATHER: Duration = Duration::from_millis(2);
+
 /// What the owner is asked.
 pub(super) enum Command {
     /// An envelope from a client.
@@ -87,6 +90,8 @@ struct Running {
     /// The session whose repeated updates are left out, and how many were.
     replaying: Option<(String, u64)>,
     step_deadline: Option<Instant>,
+    /// By when envelopes from clients, which nobody waits to see in the log, are committed at the latest.
+    flush_at: Option<Instant>,
     /// Set when the process is gone but its stdout is not yet read to the end.
     exit: Option<(Exit, Instant)>,
     /// How the last process ended, when there was one.
@@ -107,6 +112,7 @@ impl Owner {
             held: VecDeque::new(),
             replaying: None,
             step_deadline: None,
+            flush_at: None,
             exit: None,
             ended,
         };
@@ -121,15 +127,20 @@ impl Running {
         let stop = self.owner.stop.clone();
         loop {
             let exited = self.exit.is_some();
+            let mut may_wait = false;
             tokio::select! {
                 () = stop.cancelled() => return None,
                 command = self.owner.mailbox.recv() => match command {
-                    Some(Command::Post { envelope, reply }) => self.post(envelope, reply),
+                    Some(Command::Post { envelope, reply }) => {
+                        self.post(envelope, reply);
+                        may_wait = true;
+                    }
                     Some(Command::Delete { reply }) => return Some(reply),
                     None => return None,
                 },
                 result = launched(&mut self.launching) => self.launched(result),
                 () = until(self.step_deadline) => self.step_timed_out(),
+                () = until(self.flush_at) => {}
                 event = event_of(self.agent.as_mut(), &self.owner.store, exited) => self.agent_event(event),
                 () = until(self.exit.map(|(_, deadline)| deadline)) => self.agent_gone().await,
             }
@@ -139,7 +150,12 @@ impl Running {
             if let Some(agent) = &mut self.agent {
                 agent.input.write_now(); // before the commit: the agent works meanwhile
             }
-            self.owner.store.flush();
+            if may_wait {
+                self.flush_at.get_or_insert_with(|| Instant::now() + GATHER);
+            } else {
+                self.flush_at = None;
+                self.owner.store.flush();
+            }
         }
     }
 
