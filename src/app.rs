@@ -85,7 +85,16 @@ async fn build(config: Arc<Config>, port: u16) -> Result<AppState, Error> {
     let source = Arc::new(Catalogue(agents.clone()));
     let acp = Acp::start(store.clone(), processes, source, config.bounds.clone()).await?;
     let subscribers = Arc::new(Semaphore::new(as_usize(config.bounds.sse_subscribers_max)));
-    Ok(AppState { config, acp, agents, store, install_events, subscribers, stop: CancellationToken::new(), started_at_ms: now_ms() })
+    Ok(AppState {
+        config,
+        acp,
+        agents,
+        store,
+        install_events,
+        subscribers,
+        stop: CancellationToken::new(),
+        started_at_ms: now_ms(),
+    })
 }
 
 /// Streams say goodbye and open requests are answered, agents stop, and the log is closed last: it has the end, too.
@@ -140,15 +149,19 @@ impl AgentSource for Catalogue {
 }
 
 /// Every variant by name: a new one must say what clients are told.
-pub(crate) fn launch_error(error: agents::Error) -> LaunchError {
+fn launch_error(error: agents::Error) -> LaunchError {
     let text = error.to_string();
     match error {
         agents::Error::UnsupportedAgent { agent } => LaunchError::Unsupported { agent },
         agents::Error::NotInstalled { agent, help } => LaunchError::NotInstalled { agent, help },
         agents::Error::NotExecutable { path, .. } => processes::Error::NotPermitted { program: path }.into(),
-        agents::Error::InstallFailed { agent, reason, output_tail } => LaunchError::InstallFailed { agent, reason: with_tail(&reason, &output_tail) },
+        agents::Error::InstallFailed { agent, reason, output_tail } => {
+            LaunchError::InstallFailed { agent, reason: with_tail(&reason, &output_tail) }
+        }
         agents::Error::BadManifest { origin, .. } => LaunchError::NotInstalled { agent: origin, help: text },
-        agents::Error::ManifestNotWritten { path, .. } => LaunchError::NotInstalled { agent: path.display().to_string(), help: text },
+        agents::Error::ManifestNotWritten { path, .. } => {
+            LaunchError::NotInstalled { agent: path.display().to_string(), help: text }
+        }
         agents::Error::TooManyManifests { .. } => LaunchError::NotInstalled { agent: "manifest".into(), help: text },
     }
 }
@@ -166,7 +179,11 @@ struct Signals {
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())?, hangup: signal(SignalKind::hangup())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
     async fn next(&mut self) -> &'static str {

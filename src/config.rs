@@ -248,10 +248,9 @@ impl Config {
     pub fn resolve(flags: &ServerFlags, env: Env) -> Result<Self, ConfigError> {
         let host = match flags.host.as_str() {
             "localhost" => IpAddr::from([127, 0, 0, 1]),
-            other => other
-                .trim_matches(|c| c == '[' || c == ']')
-                .parse()
-                .map_err(|_| ConfigError::BadHost(flags.host.clone()))?,
+            other => {
+                other.trim_matches(|c| c == '[' || c == ']').parse().map_err(|_| ConfigError::BadHost(flags.host.clone()))?
+            }
         };
         let require_preinstall = env.flag("SANDBOXD_REQUIRE_PREINSTALL") || env.flag("SANDBOX_AGENT_REQUIRE_PREINSTALL");
         Ok(Self {
@@ -316,7 +315,8 @@ fn resolve_cors(flags: &ServerFlags) -> Result<Cors, ConfigError> {
         if origin == "*" {
             cors.any_origin = true;
         } else {
-            let value = origin.parse().map_err(|_| bad("origin", origin, "give it as a browser sends it: https://app.example"))?;
+            let value =
+                origin.parse().map_err(|_| bad("origin", origin, "give it as a browser sends it: https://app.example"))?;
             cors.origins.push(value);
         }
     }

@@ -35,23 +35,13 @@ const SETUP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Events per second to one reader.
 pub fn one_reader(ctx: &Context) -> Result<Vec<Row>> {
-    const NAMES: [&str; 4] = [
-        "flood, 1 reader",
-        "delivered, 1 reader",
-        "replayed, 1 reader",
-        "peak RSS, 1 reader",
-    ];
+    const NAMES: [&str; 4] = ["flood, 1 reader", "delivered, 1 reader", "replayed, 1 reader", "peak RSS, 1 reader"];
     flood_rows(ctx, NAMES, 1)
 }
 
 /// Events per second to eight readers at once.
 pub fn eight_readers(ctx: &Context) -> Result<Vec<Row>> {
-    const NAMES: [&str; 4] = [
-        "flood, 8 readers",
-        "delivered, 8 readers",
-        "replayed, 8 readers",
-        "peak RSS, 8 readers",
-    ];
+    const NAMES: [&str; 4] = ["flood, 8 readers", "delivered, 8 readers", "replayed, 8 readers", "peak RSS, 8 readers"];
     flood_rows(ctx, NAMES, 8)
 }
 
@@ -76,25 +66,20 @@ fn flood_rows(ctx: &Context, names: [&'static str; 4], readers: usize) -> Result
     for _ in 0..ctx.times(ROUNDS) {
         for side in Side::BOTH {
             let server = ctx.start(side)?;
-            let outcome = ctx
-                .crowd
-                .block_on(measure(&server, readers, ctx.times(COUNT)))?;
+            let outcome = ctx.crowd.block_on(measure(&server, readers, ctx.times(COUNT)))?;
             outcomes.get_mut(side).push(outcome);
         }
     }
     let row = |name, unit, better, figure: &dyn Fn(&Outcome) -> f64| {
-        let samples = Pair {
-            ours: outcomes.ours.iter().map(figure).collect(),
-            reference: outcomes.reference.iter().map(figure).collect(),
-        };
+        let samples =
+            Pair { ours: outcomes.ours.iter().map(figure).collect(), reference: outcomes.reference.iter().map(figure).collect() };
         Row::of_medians(name, unit, better, &samples)
     };
     let total = ctx.times(COUNT);
     Ok(vec![
         row(names[0], "events/s", Better::Higher, &|o| o.rate),
         row(names[1], "%", Better::Higher, &|o| o.delivered).note(delivery_note(&outcomes)),
-        row(names[2], "events", Better::Higher, &|o| o.replayed as f64)
-            .note(replay_note(&outcomes, total)),
+        row(names[2], "events", Better::Higher, &|o| o.replayed as f64).note(replay_note(&outcomes, total)),
         row(names[3], "MiB", Better::Lower, &|o| o.peak),
     ])
 }
@@ -103,25 +88,14 @@ fn delivery_note(outcomes: &Pair<Vec<Outcome>>) -> String {
     let tell = |list: &[Outcome]| {
         let reopened: u32 = list.iter().map(|o| o.reopened).sum();
         let complete = list.iter().filter(|o| o.delivered >= 100.0).count();
-        format!(
-            "{complete} of {} runs complete, streams reopened {reopened} times",
-            list.len()
-        )
+        format!("{complete} of {} runs complete, streams reopened {reopened} times", list.len())
     };
-    format!(
-        "ours {}; reference {}",
-        tell(&outcomes.ours),
-        tell(&outcomes.reference)
-    )
+    format!("ours {}; reference {}", tell(&outcomes.ours), tell(&outcomes.reference))
 }
 
 fn replay_note(outcomes: &Pair<Vec<Outcome>>, total: usize) -> String {
     let tell = |list: &[Outcome]| {
-        let all = if list.iter().all(|o| o.replayed == total) {
-            "yes"
-        } else {
-            "no"
-        };
+        let all = if list.iter().all(|o| o.replayed == total) { "yes" } else { "no" };
         let slowest = list.iter().map(|o| o.replay_time).max().unwrap_or_default();
         format!("{all} (slowest {:.2} s)", slowest.as_secs_f64())
     };
@@ -139,24 +113,14 @@ async fn measure(server: &Server, readers: usize, count: usize) -> Result<Outcom
     let mut tasks = JoinSet::new();
     for _ in 0..readers {
         let (ready_in, go_out) = (ready_in.clone(), go_out.clone());
-        tasks.spawn(async move {
-            Reader::attach(addr)
-                .await?
-                .follow(ready_in, go_out, count + 1)
-                .await
-        });
+        tasks.spawn(async move { Reader::attach(addr).await?.follow(ready_in, go_out, count + 1).await });
     }
     hello(&mut client, "").await?;
     let base = wait_ready(&mut ready, &mut tasks, readers).await?;
     let begin = Instant::now();
     go.send(base)?;
     let flood = rpc(99, "flood", &json!({"count": count, "bytes": BYTES}));
-    let post = tokio::spawn(async move {
-        client
-            .call("POST", PATH, &flood, CUT_OFF)
-            .await
-            .map(|r| r.status)
-    });
+    let post = tokio::spawn(async move { client.call("POST", PATH, &flood, CUT_OFF).await.map(|r| r.status) });
     let mut tallies = Vec::new();
     while let Some(tally) = tasks.join_next().await {
         tallies.push(tally??);
@@ -177,25 +141,15 @@ async fn measure(server: &Server, readers: usize, count: usize) -> Result<Outcom
 
 async fn hello(client: &mut Client, query: &str) -> Result<()> {
     let body = rpc(1, "bench/hello", &json!({}));
-    let reply = client
-        .call("POST", &format!("{PATH}{query}"), &body, SETUP_LIMIT)
-        .await?;
+    let reply = client.call("POST", &format!("{PATH}{query}"), &body, SETUP_LIMIT).await?;
     match reply.status {
         200 => Ok(()),
-        other => Err(format!(
-            "flood agent: {other}: {:.200}",
-            String::from_utf8_lossy(&reply.body)
-        )
-        .into()),
+        other => Err(format!("flood agent: {other}: {:.200}", String::from_utf8_lossy(&reply.body)).into()),
     }
 }
 
 /// Waits until every reader has seen both hellos; returns the newest id any of them saw.
-async fn wait_ready(
-    ready: &mut mpsc::Receiver<u64>,
-    tasks: &mut JoinSet<Result<Tally>>,
-    readers: usize,
-) -> Result<u64> {
+async fn wait_ready(ready: &mut mpsc::Receiver<u64>, tasks: &mut JoinSet<Result<Tally>>, readers: usize) -> Result<u64> {
     let (mut base, mut waiting) = (0, readers);
     while waiting > 0 {
         tokio::select! {
@@ -232,26 +186,12 @@ impl Reader {
 
     async fn resume(addr: SocketAddr, last_id: Option<u64>) -> Result<Self> {
         let stream = EventStream::open(addr, PATH, last_id).await?;
-        let tally = Tally {
-            distinct: 0,
-            last: Instant::now(),
-            reopened: 0,
-        };
-        Ok(Self {
-            addr,
-            stream,
-            last_id: 0,
-            tally,
-        })
+        let tally = Tally { distinct: 0, last: Instant::now(), reopened: 0 };
+        Ok(Self { addr, stream, last_id: 0, tally })
     }
 
     /// Sees the hellos, says so, waits for the word, then reads `expected` events with ids above the base.
-    async fn follow(
-        mut self,
-        ready: mpsc::Sender<u64>,
-        mut go: watch::Receiver<u64>,
-        expected: usize,
-    ) -> Result<Tally> {
+    async fn follow(mut self, ready: mpsc::Sender<u64>, mut go: watch::Receiver<u64>, expected: usize) -> Result<Tally> {
         let mut hellos = 0;
         self.read_until(SETUP_LIMIT, SETUP_LIMIT, |_, _| {
             hellos += 1;
@@ -260,16 +200,10 @@ impl Reader {
         .await?;
         ready.send(self.last_id).await?;
         let base = *go.wait_for(|base| *base > 0).await?;
-        self.tally = Tally {
-            distinct: 0,
-            last: Instant::now(),
-            reopened: 0,
-        };
+        self.tally = Tally { distinct: 0, last: Instant::now(), reopened: 0 };
         let (mut seen, mut distinct) = (vec![false; expected], 0);
         self.read_until(STALL, CUT_OFF, |id, _| {
-            let place = id
-                .checked_sub(base + 1)
-                .and_then(|n| seen.get_mut(usize::try_from(n).ok()?));
+            let place = id.checked_sub(base + 1).and_then(|n| seen.get_mut(usize::try_from(n).ok()?));
             let new = place.is_some_and(|p| !std::mem::replace(p, true));
             distinct += usize::from(new);
             (new, distinct == expected)

@@ -55,28 +55,14 @@ fn flood(out: &mut impl Write, request: &Value) -> Result<()> {
     let whole = frame("@");
     let (before, after) = whole.split_once('@').ok_or("no place for the text")?;
     for n in 0..count {
-        writeln!(
-            out,
-            "{before}{MARK}{n:0width$}{padding}{after}",
-            width = MARK_DIGITS
-        )?;
+        writeln!(out, "{before}{MARK}{n:0width$}{padding}{after}", width = MARK_DIGITS)?;
     }
-    writeln!(
-        out,
-        "{}",
-        json!({"jsonrpc": "2.0", "id": request["id"], "result": {"flooded": count}})
-    )?;
+    writeln!(out, "{}", json!({"jsonrpc": "2.0", "id": request["id"], "result": {"flooded": count}}))?;
     Ok(())
 }
 
 /// The running number in a flood notification, `None` in any other message.
 pub fn mark_in(data: &[u8]) -> Option<usize> {
-    let at = data
-        .windows(MARK.len())
-        .position(|w| w == MARK.as_bytes())?
-        + MARK.len();
-    std::str::from_utf8(data.get(at..at + MARK_DIGITS)?)
-        .ok()?
-        .parse()
-        .ok()
+    let at = data.windows(MARK.len()).position(|w| w == MARK.as_bytes())? + MARK.len();
+    std::str::from_utf8(data.get(at..at + MARK_DIGITS)?).ok()?.parse().ok()
 }

@@ -41,13 +41,7 @@ impl Client {
     }
 
     /// Sends one request and reads the whole answer, or fails after `limit`.
-    pub async fn call(
-        &mut self,
-        method: &str,
-        path: &str,
-        body: &[u8],
-        limit: Duration,
-    ) -> Result<Reply> {
+    pub async fn call(&mut self, method: &str, path: &str, body: &[u8], limit: Duration) -> Result<Reply> {
         match timeout(limit, self.exchange(method, path, body)).await {
             Ok(reply) => reply,
             Err(_) => Err(format!("{method} {path}: no complete answer within {limit:?}").into()),
@@ -66,10 +60,7 @@ impl Client {
         self.stream.write_all(&request).await?;
         let (head, rest) = read_head(&mut self.stream, &mut self.raw).await?;
         let body = self.read_body(&head, rest).await?;
-        Ok(Reply {
-            status: head.status,
-            body,
-        })
+        Ok(Reply { status: head.status, body })
     }
 
     async fn read_body(&mut self, head: &Head, rest: Vec<u8>) -> Result<Vec<u8>> {
@@ -126,16 +117,8 @@ async fn read_head(stream: &mut TcpStream, raw: &mut [u8]) -> Result<(Head, Vec<
 fn parse_head(bytes: &[u8]) -> Result<Head> {
     let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();
     let mut lines = text.split("\r\n");
-    let status = lines
-        .next()
-        .and_then(|l| l.split(' ').nth(1))
-        .ok_or("no status line")?
-        .parse()?;
-    let mut head = Head {
-        status,
-        length: 0,
-        chunked: false,
-    };
+    let status = lines.next().and_then(|l| l.split(' ').nth(1)).ok_or("no status line")?.parse()?;
+    let mut head = Head { status, length: 0, chunked: false };
     for line in lines {
         match line.split_once(':') {
             Some(("content-length", v)) => head.length = v.trim().parse()?,
@@ -179,20 +162,12 @@ impl Dechunker {
                     let n = left.min(input.len());
                     out.extend_from_slice(&input[..n]);
                     input = &input[n..];
-                    self.place = if n == left {
-                        Place::Gap(2)
-                    } else {
-                        Place::Data(left - n)
-                    };
+                    self.place = if n == left { Place::Gap(2) } else { Place::Data(left - n) };
                 }
                 Place::Gap(left) => {
                     let n = left.min(input.len());
                     input = &input[n..];
-                    self.place = if n == left {
-                        Place::Size
-                    } else {
-                        Place::Gap(left - n)
-                    };
+                    self.place = if n == left { Place::Size } else { Place::Gap(left - n) };
                 }
                 Place::Size | Place::Trailer => {
                     if input[0] == b'\n' {
@@ -217,11 +192,7 @@ impl Dechunker {
         }
         let size = line.split(|b| *b == b';').next().unwrap_or_default();
         let size = usize::from_str_radix(std::str::from_utf8(size)?.trim(), 16)?;
-        self.place = if size == 0 {
-            Place::Trailer
-        } else {
-            Place::Data(size)
-        };
+        self.place = if size == 0 { Place::Trailer } else { Place::Data(size) };
         Ok(())
     }
 }
@@ -252,12 +223,8 @@ impl EventStream {
 
     async fn open_now(addr: SocketAddr, path: &str, last_id: Option<u64>) -> Result<Self> {
         let mut stream = TcpStream::connect(addr).await?;
-        let resume = last_id
-            .map(|id| format!("last-event-id: {id}\r\n"))
-            .unwrap_or_default();
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nhost: {addr}\r\naccept: text/event-stream\r\n{resume}\r\n"
-        );
+        let resume = last_id.map(|id| format!("last-event-id: {id}\r\n")).unwrap_or_default();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {addr}\r\naccept: text/event-stream\r\n{resume}\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut raw = vec![0; READ_BYTES];
         let (head, first) = read_head(&mut stream, &mut raw).await?;
@@ -265,14 +232,7 @@ impl EventStream {
             return Err(format!("GET {path}: status {}", head.status).into());
         }
         let chunks = head.chunked.then(Dechunker::default);
-        Ok(Self {
-            stream,
-            chunks,
-            raw,
-            text: Vec::new(),
-            frame: Frame::default(),
-            first,
-        })
+        Ok(Self { stream, chunks, raw, text: Vec::new(), frame: Frame::default(), first })
     }
 
     /// Waits for bytes once and hands every event completed by them to `each`; `false` at the end of the stream.
@@ -301,9 +261,7 @@ impl EventStream {
     fn parse(&mut self, mut each: impl FnMut(u64, &[u8])) {
         let mut at = 0;
         while let Some(len) = self.text[at..].iter().position(|b| *b == b'\n') {
-            let line = self.text[at..at + len]
-                .strip_suffix(b"\r")
-                .unwrap_or(&self.text[at..at + len]);
+            let line = self.text[at..at + len].strip_suffix(b"\r").unwrap_or(&self.text[at..at + len]);
             if line.is_empty() {
                 if let (Some(id), false) = (self.frame.id, self.frame.other_name) {
                     each(id, &self.frame.data);
@@ -325,9 +283,7 @@ impl Frame {
         if let Some(data) = line.strip_prefix(b"data:") {
             self.data.extend_from_slice(data);
         } else if let Some(id) = line.strip_prefix(b"id:") {
-            self.id = std::str::from_utf8(id)
-                .ok()
-                .and_then(|s| s.trim().parse().ok());
+            self.id = std::str::from_utf8(id).ok().and_then(|s| s.trim().parse().ok());
         } else if let Some(name) = line.strip_prefix(b"event:") {
             self.other_name = name.trim_ascii() != b"message";
         }

@@ -90,22 +90,11 @@ fn exit_code(outcome: Result<bool>) -> ExitCode {
 
 /// Measures what was asked for and reports; `false` when a group failed.
 fn run(options: Options) -> Result<bool> {
-    let crowd = Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
+    let crowd = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     crowd.spawn(watch_over());
     let solo = Builder::new_current_thread().enable_all().build()?;
-    let mut report = Report {
-        header: header(&options),
-        ..Report::default()
-    };
-    let ctx = Context {
-        programs: options.programs,
-        quick: options.quick,
-        solo,
-        crowd,
-    };
+    let mut report = Report { header: header(&options), ..Report::default() };
+    let ctx = Context { programs: options.programs, quick: options.quick, solo, crowd };
     for (name, group) in GROUPS {
         if !options.only.is_empty() && !options.only.iter().any(|o| o == name) {
             continue;
@@ -151,10 +140,7 @@ impl Options {
         let (mut only, mut json, mut quick) = (Vec::new(), None, false);
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
-            let mut value = || {
-                args.next()
-                    .ok_or_else(|| format!("{arg} needs a value\n{USAGE}"))
-            };
+            let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value\n{USAGE}"));
             match arg.as_str() {
                 "--ours" => ours = Some(PathBuf::from(value()?)),
                 "--reference" => reference = Some(PathBuf::from(value()?)),
@@ -167,16 +153,8 @@ impl Options {
         }
         let ours = ours.unwrap_or_else(|| default_program(Side::Ours));
         let reference = reference.unwrap_or_else(|| default_program(Side::Reference));
-        let programs = Pair {
-            ours: existing(&ours)?,
-            reference: existing(&reference)?,
-        };
-        Ok(Self {
-            programs,
-            only,
-            json,
-            quick,
-        })
+        let programs = Pair { ours: existing(&ours)?, reference: existing(&reference)? };
+        Ok(Self { programs, only, json, quick })
     }
 }
 
@@ -192,10 +170,7 @@ fn default_program(side: Side) -> PathBuf {
     let (variable, fallback) = match side {
         Side::Ours => {
             let built = option_env!("CARGO_BIN_EXE_sandboxd").map(PathBuf::from);
-            (
-                "SANDBOXD_BIN",
-                built.unwrap_or_else(|| root.join("target/release/sandboxd")),
-            )
+            ("SANDBOXD_BIN", built.unwrap_or_else(|| root.join("target/release/sandboxd")))
         }
         Side::Reference => {
             let below = "tests/npm/node_modules/@sandbox-agent/cli-linux-x64/bin/sandbox-agent";
@@ -218,51 +193,28 @@ fn header(options: &Options) -> Vec<(&'static str, String)> {
     let mut header = vec![
         ("ours", describe(&options.programs.ours)),
         ("reference", describe(&options.programs.reference)),
-        (
-            "machine",
-            format!("{cores} cores, {}, kernel {kernel}", cpu_name()),
-        ),
+        ("machine", format!("{cores} cores, {}, kernel {kernel}", cpu_name())),
         ("load", format!("{load} (before)")),
         ("state on", file_system(&std::env::temp_dir())),
-        (
-            "figures",
-            "medians (p50 or p99 where said); ratio = ours / reference; ? = spreads overlap"
-                .to_owned(),
-        ),
+        ("figures", "medians (p50 or p99 where said); ratio = ours / reference; ? = spreads overlap".to_owned()),
     ];
     if options.quick {
         header.push(("quick", "too few repetitions for figures".to_owned()));
     }
-    if options
-        .programs
-        .ours
-        .components()
-        .any(|c| c.as_os_str() == "debug")
-    {
-        header.push((
-            "build",
-            "ours looks like a debug build: not a fair comparison".to_owned(),
-        ));
+    if options.programs.ours.components().any(|c| c.as_os_str() == "debug") {
+        header.push(("build", "ours looks like a debug build: not a fair comparison".to_owned()));
     }
     header
 }
 
 fn read_line(path: &str) -> String {
-    std::fs::read_to_string(path)
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }
 
 fn cpu_name() -> String {
     let text = read_line("/proc/cpuinfo");
-    let name = text
-        .lines()
-        .find_map(|l| l.strip_prefix("model name")?.split_once(':'));
-    name.map_or_else(
-        || "unknown processor".to_owned(),
-        |(_, name)| name.trim().to_owned(),
-    )
+    let name = text.lines().find_map(|l| l.strip_prefix("model name")?.split_once(':'));
+    name.map_or_else(|| "unknown processor".to_owned(), |(_, name)| name.trim().to_owned())
 }
 
 /// The kind of file system a path is on, from the longest mount point above it.
@@ -270,18 +222,13 @@ fn file_system(path: &Path) -> String {
     let mounts = read_line("/proc/self/mounts");
     let fields = mounts.lines().map(|l| l.split(' ').collect::<Vec<_>>());
     let above = fields.filter(|f| f.len() > 2 && path.starts_with(f[1]));
-    above
-        .max_by_key(|f| f[1].len())
-        .map_or_else(|| "unknown".to_owned(), |f| f[2].to_owned())
+    above.max_by_key(|f| f[1].len()).map_or_else(|| "unknown".to_owned(), |f| f[2].to_owned())
 }
 
 /// The program's name and what it says of its version.
 fn describe(program: &Path) -> String {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
-    let output = subject::run_bounded(
-        Command::new(program).arg("--version"),
-        Duration::from_secs(3),
-    );
+    let output = subject::run_bounded(Command::new(program).arg("--version"), Duration::from_secs(3));
     let version = output.unwrap_or_else(|e| e.to_string());
     let version = version.lines().next().unwrap_or("no version given").trim();
     format!("{name} ({version})")

@@ -29,22 +29,14 @@ pub struct Summary {
 impl Summary {
     /// The median of repeated measurements, with their extremes. Panics never: no samples give NaN.
     pub fn median(samples: &[f64]) -> Self {
-        Self {
-            value: quantile(samples, 0.5),
-            min: quantile(samples, 0.0),
-            max: quantile(samples, 1.0),
-        }
+        Self { value: quantile(samples, 0.5), min: quantile(samples, 0.0), max: quantile(samples, 1.0) }
     }
 
     /// The q-quantile of all samples; the spread is that of the same quantile within each block.
     pub fn quantile(blocks: &[Vec<f64>], q: f64) -> Self {
         let per_block: Vec<f64> = blocks.iter().map(|b| quantile(b, q)).collect();
         let value = quantile(&blocks.concat(), q);
-        Self {
-            value,
-            min: quantile(&per_block, 0.0),
-            max: quantile(&per_block, 1.0),
-        }
+        Self { value, min: quantile(&per_block, 0.0), max: quantile(&per_block, 1.0) }
     }
 
     fn to_json(self) -> Value {
@@ -74,23 +66,9 @@ pub struct Row {
 
 impl Row {
     /// A row whose figures are the medians of repeated measurements.
-    pub fn of_medians(
-        name: &'static str,
-        unit: &'static str,
-        better: Better,
-        samples: &Pair<Vec<f64>>,
-    ) -> Self {
-        let sides = Pair {
-            ours: Summary::median(&samples.ours),
-            reference: Summary::median(&samples.reference),
-        };
-        Self {
-            name,
-            unit,
-            better,
-            sides,
-            notes: Vec::new(),
-        }
+    pub fn of_medians(name: &'static str, unit: &'static str, better: Better, samples: &Pair<Vec<f64>>) -> Self {
+        let sides = Pair { ours: Summary::median(&samples.ours), reference: Summary::median(&samples.reference) };
+        Self { name, unit, better, sides, notes: Vec::new() }
     }
 
     /// Adds a line that is printed below the table.
@@ -149,20 +127,10 @@ impl Report {
             println!("{name:<10} {value}");
         }
         println!();
-        let titles = [
-            "row",
-            "unit",
-            "ours",
-            "reference",
-            "ratio",
-            "",
-            "ours min..max",
-            "reference min..max",
-        ];
+        let titles = ["row", "unit", "ours", "reference", "ratio", "", "ours min..max", "reference min..max"];
         let mut lines = vec![titles.map(str::to_owned)];
         lines.extend(self.rows.iter().map(cells));
-        let widths: [usize; 8] =
-            std::array::from_fn(|c| lines.iter().map(|l| l[c].len()).max().unwrap_or(0));
+        let widths: [usize; 8] = std::array::from_fn(|c| lines.iter().map(|l| l[c].len()).max().unwrap_or(0));
         for line in &lines {
             print_line(line, &widths);
         }
@@ -179,16 +147,9 @@ impl Report {
 
     /// Writes the same as JSON.
     pub fn write_json(&self, path: &Path) -> Result<()> {
-        let header: serde_json::Map<String, Value> = self
-            .header
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), Value::from(v.as_str())))
-            .collect();
-        let failures: Vec<Value> = self
-            .failures
-            .iter()
-            .map(|(g, r)| json!({"group": g, "reason": r}))
-            .collect();
+        let header: serde_json::Map<String, Value> =
+            self.header.iter().map(|(k, v)| ((*k).to_owned(), Value::from(v.as_str()))).collect();
+        let failures: Vec<Value> = self.failures.iter().map(|(g, r)| json!({"group": g, "reason": r})).collect();
         let rows: Vec<Value> = self.rows.iter().map(Row::to_json).collect();
         let all = json!({"header": header, "rows": rows, "failures": failures});
         fs::write(path, format!("{all:#}\n")).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -198,11 +159,7 @@ impl Report {
 
 fn cells(row: &Row) -> [String; 8] {
     let (ours, reference) = (row.sides.ours, row.sides.reference);
-    let ratio = if row.ratio().is_finite() {
-        format!("{:.3}", row.ratio())
-    } else {
-        "-".to_owned()
-    };
+    let ratio = if row.ratio().is_finite() { format!("{:.3}", row.ratio()) } else { "-".to_owned() };
     [
         row.name.to_owned(),
         row.unit.to_owned(),
@@ -218,11 +175,7 @@ fn cells(row: &Row) -> [String; 8] {
 fn print_line(line: &[String; 8], widths: &[usize; 8]) {
     let mut text = String::new();
     for (column, (cell, width)) in line.iter().zip(widths).enumerate() {
-        let padded = if column < 2 {
-            format!("{cell:<width$}  ")
-        } else {
-            format!("{cell:>width$}  ")
-        };
+        let padded = if column < 2 { format!("{cell:<width$}  ") } else { format!("{cell:>width$}  ") };
         text.push_str(&padded);
     }
     println!("{}", text.trim_end());

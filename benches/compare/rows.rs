@@ -43,18 +43,11 @@ impl Context {
 
     /// Starts both with the mock agent ready.
     pub fn start_both(&self) -> Result<Pair<Server>> {
-        Pair::build(|side| {
-            self.solo
-                .block_on(Server::start_with_mock(side, self.programs.get(side)))
-        })
+        Pair::build(|side| self.solo.block_on(Server::start_with_mock(side, self.programs.get(side))))
     }
 
     /// Measures `times` figures for each side, taking turns.
-    pub fn alternate(
-        &self,
-        times: usize,
-        mut measure: impl FnMut(Side) -> Result<f64>,
-    ) -> Result<Pair<Vec<f64>>> {
+    pub fn alternate(&self, times: usize, mut measure: impl FnMut(Side) -> Result<f64>) -> Result<Pair<Vec<f64>>> {
         let mut samples = Pair::<Vec<f64>>::default();
         for _ in 0..times {
             for side in Side::BOTH {
@@ -73,12 +66,7 @@ pub fn ms(time: Duration) -> f64 {
 /// Median of 15 starts in a fresh home, from spawn to the first 200 of `GET /v1/health`; ms.
 pub fn start(ctx: &Context) -> Result<Vec<Row>> {
     let samples = ctx.alternate(ctx.times(15), |side| Ok(ms(ctx.start(side)?.start_time)))?;
-    Ok(vec![Row::of_medians(
-        "start to healthy",
-        "ms",
-        Better::Lower,
-        &samples,
-    )])
+    Ok(vec![Row::of_medians("start to healthy", "ms", Better::Lower, &samples)])
 }
 
 /// Median of 5 of `VmRSS`, one second after the first healthy answer; MiB.
@@ -88,32 +76,18 @@ pub fn idle_memory(ctx: &Context) -> Result<Vec<Row>> {
         std::thread::sleep(Duration::from_secs(1));
         server.memory_mib("VmRSS")
     })?;
-    Ok(vec![Row::of_medians(
-        "idle RSS",
-        "MiB",
-        Better::Lower,
-        &samples,
-    )])
+    Ok(vec![Row::of_medians("idle RSS", "MiB", Better::Lower, &samples)])
 }
 
 /// Size of the executable; MiB.
 pub fn binary_size(ctx: &Context) -> Result<Vec<Row>> {
-    let samples = ctx.alternate(1, |side| {
-        Ok(fs::metadata(ctx.programs.get(side))?.len() as f64 / (1024.0 * 1024.0))
-    })?;
-    Ok(vec![Row::of_medians(
-        "binary size",
-        "MiB",
-        Better::Lower,
-        &samples,
-    )])
+    let samples = ctx.alternate(1, |side| Ok(fs::metadata(ctx.programs.get(side))?.len() as f64 / (1024.0 * 1024.0)))?;
+    Ok(vec![Row::of_medians("binary size", "MiB", Better::Lower, &samples)])
 }
 
 /// A JSON-RPC request as bytes.
 pub fn rpc(id: u64, method: &str, params: &Value) -> Vec<u8> {
-    json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
-        .to_string()
-        .into_bytes()
+    json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string().into_bytes()
 }
 
 /// Sends one echo request and checks that it came back; returns the time to the last byte of the answer.
@@ -123,10 +97,7 @@ async fn echo_once(client: &mut Client, path: &str, id: u64) -> Result<Duration>
     let reply = client.call("POST", path, &body, REQUEST_LIMIT).await?;
     let time = begin.elapsed();
     let value: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
-    if reply.status != 200
-        || value["id"] != id
-        || value["result"]["echoed"]["method"] != "bench/echo"
-    {
+    if reply.status != 200 || value["id"] != id || value["result"]["echoed"]["method"] != "bench/echo" {
         let text = String::from_utf8_lossy(&reply.body);
         return Err(format!("echo answered {}: {text:.200}", reply.status).into());
     }
@@ -176,13 +147,7 @@ const ECHO_BLOCK: usize = 500;
 impl Lane {
     fn open(ctx: &Context, server: Server, subscribed: bool) -> Result<Self> {
         let client = ctx.solo.block_on(Client::connect(server.addr))?;
-        let mut lane = Self {
-            server,
-            client,
-            subscriber: None,
-            blocks: Vec::new(),
-            sent: 0,
-        };
+        let mut lane = Self { server, client, subscriber: None, blocks: Vec::new(), sent: 0 };
         ctx.solo.block_on(async {
             let path = format!("{ECHO_PATH}?agent=mock");
             echo_once(&mut lane.client, &path, 0).await
@@ -211,28 +176,17 @@ impl Lane {
 /// for warming up, in blocks of 500 that take turns; p50 and p99 over all, ms. The spread is that of the blocks.
 fn echo_rows(ctx: &Context, names: [&'static str; 2], subscribed: bool) -> Result<Vec<Row>> {
     let servers = ctx.start_both()?;
-    let mut lanes = Pair {
-        ours: Lane::open(ctx, servers.ours, subscribed)?,
-        reference: Lane::open(ctx, servers.reference, subscribed)?,
-    };
+    let mut lanes =
+        Pair { ours: Lane::open(ctx, servers.ours, subscribed)?, reference: Lane::open(ctx, servers.reference, subscribed)? };
     for _ in 0..ctx.times(6) {
         for side in Side::BOTH {
-            ctx.solo
-                .block_on(lanes.get_mut(side).run_block(ECHO_BLOCK))?;
+            ctx.solo.block_on(lanes.get_mut(side).run_block(ECHO_BLOCK))?;
         }
     }
     let row = |name, q| {
-        let sides = Pair {
-            ours: Summary::quantile(&lanes.ours.blocks, q),
-            reference: Summary::quantile(&lanes.reference.blocks, q),
-        };
-        Row {
-            name,
-            unit: "ms",
-            better: Better::Lower,
-            sides,
-            notes: Vec::new(),
-        }
+        let sides =
+            Pair { ours: Summary::quantile(&lanes.ours.blocks, q), reference: Summary::quantile(&lanes.reference.blocks, q) };
+        Row { name, unit: "ms", better: Better::Lower, sides, notes: Vec::new() }
     };
     let mut rows = vec![row(names[0], 0.5), row(names[1], 0.99)];
     if subscribed {
@@ -248,10 +202,7 @@ fn echo_rows(ctx: &Context, names: [&'static str; 2], subscribed: bool) -> Resul
 
 /// "seen of expected": the mock agent writes two lines for each request.
 fn seen(lane: &Lane) -> String {
-    let count = lane
-        .subscriber
-        .as_ref()
-        .map_or(0, |s| s.count.load(Ordering::Relaxed));
+    let count = lane.subscriber.as_ref().map_or(0, |s| s.count.load(Ordering::Relaxed));
     format!("{count} of {}", 2 * lane.sent)
 }
 
@@ -269,8 +220,7 @@ pub fn echo_subscribed(ctx: &Context) -> Result<Vec<Row>> {
 /// is deleted before the next; the reference does not answer that, so nobody waits for it longer than 100 ms.
 pub fn bootstrap(ctx: &Context) -> Result<Vec<Row>> {
     let servers = ctx.start_both()?;
-    let mut clients =
-        Pair::build(|side| ctx.solo.block_on(Client::connect(servers.get(side).addr)))?;
+    let mut clients = Pair::build(|side| ctx.solo.block_on(Client::connect(servers.get(side).addr)))?;
     let mut round = 0;
     let samples = ctx.alternate(ctx.times(20), |side| {
         round += 1;
@@ -278,18 +228,11 @@ pub fn bootstrap(ctx: &Context) -> Result<Vec<Row>> {
         ctx.solo.block_on(async {
             let time = echo_once(clients.get_mut(side), &format!("{path}?agent=mock"), 1).await?;
             let mut closer = Client::connect(servers.get(side).addr).await?;
-            let _ = closer
-                .call("DELETE", &path, b"", Duration::from_millis(100))
-                .await;
+            let _ = closer.call("DELETE", &path, b"", Duration::from_millis(100)).await;
             drop(closer);
             tokio::time::sleep(Duration::from_millis(30)).await;
             Ok(ms(time))
         })
     })?;
-    Ok(vec![Row::of_medians(
-        "ACP bootstrap p50",
-        "ms",
-        Better::Lower,
-        &samples,
-    )])
+    Ok(vec![Row::of_medians("ACP bootstrap p50", "ms", Better::Lower, &samples)])
 }

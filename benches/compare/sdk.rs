@@ -20,48 +20,30 @@ pub fn sdk(ctx: &Context) -> Result<Vec<Row>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let sdk_dir = std::env::var_os("SDK_DIR").map_or_else(|| root.join("tests/npm"), Into::into);
     if !sdk_dir.join("node_modules/sandbox-agent").is_dir() {
-        return Err(format!(
-            "no sandbox-agent package below {} (set SDK_DIR)",
-            sdk_dir.display()
-        )
-        .into());
+        return Err(format!("no sandbox-agent package below {} (set SDK_DIR)", sdk_dir.display()).into());
     }
     let servers = ctx.start_both()?;
     let mut command = Command::new("node");
-    command
-        .arg(root.join("benches/compare/sdk.mjs"))
-        .env("SDK_DIR", &sdk_dir);
+    command.arg(root.join("benches/compare/sdk.mjs")).env("SDK_DIR", &sdk_dir);
     for side in Side::BOTH {
         command.arg(format!("http://{}", servers.get(side).addr));
     }
     command.arg(ctx.times(7).to_string());
     let found = run_script(&mut command)?;
     let row = |name, key: &str| {
-        let samples = Pair {
-            ours: figures(&found["ours"][key]),
-            reference: figures(&found["reference"][key]),
-        };
+        let samples = Pair { ours: figures(&found["ours"][key]), reference: figures(&found["reference"][key]) };
         Row::of_medians(name, "ms", Better::Lower, &samples)
     };
-    Ok(vec![
-        row("SDK first agent event", "firstEventMs"),
-        row("SDK createSession", "createMs"),
-        row("SDK dispose", "disposeMs"),
-    ])
+    Ok(vec![row("SDK first agent event", "firstEventMs"), row("SDK createSession", "createMs"), row("SDK dispose", "disposeMs")])
 }
 
 fn figures(list: &Value) -> Vec<f64> {
-    list.as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_f64)
-        .collect()
+    list.as_array().into_iter().flatten().filter_map(Value::as_f64).collect()
 }
 
 /// Runs the script within its limit and reads its last line as JSON.
 fn run_script(command: &mut Command) -> Result<Value> {
     let text = run_bounded(command, SCRIPT_LIMIT)?;
     let last = text.lines().last().unwrap_or_default();
-    serde_json::from_str(last)
-        .map_err(|_| format!("script gave no result: {:.400}", text.trim()).into())
+    serde_json::from_str(last).map_err(|_| format!("script gave no result: {:.400}", text.trim()).into())
 }

@@ -52,10 +52,7 @@ pub struct Pair<T> {
 impl<T> Pair<T> {
     /// Makes one value for each side, ours first; stops at the first error.
     pub fn build(mut make: impl FnMut(Side) -> Result<T>) -> Result<Self> {
-        Ok(Self {
-            ours: make(Side::Ours)?,
-            reference: make(Side::Reference)?,
-        })
+        Ok(Self { ours: make(Side::Ours)?, reference: make(Side::Reference)? })
     }
 
     pub fn get(&self, side: Side) -> &T {
@@ -88,22 +85,13 @@ impl Server {
     pub fn start(side: Side, program: &Path) -> Result<Self> {
         let home = tempfile::Builder::new().prefix("compare-").tempdir()?;
         write_launcher(home.path())?;
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-            .local_addr()?
-            .port();
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut command = command(side, program, home.path(), port)?;
         let begin = Instant::now();
-        let child = command
-            .spawn()
-            .map_err(|e| format!("{}: {e}", program.display()))?;
+        let child = command.spawn().map_err(|e| format!("{}: {e}", program.display()))?;
         alive().insert(child.id(), home.path().to_owned());
-        let mut server = Self {
-            addr,
-            start_time: Duration::ZERO,
-            child,
-            home,
-        };
+        let mut server = Self { addr, start_time: Duration::ZERO, child, home };
         server.wait_healthy(begin)?;
         server.start_time = begin.elapsed();
         Ok(server)
@@ -113,14 +101,7 @@ impl Server {
     pub async fn start_with_mock(side: Side, program: &Path) -> Result<Self> {
         let server = Self::start(side, program)?;
         let mut client = Client::connect(server.addr).await?;
-        let reply = client
-            .call(
-                "POST",
-                "/v1/agents/mock/install",
-                b"{}",
-                Duration::from_secs(20),
-            )
-            .await?;
+        let reply = client.call("POST", "/v1/agents/mock/install", b"{}", Duration::from_secs(20)).await?;
         if side == Side::Reference && reply.status != 200 {
             return Err(format!("installing mock: status {}", reply.status).into());
         }
@@ -134,9 +115,7 @@ impl Server {
             }
             if let Some(status) = self.child.try_wait()? {
                 alive().remove(&self.child.id());
-                return Err(
-                    format!("server left at start ({status}): {}", self.output_tail()).into(),
-                );
+                return Err(format!("server left at start ({status}): {}", self.output_tail()).into());
             }
             std::thread::sleep(POLL_PAUSE);
         }
@@ -153,12 +132,8 @@ impl Server {
     /// own process only, not its agents.
     pub fn memory_mib(&self, field: &str) -> Result<f64> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = text
-            .lines()
-            .find_map(|l| l.strip_prefix(field)?.strip_prefix(':'));
-        let kib = line
-            .and_then(|v| v.split_whitespace().next())
-            .ok_or("no memory figure")?;
+        let line = text.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'));
+        let kib = line.and_then(|v| v.split_whitespace().next()).ok_or("no memory figure")?;
         Ok(kib.parse::<f64>()? / 1024.0)
     }
 }
@@ -188,14 +163,8 @@ pub fn run_bounded(command: &mut Command, limit: Duration) -> Result<String> {
     let home = tempfile::Builder::new().prefix("compare-").tempdir()?;
     let path = home.path().join("output.log");
     let output = File::create(&path)?;
-    command
-        .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(output)
-        .process_group(0);
-    let mut child = command
-        .spawn()
-        .map_err(|e| format!("{}: {e}", command.get_program().display()))?;
+    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
+    let mut child = command.spawn().map_err(|e| format!("{}: {e}", command.get_program().display()))?;
     alive().insert(child.id(), home.path().to_owned());
     end_group(&mut child, limit);
     Ok(fs::read_to_string(path)?)
@@ -218,8 +187,7 @@ fn has_ended(pid: u32) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return true;
     };
-    stat.rsplit_once(") ")
-        .is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
 }
 
 fn alive() -> std::sync::MutexGuard<'static, BTreeMap<u32, PathBuf>> {
@@ -229,26 +197,14 @@ fn alive() -> std::sync::MutexGuard<'static, BTreeMap<u32, PathBuf>> {
 /// Sends a signal through the shell's own `kill`; a negative target is a process group.
 fn signal(name: &str, target: &str) {
     let script = format!("kill -s {name} -- {target} 2>/dev/null");
-    let _ = Command::new("sh")
-        .args(["-c", &script])
-        .stdin(Stdio::null())
-        .status();
+    let _ = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).status();
 }
 
 fn command(side: Side, program: &Path, home: &Path, port: u16) -> Result<Command> {
     let output = File::create(home.join("output.log"))?;
     let mut command = Command::new(program);
-    command.args([
-        "server",
-        "--no-token",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        &port.to_string(),
-    ]);
-    command
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.args(["server", "--no-token", "--host", "127.0.0.1", "--port", &port.to_string()]);
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.env("HOME", home).env("TMPDIR", home);
     for (name, below) in XDG {
         command.env(name, home.join(below));
@@ -260,10 +216,7 @@ fn command(side: Side, program: &Path, home: &Path, port: u16) -> Result<Command
         command.env("SANDBOX_AGENT_LOG_HTTP", "0");
         command.env("OPENCODE_COMPAT_DB_PATH", home.join("opencode.db"));
     }
-    command
-        .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(output);
+    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
     command.current_dir(home).process_group(0);
     Ok(command)
 }
@@ -280,10 +233,7 @@ fn write_launcher(home: &Path) -> Result<()> {
     let this = std::env::current_exe()?;
     let script = format!("#!/bin/sh\nexec '{}' --flood-agent\n", this.display());
     for name in ["sandboxd", "sandbox-agent"] {
-        let dir = home
-            .join(".local/share")
-            .join(name)
-            .join("bin/agent_processes");
+        let dir = home.join(".local/share").join(name).join("bin/agent_processes");
         fs::create_dir_all(&dir)?;
         let path = dir.join("amp-acp");
         fs::write(&path, &script)?;
@@ -297,8 +247,7 @@ fn is_healthy(addr: SocketAddr) -> bool {
     let attempt = || -> std::io::Result<bool> {
         let mut stream = TcpStream::connect_timeout(&addr, Duration::from_millis(500))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        let request =
-            format!("GET /v1/health HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n\r\n");
+        let request = format!("GET /v1/health HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes())?;
         let mut head = [0; 12];
         stream.read_exact(&mut head)?;

@@ -55,11 +55,19 @@ pub(super) enum AgentEvent {
 
 impl Agent {
     pub(super) fn start(processes: &Processes, launch: &Launch, name: &str, bounds: &Bounds) -> Result<Self, LaunchError> {
-        let spec = ProcessSpec { program: launch.program.clone(), args: launch.args.clone(), cwd: None, env: launch.env.clone(), owner: Owner::Agent };
+        let spec = ProcessSpec {
+            program: launch.program.clone(),
+            args: launch.args.clone(),
+            cwd: None,
+            env: launch.env.clone(),
+            owner: Owner::Agent,
+        };
         let Started { stdin, stdout, stderr, process } = processes.spawn(&spec)?;
-        let tail = Arc::new(Mutex::new(StderrTail::new(as_usize(bounds.stderr_tail_max_lines), as_usize(bounds.stderr_line_max_bytes))));
+        let tail =
+            Arc::new(Mutex::new(StderrTail::new(as_usize(bounds.stderr_tail_max_lines), as_usize(bounds.stderr_line_max_bytes))));
         let stderr_task = spawn_owned("agent-stderr", read_stderr(stderr, Arc::clone(&tail), name.to_owned()));
-        let input = Input { stdin: Some(stdin), outgoing: BytesMut::new(), queue_max_bytes: as_usize(bounds.acp_stdin_queue_max_bytes) };
+        let input =
+            Input { stdin: Some(stdin), outgoing: BytesMut::new(), queue_max_bytes: as_usize(bounds.acp_stdin_queue_max_bytes) };
         let output = Output { stdout: Some(stdout), lines: LineCutter::new(as_usize(bounds.acp_line_max_bytes)) };
         Ok(Self { process, quirks: launch.quirks, input, output, stderr: tail, stderr_task })
     }

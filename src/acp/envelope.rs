@@ -148,7 +148,8 @@ pub fn raw_member<'a>(object: &'a str, key: &'static str) -> Option<&'a str> {
 
 /// The id of a text that is too long to keep, from its beginning: members before it are skipped.
 pub fn id_in_head(head: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(head).unwrap_or_else(|error| std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or_default());
+    let text =
+        std::str::from_utf8(head).unwrap_or_else(|error| std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or_default());
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let mut found = None;
     let _ = deserializer.deserialize_map(FindId(&mut found)); // it always breaks off: the text is cut
@@ -330,7 +331,10 @@ mod tests {
     fn cancel_names_another_request() {
         let envelope = parse(r#"{"method":"$/cancel_request","params":{"requestId":"a","x":1}}"#).expect("an envelope");
         assert_eq!(envelope.request_id(), Some(r#""a""#));
-        assert_eq!(envelope.with_param("requestId", "7").text(), r#"{"method":"$/cancel_request","params":{"requestId":7,"x":1}}"#);
+        assert_eq!(
+            envelope.with_param("requestId", "7").text(),
+            r#"{"method":"$/cancel_request","params":{"requestId":7,"x":1}}"#
+        );
     }
 
     #[test]

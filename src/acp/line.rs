@@ -75,7 +75,9 @@ impl LineCutter {
     fn finish(&mut self, line: Bytes) -> Line {
         match self.dropping.take() {
             Some((head, bytes)) => Line::TooLong { head, bytes: bytes + line.len() as u64 },
-            None if line.len() > self.max_bytes => Line::TooLong { head: line.slice(..line.len().min(HEAD_BYTES)), bytes: line.len() as u64 },
+            None if line.len() > self.max_bytes => {
+                Line::TooLong { head: line.slice(..line.len().min(HEAD_BYTES)), bytes: line.len() as u64 }
+            }
             None => Line::Whole(line),
         }
     }

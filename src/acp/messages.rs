@@ -63,7 +63,10 @@ pub(super) fn agent_restarted(reason: &str) -> Bytes {
 /// `suppressed` repeated updates were left out.
 pub(super) fn session_restored(session_id: &str, method: &str, with_history: bool, suppressed: u64) -> Bytes {
     let history = if with_history { "kept" } else { "lost" };
-    notification("_adapter/session_restored", json!({"sessionId": session_id, "method": method, "history": history, "suppressedUpdates": suppressed}))
+    notification(
+        "_adapter/session_restored",
+        json!({"sessionId": session_id, "method": method, "history": history, "suppressedUpdates": suppressed}),
+    )
 }
 
 /// A request of ours to the agent.
@@ -85,7 +88,8 @@ pub(super) fn apply_quirks(envelope: Envelope, quirks: Quirks) -> Envelope {
     let params = envelope.params().filter(|_| wanted).and_then(|params| serde_json::from_str::<Value>(params).ok());
     let Some(Value::Object(mut params)) = params else { return envelope };
     if envelope.method() == "initialize" {
-        let number = params.get("protocolVersion").and_then(Value::as_str).and_then(|text| text.parse::<serde_json::Number>().ok());
+        let number =
+            params.get("protocolVersion").and_then(Value::as_str).and_then(|text| text.parse::<serde_json::Number>().ok());
         match number {
             Some(number) => params.insert("protocolVersion".into(), number.into()),
             None => return envelope,
@@ -108,8 +112,14 @@ mod tests {
     fn quirks_change_only_what_they_name() {
         let quirks = Quirks { protocol_version_number: true, session_new_mcp_servers: true };
         let changed = |text: &str| String::from_utf8(apply_quirks(envelope(text), quirks).text().to_vec()).expect("UTF-8");
-        assert_eq!(changed(r#"{"method":"initialize","id":1,"params":{"protocolVersion":"1.0"}}"#), r#"{"method":"initialize","id":1,"params":{"protocolVersion":1.0}}"#);
-        assert_eq!(changed(r#"{"method":"session/new","id":1,"params":{}}"#), r#"{"method":"session/new","id":1,"params":{"mcpServers":[]}}"#);
+        assert_eq!(
+            changed(r#"{"method":"initialize","id":1,"params":{"protocolVersion":"1.0"}}"#),
+            r#"{"method":"initialize","id":1,"params":{"protocolVersion":1.0}}"#
+        );
+        assert_eq!(
+            changed(r#"{"method":"session/new","id":1,"params":{}}"#),
+            r#"{"method":"session/new","id":1,"params":{"mcpServers":[]}}"#
+        );
         let prompt = r#"{"method":"session/prompt","id":1,"params":{ "a":1}}"#;
         assert_eq!(changed(prompt), prompt);
     }

@@ -110,11 +110,16 @@ impl Acp {
     pub async fn post(&self, server_id: &str, agent: Option<&str>, envelope: Envelope) -> Result<Posted, Error> {
         self.check(server_id, agent)?;
         let (reply, answer) = oneshot::channel();
-        let server = match self.send_at_once(server_id, Command::Post { envelope, reply }) {
-            Ok(server) => server,
-            Err(command) => {
+        let command = Command::Post { envelope, reply };
+        let server = match self.ready(server_id) {
+            Some((server, room)) => {
+                room.send(command);
+                server
+            }
+            None => {
                 let (acp, server_id, agent) = (self.clone(), server_id.to_owned(), agent.map(str::to_owned));
-                let sent = spawn_owned("acp-post", async move { acp.send_when_possible(&server_id, agent.as_deref(), command).await });
+                let sent =
+                    spawn_owned("acp-post", async move { acp.send_when_possible(&server_id, agent.as_deref(), command).await });
                 sent.await.map_err(|_| Error::Stopping)??
             }
         };
@@ -129,16 +134,12 @@ impl Acp {
         }
     }
 
-    /// The common case: the server is there and has room. Gives the command back otherwise.
-    fn send_at_once(&self, server_id: &str, command: Command) -> Result<Arc<Server>, Command> {
+    /// The common case: the server is there, and its mailbox and the log have room.
+    fn ready(&self, server_id: &str) -> Option<(Arc<Server>, mpsc::OwnedPermit<Command>)> {
         let made = self.inner.servers().get(server_id).and_then(|slot| slot.made.borrow().clone());
-        match made {
-            Some(Ok(server)) if self.inner.store.has_room() => match server.mailbox.try_send(command) {
-                Ok(()) => Ok(server),
-                Err(mpsc::error::TrySendError::Full(command) | mpsc::error::TrySendError::Closed(command)) => Err(command),
-            },
-            _ => Err(command),
-        }
+        let server = made.and_then(Result::ok).filter(|_| self.inner.store.has_room())?;
+        let room = server.mailbox.clone().try_reserve_owned().ok()?;
+        Some((server, room))
     }
 
     async fn send_when_possible(&self, server_id: &str, agent: Option<&str>, command: Command) -> Made {
@@ -157,7 +158,9 @@ impl Acp {
         match (has, agent) {
             (Some(_), None) => Ok(()),
             (Some(has), Some(agent)) if has == agent => Ok(()),
-            (_, Some(agent)) if !self.inner.source.knows(agent) => Err(LaunchError::Unsupported { agent: agent.to_owned() }.into()),
+            (_, Some(agent)) if !self.inner.source.knows(agent) => {
+                Err(LaunchError::Unsupported { agent: agent.to_owned() }.into())
+            }
             (Some(has), Some(agent)) => Err(Error::AgentMismatch { id: server_id.to_owned(), has, wants: agent.to_owned() }),
             (None, Some(_)) => Ok(()),
             (None, None) => Err(Error::MissingAgent { id: server_id.to_owned() }),
@@ -282,7 +285,14 @@ impl Acp {
         Ok((outbound, inbound))
     }
 
-    fn run(&self, row: AcpServerRow, memory: Memory, outbound: Arc<Stream>, inbound: Arc<Stream>, first: Option<Agent>) -> Arc<Server> {
+    fn run(
+        &self,
+        row: AcpServerRow,
+        memory: Memory,
+        outbound: Arc<Stream>,
+        inbound: Arc<Stream>,
+        first: Option<Agent>,
+    ) -> Arc<Server> {
         let (mailbox, commands) = mpsc::channel(as_usize(self.inner.bounds.acp_mailbox_max_messages));
         let since_ms = now_ms();
         let (publish, status) = watch::channel(if first.is_some() { Status::Running { since_ms } } else { Status::Stopped });
@@ -302,7 +312,16 @@ impl Acp {
         };
         let task = spawn_owned("acp-server", owner.run(first));
         let task = Mutex::new(Some(task));
-        Arc::new(Server { agent: row.agent, instance: row.instance, created_at_ms: row.created_at_ms, mailbox, outbound, readers: Readers::default(), status, task })
+        Arc::new(Server {
+            agent: row.agent,
+            instance: row.instance,
+            created_at_ms: row.created_at_ms,
+            mailbox,
+            outbound,
+            readers: Readers::default(),
+            status,
+            task,
+        })
     }
 }
 

@@ -27,7 +27,8 @@ impl Readers {
     /// A reader at position `after`.
     pub fn register(&self, after: u64) -> Arc<Reader> {
         // A reader that begins far back is late until it has caught up.
-        let reader = Arc::new(Reader { reached: AtomicU64::new(after), late: AtomicBool::new(true), moved: Arc::clone(&self.moved) });
+        let reader =
+            Arc::new(Reader { reached: AtomicU64::new(after), late: AtomicBool::new(true), moved: Arc::clone(&self.moved) });
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         readers.retain(|reader| reader.strong_count() > 0);
         readers.push(Arc::downgrade(&reader));

@@ -165,7 +165,11 @@ impl Memory {
             (false, false, true) => (Purpose::Open, "session/load"),
             _ => (Purpose::Fresh, "session/new"),
         };
-        let params = if purpose == Purpose::Fresh { without_session(&session.params) } else { with_session(&session.params, &session.agent_id) };
+        let params = if purpose == Purpose::Fresh {
+            without_session(&session.params)
+        } else {
+            with_session(&session.params, &session.agent_id)
+        };
         Step { purpose, method: method.into(), params, session: Some(id) }
     }
 
@@ -362,7 +366,10 @@ mod tests {
             "session/new" => Some(r#"{"sessionId":"s9"}"#),
             _ => None,
         });
-        assert_eq!(steps.iter().map(|(method, _)| method.as_str()).collect::<Vec<_>>(), ["initialize", "session/resume", "session/new"]);
+        assert_eq!(
+            steps.iter().map(|(method, _)| method.as_str()).collect::<Vec<_>>(),
+            ["initialize", "session/resume", "session/new"]
+        );
         assert_eq!((memory.agent_session("s1"), memory.client_session("s9")), (Some("s9"), Some("s1")));
         memory.forget_process();
         memory.succeeded("initialize", "{}", CAN_RESUME);

@@ -203,10 +203,8 @@ impl Running {
             }
             _ => self.towards_agent(envelope.clone()).text().clone(),
         };
-        if let Some(agent) = &mut self.agent {
-            if !agent.input.send(&line) {
-                tracing::warn!(server = self.owner.server_id, "the agent doesn't read its stdin: a notification was dropped");
-            }
+        if self.agent.as_mut().is_some_and(|agent| !agent.input.send(&line)) {
+            tracing::warn!(server = self.owner.server_id, "the agent doesn't read its stdin: a notification was dropped");
         }
     }
 
@@ -242,10 +240,11 @@ impl Running {
         let envelope = self.towards_agent(envelope);
         let Some(agent) = &mut self.agent else { return };
         let envelope = messages::apply_quirks(envelope, agent.quirks);
-        if !agent.input.send(&envelope.with_id(&number.to_string())) {
-            if let Some(Pending { waiter: Waiter::Client(reply), .. }) = self.ids.take(&number.to_string()) {
-                self.refuse(&envelope, reply, "the agent doesn't read its stdin");
-            }
+        let number = number.to_string();
+        if !agent.input.send(&envelope.with_id(&number))
+            && let Some(Pending { waiter: Waiter::Client(reply), .. }) = self.ids.take(&number)
+        {
+            self.refuse(&envelope, reply, "the agent doesn't read its stdin");
         }
     }
 
@@ -407,7 +406,8 @@ impl Running {
 
     fn launched(&mut self, result: Result<Launch, LaunchError>) {
         self.launching = None;
-        let agent = result.and_then(|launch| Agent::start(&self.owner.processes, &launch, &self.owner.agent_name, &self.owner.bounds));
+        let agent =
+            result.and_then(|launch| Agent::start(&self.owner.processes, &launch, &self.owner.agent_name, &self.owner.bounds));
         match agent {
             Ok(agent) => {
                 let reason = self.ended.take().unwrap_or_default();

@@ -73,7 +73,12 @@ fn render(out: &mut String, method: &str, path: &str, operation: &Value) {
         let _ = write!(out, "<tr><td>body<td>{schema}<td>{}", text(&operation["requestBody"]["description"]));
     }
     for (status, response) in operation["responses"].as_object().into_iter().flatten() {
-        let _ = write!(out, "<tr><td>{status}<td>{}<td>{}", body_schema(response).unwrap_or_default(), text(&response["description"]));
+        let _ = write!(
+            out,
+            "<tr><td>{status}<td>{}<td>{}",
+            body_schema(response).unwrap_or_default(),
+            text(&response["description"])
+        );
     }
     out.push_str("</table>");
 }

@@ -2,8 +2,8 @@
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
-use http::{HeaderMap, header, request::Parts};
 use bytes::BytesMut;
+use http::{HeaderMap, header, request::Parts};
 use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 
@@ -41,7 +41,8 @@ impl<T: DeserializeOwned, S: BodyLimit + Send + Sync> FromRequest<S> for ApiJson
             return Err(ApiError::with_message(ErrorCode::UnsupportedMediaType, "unsupported media type", why));
         }
         let body = read_body(request.into_body(), state.body_max_bytes()).await?;
-        let value: serde_json::Value = serde_json::from_slice(&body).map_err(|error| ApiError::invalid(format!("invalid JSON body: {error}")))?;
+        let value: serde_json::Value =
+            serde_json::from_slice(&body).map_err(|error| ApiError::invalid(format!("invalid JSON body: {error}")))?;
         let typed = serde_json::from_value(value);
         typed.map(Self).map_err(|error| ApiError::new(ErrorCode::InvalidShape, format!("invalid request: {error}")))
     }

@@ -58,7 +58,10 @@ impl Guard {
     /// `access_token` in the query is for WebSockets alone: browsers can't give those a header.
     fn check_token(&self, headers: &HeaderMap, uri: &Uri, is_websocket: bool) -> Result<(), ApiError> {
         let Some(wanted) = &self.0.token else { return Ok(()) };
-        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
+        let given = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "));
         let query = uri.query().filter(|_| is_websocket).and_then(access_token);
         let fits = |token: &str| bool::from(hash(token).ct_eq(wanted));
         if given.is_some_and(fits) || query.as_deref().is_some_and(fits) {
@@ -85,8 +88,12 @@ impl Guard {
     }
 
     fn check_host(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()).filter(|_| self.0.loopback_only) else { return Ok(()) };
-        let allowed = |origin: &HeaderValue| origin.to_str().is_ok_and(|origin| origin.split_once("://").is_some_and(|(_, authority)| authority == host));
+        let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()).filter(|_| self.0.loopback_only) else {
+            return Ok(());
+        };
+        let allowed = |origin: &HeaderValue| {
+            origin.to_str().is_ok_and(|origin| origin.split_once("://").is_some_and(|(_, authority)| authority == host))
+        };
         if is_loopback_name(host) || self.0.origins.iter().any(allowed) {
             return Ok(());
         }
@@ -122,7 +129,9 @@ fn is_loopback_name(host: &str) -> bool {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
     };
-    name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost") || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    name.eq_ignore_ascii_case("localhost")
+        || name.to_ascii_lowercase().ends_with(".localhost")
+        || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
 #[cfg(test)]

@@ -136,7 +136,9 @@ impl From<acp::Error> for ApiError {
         match error {
             acp::Error::UnknownServer { id } => Self::new(ErrorCode::SessionNotFound, text).member("sessionId", id),
             acp::Error::MissingAgent { .. } => Self::invalid(text),
-            acp::Error::AgentMismatch { .. } | acp::Error::TooMany { .. } => Self::with_message(ErrorCode::Conflict, "conflict", &text),
+            acp::Error::AgentMismatch { .. } | acp::Error::TooMany { .. } => {
+                Self::with_message(ErrorCode::Conflict, "conflict", &text)
+            }
             acp::Error::Launch(error) => error.into(),
             acp::Error::Store(error) => error.into(),
             acp::Error::Stopping => Self::new(ErrorCode::Stopping, "the server is stopping: try again once it is back"),
@@ -194,6 +196,22 @@ impl From<store::Error> for ApiError {
 
 impl From<agents::Error> for ApiError {
     fn from(error: agents::Error) -> Self {
-        crate::app::launch_error(error).into()
+        let text = error.to_string();
+        let of = |code, text: String, agent: String| Self::new(code, text).member("agent", agent);
+        match error {
+            agents::Error::UnsupportedAgent { agent } => of(ErrorCode::UnsupportedAgent, text, agent),
+            agents::Error::NotInstalled { agent, help } => {
+                of(ErrorCode::AgentNotInstalled, text, agent).member("details", json!({"message": help}))
+            }
+            agents::Error::NotExecutable { agent, .. } => of(ErrorCode::AgentStartFailed, text, agent),
+            agents::Error::InstallFailed { agent, reason, output_tail } => {
+                let said = format!("{reason}\n{output_tail}");
+                of(ErrorCode::InstallFailed, format!("install failed: {agent}"), agent)
+                    .member("details", json!({"stderr": said.trim_end()}))
+            }
+            agents::Error::BadManifest { .. } => Self::invalid(text),
+            agents::Error::ManifestNotWritten { .. } => Self::new(ErrorCode::StorageUnavailable, text),
+            agents::Error::TooManyManifests { .. } => Self::with_message(ErrorCode::Conflict, "conflict", &text),
+        }
     }
 }

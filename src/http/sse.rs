@@ -178,7 +178,13 @@ mod tests {
 
     #[test]
     fn frames_name_gaps_and_what_was_not_kept() {
-        let items = [Item::Gap { from: 1, to: 3, reason: GapReason::Retention }, event(4, true), event(5, false), event(6, false), event(7, true)];
+        let items = [
+            Item::Gap { from: 1, to: 3, reason: GapReason::Retention },
+            event(4, true),
+            event(5, false),
+            event(6, false),
+            event(7, true),
+        ];
         let text = String::from_utf8(encode(&items).to_vec()).expect("UTF-8");
         let expected = "event: gap\nid: 3\ndata: {\"from\":1,\"to\":3,\"reason\":\"retention\"}\n\n\
                         event: message\nid: 4\ndata: {}\n\n\

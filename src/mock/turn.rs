@@ -52,7 +52,9 @@ impl Turn<'_> {
                     self.chunk(&format!("chunk {number} "));
                 }
             }
-            "/sleep" => return self.agent.sleep(self.session, self.since, Duration::from_millis(argument.trim().parse().unwrap_or(0))),
+            "/sleep" => {
+                return self.agent.sleep(self.session, self.since, Duration::from_millis(argument.trim().parse().unwrap_or(0)));
+            }
             "/stall" => return self.agent.sleep(self.session, self.since, FOR_EVER),
             "/rubbish" => {
                 let _ = std::io::stdout().lock().write_all(b"this is not JSON \xc3\n"); // say() notices a closed stdout
@@ -79,7 +81,8 @@ impl Turn<'_> {
         let call = json!({"toolCallId": id, "title": format!("Write {path}"), "kind": "edit", "status": "pending", "rawInput": {"path": path}});
         self.update(with(&call, "sessionUpdate", "tool_call"));
         let option = |kind: &str, name: &str| json!({"optionId": kind, "kind": kind, "name": name});
-        let options = json!([option("allow_once", "Allow"), option("allow_always", "Always allow"), option("reject_once", "Refuse")]);
+        let options =
+            json!([option("allow_once", "Allow"), option("allow_always", "Always allow"), option("reject_once", "Refuse")]);
         let question = json!({"sessionId": self.session, "toolCall": call, "options": options});
         let answer = self.agent.ask(self.session, self.since, "session/request_permission", question);
         let allowed = answer["outcome"]["optionId"].as_str().is_some_and(|option| option.starts_with("allow"));

@@ -109,7 +109,9 @@ impl Exit {
     pub fn signal_name(self) -> Option<&'static str> {
         match self {
             Self::Code(_) => None,
-            Self::Signal(number) => Some(nix::sys::signal::Signal::try_from(number).map_or("SIGRT", nix::sys::signal::Signal::as_str)),
+            Self::Signal(number) => {
+                Some(nix::sys::signal::Signal::try_from(number).map_or("SIGRT", nix::sys::signal::Signal::as_str))
+            }
         }
     }
 
@@ -274,7 +276,13 @@ impl Processes {
     ///
     /// # Errors
     /// As [`Processes::spawn`].
-    pub async fn run(&self, spec: &ProcessSpec, timeout: Duration, output_max_bytes: usize, mut on_line: impl FnMut(&str) + Send) -> Result<(Option<Exit>, String), Error> {
+    pub async fn run(
+        &self,
+        spec: &ProcessSpec,
+        timeout: Duration,
+        output_max_bytes: usize,
+        mut on_line: impl FnMut(&str) + Send,
+    ) -> Result<(Option<Exit>, String), Error> {
         use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
         let Started { stdin, stdout, stderr, process } = self.spawn(spec)?;
         drop(stdin);

@@ -47,7 +47,8 @@ impl StderrTail {
 
     /// The lines, joined; bytes that aren't UTF-8 are replaced.
     pub fn text(&self) -> String {
-        let lines: Vec<_> = self.lines.iter().map(|line| String::from_utf8_lossy(line).trim_end_matches('\r').to_owned()).collect();
+        let lines: Vec<_> =
+            self.lines.iter().map(|line| String::from_utf8_lossy(line).trim_end_matches('\r').to_owned()).collect();
         lines.join("\n")
     }
 }

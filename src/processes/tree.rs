@@ -106,7 +106,8 @@ fn members(root: i32, cookie: &[u8]) -> Vec<Stat> {
     for stat in &all {
         children.entry(stat.parent).or_default().push(stat);
     }
-    let belongs = |stat: &Stat| stat.pid == root || stat.group == root || stat.session == root || contains(&environ(stat.pid), cookie);
+    let belongs =
+        |stat: &Stat| stat.pid == root || stat.group == root || stat.session == root || contains(&environ(stat.pid), cookie);
     let mut found: HashMap<i32, Stat> = HashMap::new();
     let mut open: Vec<Stat> = all.iter().filter(|stat| stat.pid != me && belongs(stat)).copied().collect();
     while let Some(stat) = open.pop() {

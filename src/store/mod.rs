@@ -63,7 +63,8 @@ impl Store {
         let (health_tx, health) = watch::channel(Health::Healthy);
         let queue = Arc::new(Queue::new(bounds.store_queue_max_bytes));
         let readers = Arc::new(Readers::new(opened.path.clone()));
-        let writer = Writer::new(opened.connection, &opened.path, Arc::clone(&queue), Arc::clone(&readers), health_tx, bounds.clone());
+        let writer =
+            Writer::new(opened.connection, &opened.path, Arc::clone(&queue), Arc::clone(&readers), health_tx, bounds.clone());
         let writer = writer::start(writer)?;
         let inner = Inner { path: opened.path, store_id: opened.store_id, queue, readers, health, writer, _lock: opened.lock };
         Ok(Self { inner: Arc::new(inner) })
@@ -113,7 +114,13 @@ impl Store {
 
     /// The same; resolves with the event's position once it is committed and its readers were woken (or it could not
     /// be kept). Dropping the future drops nothing else.
-    pub fn append_acked(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes, change: Option<RowChange>) -> oneshot::Receiver<u64> {
+    pub fn append_acked(
+        &self,
+        stream: &Arc<Stream>,
+        kind: &'static str,
+        payload: Bytes,
+        change: Option<RowChange>,
+    ) -> oneshot::Receiver<u64> {
         let (ack, acked) = oneshot::channel();
         self.put(stream, kind, payload, change, Some(ack));
         acked
@@ -125,7 +132,14 @@ impl Store {
         self.inner.writer.flush();
     }
 
-    fn put(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes, change: Option<RowChange>, ack: Option<oneshot::Sender<u64>>) {
+    fn put(
+        &self,
+        stream: &Arc<Stream>,
+        kind: &'static str,
+        payload: Bytes,
+        change: Option<RowChange>,
+        ack: Option<oneshot::Sender<u64>>,
+    ) {
         self.inner.queue.put(Command::Append(Append { stream: Arc::clone(stream), kind, payload, change, ack }));
     }
 

@@ -47,7 +47,13 @@ impl Readers {
 }
 
 /// The events after `after`, with the holes between them named. At least one item when there is any.
-pub(super) fn page(connection: &Connection, stream: i64, after: u64, max_events: usize, max_bytes: usize) -> rusqlite::Result<Vec<Item>> {
+pub(super) fn page(
+    connection: &Connection,
+    stream: i64,
+    after: u64,
+    max_events: usize,
+    max_bytes: usize,
+) -> rusqlite::Result<Vec<Item>> {
     let mut select = connection.prepare_cached(
         "SELECT stream_seq, payload FROM events WHERE stream_id = ?1 AND stream_seq > ?2 ORDER BY stream_seq LIMIT ?3",
     )?;

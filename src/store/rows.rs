@@ -79,17 +79,26 @@ impl RowChange {
                     "INSERT OR REPLACE INTO acp_servers (server_id, agent, instance, created_at_ms, initialize, authenticate)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 )?
-                .execute((&row.server_id, &row.agent, &row.instance, row.created_at_ms, &row.initialize, &row.authenticate))?;
+                .execute((
+                    &row.server_id,
+                    &row.agent,
+                    &row.instance,
+                    row.created_at_ms,
+                    &row.initialize,
+                    &row.authenticate,
+                ))?;
             }
             Self::DeleteAcpServer { server_id, instance, keep_streams } => {
-                tx.prepare_cached("DELETE FROM acp_servers WHERE server_id = ?1 AND instance = ?2")?.execute((server_id, instance))?;
+                tx.prepare_cached("DELETE FROM acp_servers WHERE server_id = ?1 AND instance = ?2")?
+                    .execute((server_id, instance))?;
                 drop_old_streams(tx, *keep_streams)?;
             }
             Self::SetInitialize { server_id, params } => {
                 tx.prepare_cached("UPDATE acp_servers SET initialize = ?2 WHERE server_id = ?1")?.execute((server_id, params))?;
             }
             Self::SetAuthenticate { server_id, params } => {
-                tx.prepare_cached("UPDATE acp_servers SET authenticate = ?2 WHERE server_id = ?1")?.execute((server_id, params))?;
+                tx.prepare_cached("UPDATE acp_servers SET authenticate = ?2 WHERE server_id = ?1")?
+                    .execute((server_id, params))?;
             }
             Self::PutAcpSession { server_id, session, forget } => {
                 // Its server may have been deleted meanwhile: one stray row must not fail the whole batch.
@@ -97,9 +106,16 @@ impl RowChange {
                     "INSERT OR REPLACE INTO acp_sessions (server_id, session_id, agent_session_id, params, settings)
                      SELECT ?1, ?2, ?3, ?4, ?5 WHERE EXISTS (SELECT 1 FROM acp_servers WHERE server_id = ?1)",
                 )?
-                .execute((server_id, &session.session_id, &session.agent_session_id, &session.params, &session.settings))?;
+                .execute((
+                    server_id,
+                    &session.session_id,
+                    &session.agent_session_id,
+                    &session.params,
+                    &session.settings,
+                ))?;
                 if let Some(forget) = forget {
-                    tx.prepare_cached("DELETE FROM acp_sessions WHERE server_id = ?1 AND session_id = ?2")?.execute((server_id, forget))?;
+                    tx.prepare_cached("DELETE FROM acp_sessions WHERE server_id = ?1 AND session_id = ?2")?
+                        .execute((server_id, forget))?;
                 }
             }
         }
@@ -124,8 +140,11 @@ fn drop_old_streams(tx: &Transaction<'_>, keep: u64) -> rusqlite::Result<()> {
 }
 
 pub(super) fn acp_servers(connection: &Connection) -> rusqlite::Result<Vec<(AcpServerRow, Vec<AcpSessionRow>)>> {
-    let mut servers = connection.prepare("SELECT server_id, agent, instance, created_at_ms, initialize, authenticate FROM acp_servers ORDER BY server_id")?;
-    let mut sessions = connection.prepare("SELECT session_id, agent_session_id, params, settings FROM acp_sessions WHERE server_id = ?1 ORDER BY rowid")?;
+    let mut servers = connection.prepare(
+        "SELECT server_id, agent, instance, created_at_ms, initialize, authenticate FROM acp_servers ORDER BY server_id",
+    )?;
+    let mut sessions = connection
+        .prepare("SELECT session_id, agent_session_id, params, settings FROM acp_sessions WHERE server_id = ?1 ORDER BY rowid")?;
     let rows = servers.query_map([], |row| {
         Ok(AcpServerRow {
             server_id: row.get(0)?,

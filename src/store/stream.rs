@@ -65,14 +65,19 @@ impl Stream {
             return Ok(items);
         }
         let row_id = self.row_id;
-        let page = self.readers.run(move |connection| super::read::page(connection, row_id, after, max_events, max_bytes)).await?;
+        let page =
+            self.readers.run(move |connection| super::read::page(connection, row_id, after, max_events, max_bytes)).await?;
         if !page.is_empty() {
             return Ok(page);
         }
         // Nothing of it is in the file, though the ring starts later: the disk refused everything in between.
         let tail = self.lock();
         let first = tail.ring.front().map_or(self.newest().seq + 1, |event| event.seq);
-        Ok(if first > after + 1 { vec![Item::Gap { from: after + 1, to: first - 1, reason: GapReason::NotKept }] } else { Vec::new() })
+        Ok(if first > after + 1 {
+            vec![Item::Gap { from: after + 1, to: first - 1, reason: GapReason::NotKept }]
+        } else {
+            Vec::new()
+        })
     }
 
     /// `None` when the ring doesn't reach back to `after`.

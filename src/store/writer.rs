@@ -41,7 +41,14 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection, path: &Path, queue: Arc<Queue>, readers: Arc<Readers>, health: watch::Sender<Health>, bounds: Bounds) -> Self {
+    pub(super) fn new(
+        connection: Connection,
+        path: &Path,
+        queue: Arc<Queue>,
+        readers: Arc<Readers>,
+        health: watch::Sender<Health>,
+        bounds: Bounds,
+    ) -> Self {
         let checkpoint = Arc::default();
         Self { connection, path: path.to_path_buf(), queue, readers, health, bounds, streams: HashMap::new(), checkpoint }
     }
@@ -103,7 +110,10 @@ impl Writer {
         appends
             .iter()
             .map(|append| {
-                let written = self.streams.get_mut(&append.stream.row_id).expect("a stream handle comes from open_stream, which made this entry");
+                let written = self
+                    .streams
+                    .get_mut(&append.stream.row_id)
+                    .expect("a stream handle comes from open_stream, which made this entry");
                 written.last_seq += 1;
                 written.bytes += append.payload.len() as u64;
                 written.last_seq
@@ -111,11 +121,18 @@ impl Writer {
             .collect()
     }
 
-    fn transaction(&mut self, appends: &[Append], seqs: &[u64], changes: &[(RowChange, oneshot::Sender<Result<(), Error>>)]) -> rusqlite::Result<()> {
+    fn transaction(
+        &mut self,
+        appends: &[Append],
+        seqs: &[u64],
+        changes: &[(RowChange, oneshot::Sender<Result<(), Error>>)],
+    ) -> rusqlite::Result<()> {
         let now = now_ms();
         let tx = self.connection.transaction()?;
         {
-            let mut insert = tx.prepare_cached("INSERT INTO events (stream_id, stream_seq, time_ms, type, payload) VALUES (?1, ?2, ?3, ?4, ?5)")?;
+            let mut insert = tx.prepare_cached(
+                "INSERT INTO events (stream_id, stream_seq, time_ms, type, payload) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?;
             for (append, seq) in appends.iter().zip(seqs) {
                 insert.execute((append.stream.row_id, as_i64(*seq), now, append.kind, &append.payload[..]))?;
                 if let Some(change) = &append.change {
@@ -368,7 +385,10 @@ pub(super) fn start(writer: Writer) -> Result<Arc<Shared>, Error> {
     let (path, checkpoint, queue) = (writer.path.clone(), Arc::clone(&writer.checkpoint), Arc::clone(&writer.queue));
     let shared = Arc::new(Shared { writer: Mutex::new(Some(writer)), queue, leave_until_ms: AtomicI64::new(0) });
     let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
-        std::thread::Builder::new().name(name.into()).spawn(body).map_err(|error| Error::Write(format!("can't start a thread: {error}")))
+        std::thread::Builder::new()
+            .name(name.into())
+            .spawn(body)
+            .map_err(|error| Error::Write(format!("can't start a thread: {error}")))
     };
     let worker = Arc::clone(&shared);
     spawn("store-writer", Box::new(move || worker.run()))?;

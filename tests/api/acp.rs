@@ -20,7 +20,8 @@ async fn the_mock_completes_a_turn_on_a_fresh_home() {
     let server = Server::start(&home);
     let answer = server.call("m", "mock", 0, "initialize", json!({"protocolVersion": 1})).await;
     assert_eq!(answer["result"]["protocolVersion"], 1);
-    let session = server.call("m", "mock", 1, "session/new", json!({"cwd": "/", "mcpServers": []})).await["result"]["sessionId"].clone();
+    let session =
+        server.call("m", "mock", 1, "session/new", json!({"cwd": "/", "mcpServers": []})).await["result"]["sessionId"].clone();
     let prompt = json!({"sessionId": session, "prompt": [{"type": "text", "text": "hello brave world"}]});
     let answer = server.call("m", "mock", "two", "session/prompt", prompt).await;
     assert_eq!((&answer["id"], &answer["result"]["stopReason"]), (&json!("two"), &json!("end_turn")));
@@ -121,7 +122,8 @@ async fn an_exit_answers_everyone_at_once_and_the_next_request_starts_anew() {
     assert_eq!(again["result"]["echo"]["x"], 1);
     let seen = server.events("a", None).await.until_answer(3).await;
     assert_contiguous(&seen, 1);
-    let position = |name: &str| seen.iter().position(|event| method(event) == name).unwrap_or_else(|| panic!("{name} is missing: {seen:?}"));
+    let position =
+        |name: &str| seen.iter().position(|event| method(event) == name).unwrap_or_else(|| panic!("{name} is missing: {seen:?}"));
     assert!(position("_adapter/agent_exited") < position("_adapter/agent_restarted"));
 }
 
@@ -146,7 +148,11 @@ async fn an_agent_that_never_starts_says_why() {
     std::fs::write(&broken, "#!/no/such/interpreter\n").expect("a file");
     let (status, body) = server.post("b", Some("amp"), &json!({"id": 1, "method": "x"})).await;
     assert_eq!((status, body["type"].as_str()), (502, Some("urn:sandbox-agent:error:stream_error")), "{body}");
-    assert_eq!(server.get("/v1/acp").await.1["servers"].as_array().map(Vec::len), Some(1), "a server that never was is not listed");
+    assert_eq!(
+        server.get("/v1/acp").await.1["servers"].as_array().map(Vec::len),
+        Some(1),
+        "a server that never was is not listed"
+    );
 }
 
 #[tokio::test]
@@ -272,7 +278,10 @@ async fn a_slow_turn_keeps_its_connection_busy() {
     server.call("a", "amp", 0, "echo", json!({})).await;
     let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", server.port())).await.expect("a connection");
     let body = r#"{"jsonrpc":"2.0","id":1,"method":"fake/slow","params":{"ms":600}}"#;
-    let head = format!("POST /v1/acp/a HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST /v1/acp/a HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
     socket.write_all(format!("{head}{body}").as_bytes()).await.expect("written");
     let mut text = String::new();
     socket.read_to_string(&mut text).await.expect("an answer");
@@ -357,7 +366,11 @@ async fn a_restart_of_the_server_keeps_events_and_sessions() {
         server.call("a", "amp", 0, "initialize", json!({"protocolVersion": 1})).await;
         let session = server.call("a", "amp", 1, "session/new", json!({"cwd": "/"})).await["result"]["sessionId"].clone();
         let before = server.events("a", None).await.until_answer(1).await;
-        if with_kill { server.kill() } else { assert_eq!(server.stop(), Some(0)) }
+        if with_kill {
+            server.kill()
+        } else {
+            assert_eq!(server.stop(), Some(0))
+        }
         let server = Server::start(&home);
         let listed = server.get("/v1/acp").await.1;
         assert_eq!((&listed["servers"][0]["serverId"], &listed["servers"][0]["status"]), (&json!("a"), &json!("stopped")));

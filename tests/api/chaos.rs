@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
-use crate::support::{Home, Options, PATIENCE, Server, kill};
+use crate::support::{Home, Options, PATIENCE, Server, client as client_without_proxy, kill};
 
 const ROUNDS: u64 = 12;
 
@@ -38,7 +38,7 @@ async fn nothing_seen_is_lost_and_nobody_hangs() {
     server.call("a", "amp", 0, "initialize", json!({})).await;
     let world = Arc::new(World {
         url: server.url("/v1/acp/a"),
-        http: reqwest::Client::builder().no_proxy().build().expect("a client"),
+        http: client_without_proxy(),
         over: AtomicBool::new(false),
         next: AtomicU64::new(1),
         answered: Mutex::default(),
@@ -61,7 +61,14 @@ async fn nothing_seen_is_lost_and_nobody_hangs() {
         tokio::time::timeout(PATIENCE, client).await.expect("no client waits for ever").expect("no client fails");
     }
     server.call("a", "amp", "last", "echo", json!({})).await;
-    let log: Seen = server.events("a", None).await.until_answer("last").await.into_iter().filter_map(|event| Some((event.id?, event.data))).collect();
+    let log: Seen = server
+        .events("a", None)
+        .await
+        .until_answer("last")
+        .await
+        .into_iter()
+        .filter_map(|event| Some((event.id?, event.data)))
+        .collect();
     let ids: Vec<_> = log.keys().copied().collect();
     assert_eq!(ids, (1..=ids.len() as u64).collect::<Vec<_>>(), "the log has no hole");
     for watcher in watchers {

@@ -25,7 +25,9 @@ async fn problem(response: reqwest::Response, status: u16, kind: &str) -> Value 
 #[test]
 fn without_a_choice_the_server_does_not_start() {
     let home = Home::new();
-    for (args, words) in [(&["server"][..], "--no-token"), (&["server", "--token", ""], "empty"), (&["server", "-n", "-H", "nowhere"], "--host")] {
+    for (args, words) in
+        [(&["server"][..], "--no-token"), (&["server", "--token", ""], "empty"), (&["server", "-n", "-H", "nowhere"], "--host")]
+    {
         let output = Command::new(env!("CARGO_BIN_EXE_sandboxd")).args(args).env("HOME", home.path()).output().expect("it runs");
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{stderr}");
@@ -63,12 +65,19 @@ async fn the_token_is_asked_for_wherever_the_contract_says() {
     let get = |path: &str| server.http.get(server.url(path));
     for path in ["/v1/health", "/v1/acp", "/v1/agents", "/v1/acp/x", "/v1/nothing"] {
         let body = problem(get(path).send().await.expect("an answer"), 401, "token_invalid").await;
-        assert_eq!((&body["detail"], &body["details"]["message"]), (&json!("token invalid"), &json!("missing or invalid bearer token")));
+        assert_eq!(
+            (&body["detail"], &body["details"]["message"]),
+            (&json!("token invalid"), &json!("missing or invalid bearer token"))
+        );
     }
     for header in ["Basic s3cret", "s3cret", "bearer s3cret", "Bearer  s3cret", "Bearer s3cre", "Bearer s3cret2", "Bearer "] {
         assert_eq!(get("/v1/health").header("authorization", header).send().await.expect("an answer").status(), 401, "{header}");
     }
-    assert_eq!(get("/v1/health?access_token=s3cret").send().await.expect("an answer").status(), 401, "a query token is for WebSockets");
+    assert_eq!(
+        get("/v1/health?access_token=s3cret").send().await.expect("an answer").status(),
+        401,
+        "a query token is for WebSockets"
+    );
     let health = get("/v1/health").bearer_auth("s3cret").send().await.expect("an answer");
     assert_eq!(health.json::<Value>().await.expect("JSON"), json!({"status": "ok"}));
     for open in ["/", "/docs"] {
@@ -80,7 +89,8 @@ async fn the_token_is_asked_for_wherever_the_contract_says() {
 #[tokio::test]
 async fn agents_never_see_the_token() {
     let home = Home::new();
-    let options = Options { args: vec!["--host".into(), "127.0.0.1".into()], ..Options::default() }.env("SANDBOXD_TOKEN", "s3cret");
+    let options =
+        Options { args: vec!["--host".into(), "127.0.0.1".into()], ..Options::default() }.env("SANDBOXD_TOKEN", "s3cret");
     let server = Server::start_with(&home, &options);
     let envelope = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}});
     let request = server.http.post(server.url("/v1/acp/m?agent=mock")).bearer_auth("s3cret").json(&envelope);
@@ -97,7 +107,8 @@ async fn every_refusal_is_a_problem() {
     let server = Server::start_with(&home, &Options::default().env("SANDBOXD_ACP_BODY_MAX_BYTES", "100000"));
     let http = &server.http;
     let send = |request: reqwest::RequestBuilder| async { request.send().await.expect("an answer") };
-    let json_post = |path: &str, body: &'static str| http.post(server.url(path)).header("content-type", "application/json").body(body);
+    let json_post =
+        |path: &str, body: &'static str| http.post(server.url(path)).header("content-type", "application/json").body(body);
     problem(send(http.get(server.url("/nowhere"))).await, 404, "invalid_request").await;
     problem(send(http.get(server.url("/v1/acp/"))).await, 404, "invalid_request").await;
     let not_allowed = send(http.put(server.url("/v1/acp"))).await;
@@ -135,7 +146,8 @@ async fn every_refusal_is_a_problem() {
 #[tokio::test]
 async fn an_agent_that_is_missing_is_named_when_nothing_may_be_installed() {
     let home = Home::new();
-    let server = Server::start_with(&home, &Options::default().env("SANDBOX_AGENT_REQUIRE_PREINSTALL", "1").env("PATH", "/usr/bin:/bin"));
+    let server =
+        Server::start_with(&home, &Options::default().env("SANDBOX_AGENT_REQUIRE_PREINSTALL", "1").env("PATH", "/usr/bin:/bin"));
     let (status, body) = server.post("a", Some("cursor"), &json!({"id": 1, "method": "initialize"})).await;
     assert_eq!((status, &body["type"]), (404, &json!("urn:sandbox-agent:error:agent_not_installed")), "{body}");
     assert!(body["details"]["message"].as_str().is_some_and(|help| help.contains("install-agent cursor")), "{body}");
@@ -147,7 +159,9 @@ async fn foreign_pages_may_read_nothing_and_change_nothing() {
     let home = Home::new();
     let server = Server::start(&home);
     let envelope = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize"});
-    let post = |origin: &str| server.http.post(server.url("/v1/acp/a?agent=mock")).header("origin", origin.to_owned()).json(&envelope).send();
+    let post = |origin: &str| {
+        server.http.post(server.url("/v1/acp/a?agent=mock")).header("origin", origin.to_owned()).json(&envelope).send()
+    };
     problem(post("http://evil.test").await.expect("an answer"), 403, "permission_denied").await;
     assert_eq!(post(&server.url).await.expect("an answer").status(), 200, "our own pages may");
     let delete = server.http.delete(server.url("/v1/acp/a")).header("origin", "null").send().await.expect("an answer");
@@ -167,7 +181,9 @@ async fn cors_flags_make_the_contracts_headers() {
         let request = server.http.request(reqwest::Method::OPTIONS, server.url("/v1/health")).header("origin", origin.to_owned());
         request.header("access-control-request-method", "POST").header("access-control-request-headers", "x-foo").send()
     };
-    let header = |response: &reqwest::Response, name: &str| response.headers().get(name).map(|value| value.to_str().expect("text").to_owned());
+    let header = |response: &reqwest::Response, name: &str| {
+        response.headers().get(name).map(|value| value.to_str().expect("text").to_owned())
+    };
     let server = Server::start_with(&home, &with_args(&["--no-token", "-O", "http://a.test"]));
     let answer = preflight(&server, "http://a.test").await.expect("an answer");
     assert_eq!(answer.status(), 200);
@@ -175,14 +191,22 @@ async fn cors_flags_make_the_contracts_headers() {
     assert_eq!(header(&answer, "access-control-allow-methods").as_deref(), Some("*"));
     assert_eq!(header(&preflight(&server, "http://b.test").await.expect("an answer"), "access-control-allow-origin"), None);
     let envelope = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize"});
-    let post = server.http.post(server.url("/v1/acp/a?agent=mock")).header("origin", "http://a.test").json(&envelope).send().await.expect("an answer");
+    let post = server
+        .http
+        .post(server.url("/v1/acp/a?agent=mock"))
+        .header("origin", "http://a.test")
+        .json(&envelope)
+        .send()
+        .await
+        .expect("an answer");
     assert_eq!(header(&post, "access-control-allow-origin").as_deref(), Some("http://a.test"));
     drop(server);
     for args in [&["--no-token", "-O", "*"][..], &["--no-token", "-O", "*", "-C"], &["--no-token", "-C"]] {
         let server = Server::start_with(&home, &with_args(args));
         assert_eq!(preflight(&server, "http://a.test").await.expect("an answer").status(), 200, "{args:?} doesn't crash");
     }
-    let server = Server::start_with(&home, &with_args(&["-n", "-O", "http://a.test", "-M", "GET", "-M", "POST", "-A", "x-foo", "-C"]));
+    let server =
+        Server::start_with(&home, &with_args(&["-n", "-O", "http://a.test", "-M", "GET", "-M", "POST", "-A", "x-foo", "-C"]));
     let answer = preflight(&server, "http://a.test").await.expect("an answer");
     assert_eq!(header(&answer, "access-control-allow-methods").as_deref(), Some("GET,POST"));
     assert_eq!(header(&answer, "access-control-allow-headers").as_deref(), Some("x-foo"));

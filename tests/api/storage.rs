@@ -33,9 +33,8 @@ async fn on_a_full_disk_agents_run_on_and_readers_are_told() {
     let server = Server::start(&home);
     server.call("a", "amp", 0, "initialize", json!({})).await;
     let mut events = server.events("a", None).await;
-    let filler = disk.0.join("filler");
-    std::fs::write(&filler, vec![0; 200_000]).expect("room for the filler");
-    server.call("a", "amp", 1, "fake/flood", json!({"count": 60, "bytes": 100_000})).await;
+    assert!(std::fs::write(disk.0.join("filler"), vec![0; 4_000_000]).is_err(), "the filler takes all that is left");
+    server.call("a", "amp", 1, "fake/flood", json!({"count": 60, "bytes": 10_000})).await;
     let answer = server.call("a", "amp", 2, "echo", json!({"still": "here"})).await;
     assert_eq!(answer["result"]["echo"]["still"], "here", "the agent runs on");
     let seen = events.until_answer(2).await;
@@ -64,7 +63,8 @@ async fn on_a_full_disk_agents_run_on_and_readers_are_told() {
 fn a_damaged_database_is_named_with_what_to_do() {
     let home = Home::new();
     std::fs::create_dir_all(home.data()).expect("a folder");
-    std::fs::write(home.data().join("sandboxd.db"), "this is no database, but long enough to be looked at ".repeat(100)).expect("written");
+    std::fs::write(home.data().join("sandboxd.db"), "this is no database, but long enough to be looked at ".repeat(100))
+        .expect("written");
     assert_start_fails(&home, "The file is damaged");
 }
 

@@ -43,13 +43,15 @@ impl Home {
     /// Processes that still carry this home in their environment.
     pub fn processes(&self) -> Vec<(u32, String)> {
         let needle = format!("HOME={}", self.path().display());
-        let pids = std::fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let pids =
+            std::fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let ours = pids.filter(|pid: &u32| {
             let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             !stat.contains(") Z ") && environ.split(|byte| *byte == 0).any(|variable| variable == needle.as_bytes())
         });
-        ours.map(|pid| (pid, std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " "))).collect()
+        ours.map(|pid| (pid, std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ")))
+            .collect()
     }
 
     /// Fails when anything that was started here is left.
@@ -81,6 +83,12 @@ pub fn fake_agent_path() -> PathBuf {
 pub fn kill(pid: u32, signal: &str) {
     let status = Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).stderr(Stdio::null()).status();
     assert!(status.is_ok(), "sh runs");
+}
+
+/// A client without a proxy.
+pub fn client() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default(); // already installed: the same
+    reqwest::Client::builder().no_proxy().build().expect("a client")
 }
 
 /// How a server is started.
@@ -115,7 +123,7 @@ impl Server {
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("the ready line");
         let ready: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no ready line; log:\n{}", Self::log(home)));
         let url = ready["url"].as_str().expect("a url").to_owned();
-        Self { child, url, http: reqwest::Client::builder().no_proxy().build().expect("a client") }
+        Self { child, url, http: client() }
     }
 
     /// Starts the process without waiting for anything.
@@ -126,7 +134,11 @@ impl Server {
         if options.args.is_empty() {
             command.arg("--no-token");
         }
-        command.args(&options.args).env_clear().env("HOME", home.path()).env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command
+            .args(&options.args)
+            .env_clear()
+            .env("HOME", home.path())
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("RUST_LOG", "info").envs(&options.env).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         command.spawn().expect("the server starts")
     }

@@ -1,6 +1,8 @@
 //! An ACP agent that misbehaves on request. Each request names what it should do; anything else is answered with
 //! `{"echo": params}`. Started with `--exit CODE` it dies at once, with `--silent` it never answers.
 
+#![allow(clippy::disallowed_methods, clippy::zombie_processes)] // it leaves processes behind on purpose
+
 use std::io::{BufRead as _, Write as _};
 use std::time::Duration;
 
@@ -16,7 +18,8 @@ fn main() {
     for line in std::io::stdin().lock().lines() {
         let Ok(line) = line else { break };
         let Ok(message) = serde_json::from_str::<Value>(&line) else {
-            raw(format!("{{\"jsonrpc\":\"2.0\",\"method\":\"fake/bad_line\",\"params\":{{\"bytes\":{}}}}}\n", line.len()).as_bytes());
+            raw(format!("{{\"jsonrpc\":\"2.0\",\"method\":\"fake/bad_line\",\"params\":{{\"bytes\":{}}}}}\n", line.len())
+                .as_bytes());
             continue;
         };
         if !silent {
@@ -73,7 +76,11 @@ fn handle(message: &Value) {
             answer(id, json!({"answer": 2}));
         }
         "fake/ask" => {
-            raw(format!("{}\n", json!({"jsonrpc": "2.0", "id": params["id"], "method": "session/request_permission", "params": {}})).as_bytes());
+            raw(format!(
+                "{}\n",
+                json!({"jsonrpc": "2.0", "id": params["id"], "method": "session/request_permission", "params": {}})
+            )
+            .as_bytes());
         }
         "fake/close_stdout" => {
             // Without unsafe there is no close(1): the shell that started us gave a way out.
@@ -100,7 +107,11 @@ fn handle(message: &Value) {
 /// A child, one in its own session, and one that daemonised itself: all sleep for an hour.
 fn family() -> Vec<u32> {
     let start = |script: &str| {
-        std::process::Command::new("sh").args(["-c", script]).stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn()
+        std::process::Command::new("sh")
+            .args(["-c", script])
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .spawn()
     };
     let child = start("trap '' TERM; sleep 3600").expect("sh");
     let session = start("exec setsid sleep 3601").expect("setsid");

@@ -84,9 +84,18 @@ struct PostQuery {
         (status = 406, body = ProblemDetails), (status = 409, body = ProblemDetails), (status = 413, body = ProblemDetails),
         (status = 415, body = ProblemDetails), (status = 500, body = ProblemDetails), (status = 502, body = ProblemDetails),
         (status = 507, body = ProblemDetails)))]
-async fn post_acp(State(state): State<AppState>, Path(server_id): Path<String>, ApiQuery(query): ApiQuery<PostQuery>, request: Request) -> Result<Response, ApiError> {
+async fn post_acp(
+    State(state): State<AppState>,
+    Path(server_id): Path<String>,
+    ApiQuery(query): ApiQuery<PostQuery>,
+    request: Request,
+) -> Result<Response, ApiError> {
     if !is_json(request.headers()) {
-        return Err(ApiError::with_message(ErrorCode::UnsupportedMediaType, "unsupported media type", "content-type must be application/json"));
+        return Err(ApiError::with_message(
+            ErrorCode::UnsupportedMediaType,
+            "unsupported media type",
+            "content-type must be application/json",
+        ));
     }
     if !accepts(request.headers(), "application", "json") {
         return Err(ApiError::with_message(ErrorCode::NotAcceptable, "not acceptable", "accept must allow application/json"));
@@ -160,7 +169,11 @@ fn last_chunk(posted: Result<Posted, ApiError>, id: &str) -> Bytes {
         (status = 200, description = "Server-sent events", content_type = "text/event-stream", body = String),
         (status = 400, body = ProblemDetails), (status = 404, body = ProblemDetails), (status = 406, body = ProblemDetails),
         (status = 503, body = ProblemDetails)))]
-async fn get_acp_events(State(state): State<AppState>, Path(server_id): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+async fn get_acp_events(
+    State(state): State<AppState>,
+    Path(server_id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     check_feed(&headers)?;
     let server = state.acp.get(&server_id).await?;
     let stream = server.events().clone();
@@ -168,7 +181,13 @@ async fn get_acp_events(State(state): State<AppState>, Path(server_id): Path<Str
 }
 
 /// A stream of the log as an event stream, from where `Last-Event-ID` says.
-pub(super) fn open_feed(state: &AppState, stream: Arc<Stream>, readers: Option<&Readers>, headers: &HeaderMap, ended_because: &'static str) -> Result<Response, ApiError> {
+pub(super) fn open_feed(
+    state: &AppState,
+    stream: Arc<Stream>,
+    readers: Option<&Readers>,
+    headers: &HeaderMap,
+    ended_because: &'static str,
+) -> Result<Response, ApiError> {
     let after = check_feed(headers)?;
     let permit = state.subscribers.clone().try_acquire_owned().map_err(|_| {
         let max = state.config.bounds.sse_subscribers_max;

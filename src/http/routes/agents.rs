@@ -18,7 +18,10 @@ use crate::http::{AppState, ProblemDetails};
 use crate::rt::clock::now_ms;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list_agents)).routes(routes!(get_agent)).routes(routes!(install_agent, get_install_events))
+    OpenApiRouter::new()
+        .routes(routes!(list_agents))
+        .routes(routes!(get_agent))
+        .routes(routes!(install_agent, get_install_events))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -59,7 +62,11 @@ async fn list_agents(State(state): State<AppState>, ApiQuery(query): ApiQuery<Ag
 #[utoipa::path(get, path = "/v1/agents/{agent}", tag = "agents", operation_id = "get_agent",
     params(("agent" = String, Path, description = "The agent's id"), AgentQuery),
     responses((status = 200, body = AgentInfo), (status = 400, body = ProblemDetails, description = "Unknown agent")))]
-async fn get_agent(State(state): State<AppState>, Path(id): Path<String>, ApiQuery(query): ApiQuery<AgentQuery>) -> Result<Json<AgentInfo>, ApiError> {
+async fn get_agent(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    ApiQuery(query): ApiQuery<AgentQuery>,
+) -> Result<Json<AgentInfo>, ApiError> {
     let mut agent = state.agents.get(&id, query.into()).await?;
     agent.server_status = server_status(&state, &id);
     Ok(Json(agent))
@@ -74,7 +81,9 @@ fn server_status(state: &AppState, agent: &str) -> Option<ServerStatus> {
     });
     match (since.min(), servers.is_empty()) {
         (_, true) => None,
-        (Some(since_ms), false) => Some(ServerStatus { status: ServerState::Running, uptime_ms: u64::try_from(now_ms() - since_ms).ok() }),
+        (Some(since_ms), false) => {
+            Some(ServerStatus { status: ServerState::Running, uptime_ms: u64::try_from(now_ms() - since_ms).ok() })
+        }
         (None, false) => Some(ServerStatus { status: ServerState::Stopped, uptime_ms: None }),
     }
 }
@@ -96,7 +105,11 @@ struct InstallRequest {
 #[utoipa::path(post, path = "/v1/agents/{agent}/install", tag = "agents", operation_id = "install_agent",
     params(("agent" = String, Path, description = "The agent's id")), request_body = InstallRequest,
     responses((status = 200, body = InstallReport), (status = 400, body = ProblemDetails), (status = 500, body = ProblemDetails)))]
-async fn install_agent(State(state): State<AppState>, Path(id): Path<String>, ApiJson(request): ApiJson<InstallRequest>) -> Result<Json<InstallReport>, ApiError> {
+async fn install_agent(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    ApiJson(request): ApiJson<InstallRequest>,
+) -> Result<Json<InstallReport>, ApiError> {
     let options = InstallOptions {
         reinstall: request.reinstall,
         agent_version: request.agent_version,
@@ -112,7 +125,11 @@ async fn install_agent(State(state): State<AppState>, Path(id): Path<String>, Ap
            ("Last-Event-ID" = Option<u64>, Header, description = "The last id that was received")),
     responses((status = 200, description = "Server-sent events", content_type = "text/event-stream", body = String),
               (status = 400, body = ProblemDetails), (status = 503, body = ProblemDetails)))]
-async fn get_install_events(State(state): State<AppState>, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+async fn get_install_events(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     state.agents.manifest(&id)?;
     open_feed(&state, state.install_events.clone(), None, &headers, "closed")
 }

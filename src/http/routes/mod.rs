@@ -46,7 +46,8 @@ fn base() -> OpenApi {
         .description(Some("The agent runtime that lives inside a sandbox."))
         .license(Some(utoipa::openapi::License::new("Apache-2.0")))
         .build();
-    let mut api = OpenApiBuilder::new().info(info).security(Some([SecurityRequirement::new("token", Vec::<String>::new())])).build();
+    let mut api =
+        OpenApiBuilder::new().info(info).security(Some([SecurityRequirement::new("token", Vec::<String>::new())])).build();
     BearerToken.modify(&mut api);
     api
 }

@@ -14,7 +14,12 @@ use crate::rt::clock::now_ms;
 use crate::store;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(get_root)).routes(routes!(get_health)).routes(routes!(get_status)).routes(routes!(get_openapi)).routes(routes!(get_docs))
+    OpenApiRouter::new()
+        .routes(routes!(get_root))
+        .routes(routes!(get_health))
+        .routes(routes!(get_status))
+        .routes(routes!(get_openapi))
+        .routes(routes!(get_docs))
 }
 
 /// What answers at this address.

@@ -1,0 +1,66 @@
+# Each target installs what it needs on a bare Debian 12 with a Rust toolchain.
+.DEFAULT_GOAL := help
+.PHONY: help run test check unit api cli npm agents bench static gen clean tools-build tools-node tools-test
+
+PORT ?= 2468
+# Tests must not depend on who runs them.
+unexport SANDBOXD_TOKEN SANDBOXD_TOKEN_FILE
+
+help: ## these lines
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+run: tools-build ## builds, starts the server on 127.0.0.1:2468, says what to do next
+	cargo build --release --locked
+	@scripts/first-steps.sh $(PORT) &
+	exec target/release/sandboxd server --no-token --port $(PORT)
+
+test: check unit api cli agents npm ## everything
+
+check: tools-build ## format, lints, documentation, dependencies
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet
+	scripts/check-dependencies.sh
+
+unit: tools-build ## what stands beside the code, and the rules of the house
+	cargo test --locked --lib --test house
+
+api: tools-build tools-test ## the real binary over HTTP, chaos and full disks included
+	cargo build --locked --bins --examples
+	cargo test --locked --test api
+
+cli: tools-build tools-test ## the command line
+	cargo test --locked --test cli
+
+agents: tools-build tools-node ## installing agents from the npm registry
+	cargo test --locked --test agents_install
+
+npm: tools-build tools-node tools-test ## the published npm packages and real agents against us
+	cargo build --locked
+	tests/npm/run.sh
+
+bench: tools-build tools-node ## side by side with the system our users run today
+	cargo build --release --locked
+	scripts/npm-install.sh tests/npm
+	cargo bench --locked --bench compare -- --ours $(or $(OURS),target/release/sandboxd) $(BENCH)
+
+static: tools-build ## the one static binary, and its start in an empty root
+	scripts/build-static.sh
+	scripts/prove-static.sh
+
+gen: tools-build ## rewrites generated files: schemas/openapi.json, the table of bounds
+	cargo build --locked --bins --examples
+	UPDATE_GOLDEN=1 cargo test --locked --test api golden --test house
+
+clean: ## removes what was built
+	cargo clean
+	rm -rf .tools .musl-tools tests/npm/node_modules
+
+tools-build:
+	@scripts/install-tools.sh build
+
+tools-node:
+	@scripts/install-tools.sh node
+
+tools-test:
+	@scripts/install-tools.sh test

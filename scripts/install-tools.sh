@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Installs what a set of targets needs, from Debian's packages and the npm registry; quick when it is all there.
+#   build   a C compiler (SQLite, ring, mimalloc)
+#   node    Node.js 20 or newer with npm; below .tools/ where Debian's is older
+#   test    small programs that tests start
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+install() {
+  [ "$(id -u)" = 0 ] || { echo "missing: $*; run as root, or: apt-get install $*" >&2; exit 1; }
+  echo ">> installing $*" >&2
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+need() { # package command...
+  local package=$1 command
+  shift
+  for command; do command -v "$command" >/dev/null || { install "$package"; return; }; done
+}
+
+case ${1:?build, node or test} in
+build)
+  command -v cargo >/dev/null || { echo "cargo is missing: install a Rust toolchain (rustup) first" >&2; exit 1; }
+  need gcc gcc
+  [ -e /usr/include/stdlib.h ] || install libc6-dev
+  for component in rustfmt clippy; do
+    cargo "${component/rust/}" --version >/dev/null 2>&1 || { echo "the toolchain lacks $component: rustup component add $component" >&2; exit 1; }
+  done
+  ;;
+node)
+  need nodejs node
+  need npm npm
+  major=$(node --version | sed 's/^v\([0-9]*\).*/\1/')
+  if [ "$major" -lt 20 ] && [ ! -x .tools/node_modules/.bin/node ]; then
+    echo ">> Node.js $major is too old for the agents: installing 20 below .tools/" >&2
+    mkdir -p .tools && npm install --silent --no-audit --no-fund --prefix .tools node@20
+  fi
+  ;;
+test)
+  need curl curl
+  need util-linux setsid mount
+  need procps ps
+  need git git
+  ;;
+esac
