@@ -10,7 +10,7 @@ pid=
 cp "$binary" "$root/sandboxd"
 mkdir "$root/proc" "$root/home" "$root/dev"
 mount -t proc proc "$root/proc"
-env -i HOME=/home chroot "$root" /sandboxd server --no-token --port 0 >"$root/ready" 2>"$root/log" &
+env -i HOME=/home "$(PATH=$PATH:/usr/sbin:/sbin command -v chroot)" "$root" /sandboxd server --no-token --port 0 >"$root/ready" 2>"$root/log" &
 pid=$!
 for _ in $(seq 100); do [ -s "$root/ready" ] && break; sleep 0.05; done
 url=$(sed -n 's/.*"url":"\([^"]*\)".*/\1/p' "$root/ready")

@@ -50,6 +50,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let listener = TcpListener::bind(config.bind).await.map_err(|cause| Error::Bind { address: config.bind, cause })?;
     let address = listener.local_addr()?;
     let state = build(Arc::new(config), address.port()).await?;
+    crate::rt::keep_a_timer_near();
     announce(&state, address);
     let stop = state.stop.clone();
     let bounds = state.config.bounds.clone();

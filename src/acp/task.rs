@@ -36,9 +36,6 @@ use crate::store::{RowChange, Store, Stream};
 const FROM_CLIENT: &str = "acp.client";
 const FROM_AGENT: &str = "acp.agent";
 
-/// How long an envelope from a client may wait for its answer, so that one transaction takes both.
-const GATHER: Duration = Duration::from_millis(2);
-
 /// What the owner is asked.
 pub(super) enum Command {
     /// An envelope from a client.
@@ -90,8 +87,6 @@ struct Running {
     /// The session whose repeated updates are left out, and how many were.
     replaying: Option<(String, u64)>,
     step_deadline: Option<Instant>,
-    /// By when envelopes from clients, which nobody waits to see in the log, are committed at the latest.
-    flush_at: Option<Instant>,
     /// Set when the process is gone but its stdout is not yet read to the end.
     exit: Option<(Exit, Instant)>,
     /// How the last process ended, when there was one.
@@ -112,7 +107,6 @@ impl Owner {
             held: VecDeque::new(),
             replaying: None,
             step_deadline: None,
-            flush_at: None,
             exit: None,
             ended,
         };
@@ -127,6 +121,7 @@ impl Running {
         let stop = self.owner.stop.clone();
         loop {
             let exited = self.exit.is_some();
+            // Nobody waits to see an envelope from a client in the log: one transaction takes it and its answer.
             let mut may_wait = false;
             tokio::select! {
                 () = stop.cancelled() => return None,
@@ -140,7 +135,6 @@ impl Running {
                 },
                 result = launched(&mut self.launching) => self.launched(result),
                 () = until(self.step_deadline) => self.step_timed_out(),
-                () = until(self.flush_at) => {}
                 event = event_of(self.agent.as_mut(), &self.owner.store, exited) => self.agent_event(event),
                 () = until(self.exit.map(|(_, deadline)| deadline)) => self.agent_gone().await,
             }
@@ -150,10 +144,7 @@ impl Running {
             if let Some(agent) = &mut self.agent {
                 agent.input.write_now(); // before the commit: the agent works meanwhile
             }
-            if may_wait {
-                self.flush_at.get_or_insert_with(|| Instant::now() + GATHER);
-            } else {
-                self.flush_at = None;
+            if !may_wait {
                 self.owner.store.flush();
             }
         }

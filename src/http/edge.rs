@@ -21,7 +21,7 @@ const CLIENT_ID_MAX_BYTES: usize = 128;
 pub(super) async fn observe(request: Request, next: Next) -> Response {
     let id = client_id(&request).unwrap_or_else(|| new_id("req"));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let span = tracing::info_span!("request", id);
+    let span = tracing::debug_span!("request", id);
     let started = Instant::now();
     let mut response = REQUEST_ID.scope(id.clone(), next.run(request)).instrument(span).await;
     let latency_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);

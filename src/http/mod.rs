@@ -85,6 +85,7 @@ async fn method_not_allowed(request: Request) -> Response {
 /// The cause goes to the log, not to the client.
 fn panicked(cause: Box<dyn std::any::Any + Send>) -> Response {
     let cause = cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref::<&str>().copied());
-    tracing::error!(cause = cause.unwrap_or("unknown"), "a handler panicked");
+    let id = problem::REQUEST_ID.try_with(Clone::clone).unwrap_or_default();
+    tracing::error!(id, cause = cause.unwrap_or("unknown"), "a handler panicked");
     ApiError::new(ErrorCode::Internal, "a bug in the server; the log has the cause under this request's id").into_response()
 }

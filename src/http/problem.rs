@@ -121,7 +121,8 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (_, _, status) = self.code.parts();
         if status.is_server_error() {
-            tracing::error!(%status, detail = self.detail, "request failed");
+            let id = REQUEST_ID.try_with(Clone::clone).unwrap_or_default();
+            tracing::error!(id, %status, detail = self.detail, "request failed");
         }
         let body = self.body().to_string();
         let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();

@@ -8,6 +8,18 @@ use std::future::Future;
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
+/// Keeps a timer near for as long as it runs.
+///
+/// Whoever starts a timer that ends before all others wakes the thread that sleeps until the next one, and nearly
+/// every request starts a timer of some seconds. With one that always ends sooner, none of those wakes anybody.
+pub fn keep_a_timer_near() -> JoinHandle<()> {
+    spawn_owned("timer", async {
+        loop {
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+    })
+}
+
 /// Starts a task that has a name; a panic inside is logged with it and ends only that task.
 ///
 /// Dropping the handle detaches the task: whoever needs its end awaits the handle.

@@ -105,7 +105,8 @@ impl Store {
         streams.try_into().map_err(|_| Error::Closed)
     }
 
-    /// Queues one event, with a change of rows in the same transaction when one is given; [`Store::flush`] must follow.
+    /// Queues one event, with a change of rows in the same transaction when one is given; it is committed within a few
+    /// milliseconds, or at once by [`Store::flush`].
     /// Order of calls is order in the log. Never fails: an event that the disk refuses stays in memory and its readers
     /// are told. Callers that produce without end await [`Store::room`] first.
     pub fn append(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes, change: Option<RowChange>) {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
@@ -16,6 +17,11 @@ const LITTLE_COMMANDS: usize = 32;
 const LITTLE_BYTES: u64 = 64 * 1024;
 /// What one queued event costs beside its payload.
 const COMMAND_OVERHEAD_BYTES: u64 = 128;
+/// How long an event that nobody flushes waits, once or twice, for company in a transaction.
+const TICK: Duration = Duration::from_millis(2);
+/// After so many ticks without traffic the writer's thread sleeps.
+const IDLE_TICKS_MAX: u32 = 50;
+
 pub(super) struct Append {
     pub(super) stream: Arc<Stream>,
     pub(super) kind: &'static str,
@@ -56,6 +62,10 @@ struct Waiting {
     closed: bool,
     /// The writer's thread shall take what is here.
     wanted: bool,
+    /// The writer's thread looks at the queue every [`TICK`] by itself.
+    ticking: bool,
+    /// Commands taken so far.
+    taken: u64,
 }
 
 impl Queue {
@@ -69,12 +79,17 @@ impl Queue {
         self.wake();
     }
 
-    /// Leaves the command in the queue; [`Queue::wake`] or a take must follow.
+    /// Leaves the command in the queue: whoever commits next takes it, the writer's thread within two ticks.
     pub(super) fn put(&self, command: Command) {
         let mut waiting = self.lock();
-        if !waiting.closed {
-            waiting.bytes += command.bytes();
-            waiting.commands.push_back(command);
+        if waiting.closed {
+            return;
+        }
+        waiting.bytes += command.bytes();
+        waiting.commands.push_back(command);
+        // Waking a thread costs more than all the rest of a commit: a thread that ticks already isn't woken.
+        if !std::mem::replace(&mut waiting.ticking, true) {
+            self.filled.notify_one();
         }
     }
 
@@ -102,11 +117,28 @@ impl Queue {
         self.lock().bytes < self.max_bytes
     }
 
-    /// Blocks until [`Queue::wake`] was called since the last time.
+    /// Blocks the writer's thread until there is something for it: it was woken, or something that nobody else took
+    /// lies there since the last tick. It ticks while there is traffic, and sleeps when there is none.
     pub(super) fn wait(&self) {
         let mut waiting = self.lock();
+        let mut idle_ticks = 0;
+        let mut seen_taken = None;
         while !waiting.wanted {
-            waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            if !waiting.ticking {
+                waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let (next, ticked) = self.filled.wait_timeout(waiting, TICK).unwrap_or_else(PoisonError::into_inner);
+            waiting = next;
+            if !ticked.timed_out() {
+                continue;
+            }
+            let was_there = seen_taken.replace(waiting.taken) == Some(waiting.taken);
+            if !waiting.commands.is_empty() && was_there {
+                break;
+            }
+            idle_ticks = if was_there { idle_ticks + 1 } else { 0 };
+            waiting.ticking = !waiting.commands.is_empty() || idle_ticks < IDLE_TICKS_MAX;
         }
         waiting.wanted = false;
     }
@@ -123,6 +155,7 @@ impl Queue {
     pub(super) fn take(&self, max: usize) -> Vec<Command> {
         let mut waiting = self.lock();
         let count = waiting.commands.len().min(max);
+        waiting.taken += count as u64;
         let batch: Vec<_> = waiting.commands.drain(..count).collect();
         waiting.bytes -= batch.iter().map(Command::bytes).sum::<u64>();
         drop(waiting);
