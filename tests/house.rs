@@ -12,7 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("store", &[]),
     ("processes", &[]),
-    ("mock", &[]),
+    ("mock", &["acp"]),
     ("agents", &["processes"]),
     ("acp", &["processes", "store"]),
     ("http", &["acp", "agents", "processes", "store"]),

@@ -14,7 +14,10 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
+
+use crate::acp::{Envelope, Kind, ParseError};
 
 /// Runs until stdin ends; gives the exit code.
 pub fn run() -> i32 {
@@ -48,43 +51,44 @@ struct State {
 
 impl Mock {
     fn line(self: &Arc<Self>, line: &[u8]) {
-        let message: Value = match serde_json::from_slice(line) {
-            Ok(message) => message,
-            Err(error) => {
+        let envelope = match Envelope::parse(Bytes::copy_from_slice(line.trim_ascii())) {
+            Ok(envelope) => envelope,
+            Err(ParseError::NotJson(error)) => {
                 let raw = String::from_utf8_lossy(line);
-                return say(&[&notification("mock/parse_error", json!({"error": error.to_string(), "raw": raw}))]);
+                return say(&[notification("mock/parse_error", &json!({"error": error, "raw": raw}))]);
             }
+            // Any other JSON value is echoed, and that is all.
+            Err(_) => return say(&[echo(&String::from_utf8_lossy(line.trim_ascii()))]),
         };
-        let echo = notification("mock/echo", json!({"message": message}));
-        match (message["method"].as_str().map(str::to_owned), message.get("id").cloned()) {
-            (Some(method), Some(id)) => self.request(&method, id, message, &echo),
-            (Some(method), None) => {
-                say(&[&echo]);
-                self.notified(&method, &message["params"]);
+        let echo = echo(text(&envelope));
+        match envelope.kind() {
+            Kind::Request => self.request(&envelope, echo),
+            Kind::Notification => {
+                say(&[echo]);
+                self.notified(envelope.method(), &params(&envelope));
             }
-            (None, Some(id)) => {
-                say(&[&echo]);
-                self.answered(&id, &message);
+            Kind::Response => {
+                say(&[echo]);
+                self.answered(&envelope);
             }
-            (None, None) => say(&[&echo]),
         }
     }
 
-    fn request(self: &Arc<Self>, method: &str, id: Value, message: Value, echo: &Value) {
-        if method == "session/prompt" {
+    fn request(self: &Arc<Self>, envelope: &Envelope, echo: String) {
+        if envelope.method() == "session/prompt" {
             say(&[echo]);
-            let agent = Arc::clone(self);
+            let (agent, envelope) = (Arc::clone(self), envelope.clone());
             std::thread::spawn(move || {
-                let result = turn::run(&agent, &message["params"]);
-                say(&[&reply(&id, message, result)]);
+                let result = turn::run(&agent, &params(&envelope));
+                say(&[reply(&envelope, &result)]);
             });
             return;
         }
-        let (result, update) = replies::result(self, method, &message["params"]);
-        let reply = reply(&id, message, result);
+        let (result, update) = replies::result(self, envelope.method(), || params(envelope));
+        let reply = reply(envelope, &result);
         match update {
-            Some(update) => say(&[echo, &update, &reply]),
-            None => say(&[echo, &reply]),
+            Some(update) => say(&[echo, update, reply]),
+            None => say(&[echo, reply]),
         }
     }
 
@@ -96,10 +100,13 @@ impl Mock {
         }
     }
 
-    fn answered(&self, id: &Value, message: &Value) {
-        let params = json!({"error": message["error"], "id": id, "result": message["result"]});
-        say(&[&notification("mock/client_response", params)]);
-        let waiting = id.as_str().and_then(|id| self.lock().waiting.remove(id));
+    fn answered(&self, envelope: &Envelope) {
+        let Some(id) = envelope.id() else { return };
+        let message: Value = serde_json::from_str(text(envelope)).unwrap_or_default();
+        let params = json!({"error": message["error"], "id": message["id"], "result": message["result"]});
+        say(&[notification("mock/client_response", &params)]);
+        let id: Option<String> = serde_json::from_str(id).ok();
+        let waiting = id.and_then(|id| self.lock().waiting.remove(&id));
         if let Some(waiting) = waiting {
             match waiting.try_send(message["result"].clone()) {
                 Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {} // the turn ended meanwhile
@@ -140,7 +147,7 @@ impl Mock {
             state.waiting.insert(id.clone(), sender);
             id
         };
-        say(&[&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})]);
+        say(&[json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string()]);
         loop {
             match answer.recv_timeout(Duration::from_millis(50)) {
                 Ok(result) => return result,
@@ -158,18 +165,34 @@ impl Mock {
     }
 }
 
-fn notification(method: &str, params: Value) -> Value {
-    json!({"jsonrpc": "2.0", "method": method, "params": params})
+fn text(envelope: &Envelope) -> &str {
+    std::str::from_utf8(envelope.text()).unwrap_or_default() // an envelope is UTF-8
 }
 
-fn reply(id: &Value, message: Value, mut result: Value) -> Value {
-    result["echoed"] = message;
-    json!({"jsonrpc": "2.0", "id": id, "result": result})
+fn params(envelope: &Envelope) -> Value {
+    envelope.params().and_then(|params| serde_json::from_str(params).ok()).unwrap_or_default()
+}
+
+fn notification(method: &str, params: &Value) -> String {
+    json!({"jsonrpc": "2.0", "method": method, "params": params}).to_string()
+}
+
+/// What came in, as it is written.
+fn echo(text: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","method":"mock/echo","params":{{"message":{text}}}}}"#)
+}
+
+/// The result's own members and `echoed`.
+fn reply(envelope: &Envelope, result: &Value) -> String {
+    let own = result.as_object().filter(|members| !members.is_empty()).map(|_| result.to_string());
+    let own = own.as_deref().and_then(|own| own.strip_suffix('}')).map_or_else(|| "{".to_owned(), |own| format!("{own},"));
+    format!(r#"{{"jsonrpc":"2.0","id":{},"result":{own}"echoed":{}}}}}"#, envelope.id().unwrap_or("null"), text(envelope))
 }
 
 /// Lines on stdout, in one write. When nobody reads any more, the agent has no reason to live.
-fn say(messages: &[&Value]) {
-    let lines: String = messages.iter().map(|message| format!("{message}\n")).collect();
+fn say(messages: &[String]) {
+    let mut lines = messages.join("\n");
+    lines.push('\n');
     let mut stdout = std::io::stdout().lock();
     if stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush()).is_err() {
         std::process::exit(1);

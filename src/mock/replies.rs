@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Mock, notification};
 
 /// The result, and a notification that goes before it.
-pub(super) fn result(agent: &Mock, method: &str, params: &Value) -> (Value, Option<Value>) {
+pub(super) fn result(agent: &Mock, method: &str, params: impl Fn() -> Value) -> (Value, Option<String>) {
     let mut before = None;
     let result = match method {
         "initialize" => initialize(),
@@ -16,11 +16,12 @@ pub(super) fn result(agent: &Mock, method: &str, params: &Value) -> (Value, Opti
         }
         "session/load" | "session/resume" => session_state(),
         "session/set_mode" => {
-            before = Some(update(params, json!({"sessionUpdate": "current_mode_update", "currentModeId": params["modeId"]})));
+            let params = params();
+            before = Some(update(&params, json!({"sessionUpdate": "current_mode_update", "currentModeId": params["modeId"]})));
             json!({})
         }
         "session/set_config_option" => {
-            let mut options = config_options();
+            let (params, mut options) = (params(), config_options());
             for option in options.as_array_mut().into_iter().flatten().filter(|option| option["id"] == params["configId"]) {
                 option["currentValue"] = params["value"].clone();
             }
@@ -66,6 +67,6 @@ fn config_options() -> Value {
 }
 
 /// A `session/update` for the session that `params` name.
-pub(super) fn update(params: &Value, update: Value) -> Value {
-    notification("session/update", json!({"sessionId": params["sessionId"], "update": update}))
+pub(super) fn update(params: &Value, update: Value) -> String {
+    notification("session/update", &json!({"sessionId": params["sessionId"], "update": update}))
 }

@@ -67,7 +67,7 @@ impl Turn<'_> {
     }
 
     fn update(&self, what: Value) {
-        say(&[&update(self.params, what)]);
+        say(&[update(self.params, what)]);
     }
 
     fn chunk(&self, text: &str) {

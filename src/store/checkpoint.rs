@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use super::open::connect_checkpointer;
 
 /// Pages written before the checkpoint thread is woken (4 KiB each).
-const CHECKPOINT_PAGES: u64 = 2048;
+const CHECKPOINT_PAGES: u64 = 16384;
 
 /// Moves the WAL into the database beside the writer, so that no commit waits for an fsync.
 #[derive(Default)]
