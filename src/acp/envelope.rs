@@ -55,7 +55,6 @@ impl Envelope {
     /// # Errors
     /// [`ParseError`], in words for the sender.
     pub fn parse(text: Bytes) -> Result<Self, ParseError> {
-        let text = on_one_line(text);
         let json = std::str::from_utf8(&text).map_err(|error| ParseError::NotJson(error.to_string()))?;
         let parts = scan(json)?;
         let range = |part: Option<&RawValue>| part.map(|raw| range_in(json, raw.get()));
@@ -66,7 +65,7 @@ impl Envelope {
         };
         let (id, params, result) = (range(parts.id), range(parts.params), range(parts.result));
         let method = parts.method.map(Cow::into_owned);
-        Ok(Self { kind, method, id, params, result, text })
+        Ok(Self { kind, method, id, params, result, text: on_one_line(text) }) // the same length: ranges stay right
     }
 
     /// The envelope on one line, without a line break.
@@ -146,17 +145,28 @@ pub fn raw_member<'a>(object: &'a str, key: &'static str) -> Option<&'a str> {
     deserializer.deserialize_map(FindMember(key)).ok().flatten().map(RawValue::get)
 }
 
-/// The id of a text that is too long to keep, from its beginning: members before it are skipped.
-pub fn id_in_head(head: &[u8]) -> Option<u64> {
-    let text =
-        std::str::from_utf8(head).unwrap_or_else(|error| std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or_default());
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let mut found = None;
-    let _ = deserializer.deserialize_map(FindId(&mut found)); // it always breaks off: the text is cut
-    found
+/// What can be told of a line that can't be read whole: from its beginning, up to where it stops being JSON.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Fragment {
+    /// The id as JSON text.
+    pub id: Option<String>,
+    /// It has a method, so it is no answer.
+    pub has_method: bool,
 }
 
-fn on_one_line(text: Bytes) -> Bytes {
+impl Fragment {
+    /// Reads as far as it goes.
+    pub fn read(head: &[u8]) -> Self {
+        let text = std::str::from_utf8(head)
+            .unwrap_or_else(|error| std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or_default());
+        let mut found = Self::default();
+        let _ = serde_json::Deserializer::from_str(text).deserialize_map(ReadFragment(&mut found)); // it may break off
+        found
+    }
+}
+
+/// A valid JSON text without line breaks, of the same length.
+pub fn on_one_line(text: Bytes) -> Bytes {
     if !text.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
         return text;
     }
@@ -264,9 +274,9 @@ impl<'de> Visitor<'de> for FindMember {
     }
 }
 
-struct FindId<'f>(&'f mut Option<u64>);
+struct ReadFragment<'f>(&'f mut Fragment);
 
-impl<'de> Visitor<'de> for FindId<'_> {
+impl<'de> Visitor<'de> for ReadFragment<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -275,10 +285,15 @@ impl<'de> Visitor<'de> for FindId<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-            if key == "id" {
-                *self.0 = map.next_value()?;
-            } else {
-                map.next_value::<IgnoredAny>()?;
+            match key.as_ref() {
+                "id" => self.0.id = Some(map.next_value::<&RawValue>()?.get().to_owned()),
+                "method" => {
+                    self.0.has_method = true;
+                    map.next_value::<IgnoredAny>()?;
+                }
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
             }
         }
         Ok(())
@@ -339,16 +354,28 @@ mod tests {
 
     #[test]
     fn an_id_is_found_in_a_cut_text() {
-        assert_eq!(id_in_head(br#"{"jsonrpc":"2.0","id":17,"result":{"a":"xxxx"#), Some(17));
-        assert_eq!(id_in_head(br#"{"result":{"id":3},"#), None);
-        assert_eq!(id_in_head(b"\xff\xfe"), None);
+        let read = |head: &[u8]| Fragment::read(head);
+        let answer = Fragment { id: Some("17".into()), has_method: false };
+        assert_eq!(read(br#"{"jsonrpc":"2.0","id":17,"result":{"a":"xxxx"#), answer);
+        assert_eq!(read(b"{\"id\":17,\"result\":\"\xc3\"}"), answer);
+        assert_eq!(
+            read(br#"{"id":"q","method":"fs/write","params":{"x"#),
+            Fragment { id: Some("\"q\"".into()), has_method: true }
+        );
+        assert_eq!(read(br#"{"result":{"id":3},"#), Fragment::default());
+        assert_eq!(read(b"\xff\xfe"), Fragment::default());
+    }
+
+    #[test]
+    fn a_line_break_inside_a_string_is_no_json() {
+        assert!(matches!(parse("{\"method\":\"a\nb\"}"), Err(ParseError::NotJson(_))));
     }
 
     proptest! {
         #[test]
         fn parsing_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Envelope::parse(Bytes::from(bytes.clone()));
-            let _ = id_in_head(&bytes);
+            let _ = Fragment::read(&bytes);
         }
 
         #[test]

@@ -42,10 +42,15 @@ impl<W> Ids<W> {
         if self.pending.len() >= self.max {
             return Err(pending);
         }
+        Ok(self.insert_own(pending))
+    }
+
+    /// The same for a request of our own, of which there is one at a time: it goes beyond the bound.
+    pub fn insert_own(&mut self, pending: Pending<W>) -> u64 {
         let number = self.next;
         self.next += 1;
         self.pending.insert(number, pending);
-        Ok(number)
+        number
     }
 
     /// The request that an answer with this id (as the agent wrote it) belongs to; it is no longer in flight then.

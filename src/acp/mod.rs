@@ -47,11 +47,14 @@ struct Inner {
     processes: Processes,
     source: Arc<dyn AgentSource>,
     bounds: Bounds,
-    servers: Mutex<BTreeMap<String, Slot>>,
+    servers: Mutex<Servers>,
+    /// Deletions under way, by server id: their end is what a second caller, and the shutdown, wait for.
+    deletions: Mutex<BTreeMap<String, watch::Receiver<()>>>,
     stop: CancellationToken,
 }
 
 type Made = Result<Arc<Server>, Error>;
+type Servers = BTreeMap<String, Slot>;
 
 /// A server, or one that is being made: concurrent first POSTs wait for the same one.
 #[derive(Clone)]
@@ -90,7 +93,15 @@ impl Acp {
     /// # Errors
     /// [`Error::Store`] when the log can't be read.
     pub async fn start(store: Store, processes: Processes, source: Arc<dyn AgentSource>, bounds: Bounds) -> Result<Self, Error> {
-        let inner = Inner { store, processes, source, bounds, servers: Mutex::default(), stop: CancellationToken::new() };
+        let inner = Inner {
+            store,
+            processes,
+            source,
+            bounds,
+            servers: Mutex::default(),
+            deletions: Mutex::default(),
+            stop: CancellationToken::new(),
+        };
         let acp = Self { inner: Arc::new(inner) };
         for (row, sessions) in acp.inner.store.acp_servers().await? {
             let (id, agent) = (row.server_id.clone(), row.agent.clone());
@@ -123,7 +134,7 @@ impl Acp {
                 sent.await.map_err(|_| Error::Stopping)??
             }
         };
-        match answer.await.map_err(|_| Error::Stopping)? {
+        match answer.await.map_err(|_| self.gone(server_id))? {
             Answer::Accepted => Ok(Posted::Accepted),
             Answer::Response { text, committed } => {
                 if let Ok(seq) = committed.await {
@@ -142,10 +153,15 @@ impl Acp {
         Some((server, room))
     }
 
+    /// Why an owner answers no more.
+    fn gone(&self, server_id: &str) -> Error {
+        if self.inner.stop.is_cancelled() { Error::Stopping } else { Error::Deleted { id: server_id.to_owned() } }
+    }
+
     async fn send_when_possible(&self, server_id: &str, agent: Option<&str>, command: Command) -> Made {
         let server = self.find_or_make(server_id, agent).await?;
         self.inner.store.room().await;
-        server.mailbox.send(command).await.map_err(|_| Error::Stopping)?;
+        server.mailbox.send(command).await.map_err(|_| self.gone(server_id))?;
         Ok(server)
     }
 
@@ -195,21 +211,39 @@ impl Acp {
     /// Deletes a server: it is gone from the list at once; resolves when no process of it is left. An unknown id is
     /// already so. Dropping the future changes nothing.
     pub async fn delete(&self, server_id: &str) {
-        let Some(slot) = self.inner.servers().remove(server_id) else { return };
+        let removed = self.inner.servers().remove(server_id);
+        let made = removed.and_then(|slot| slot.made.borrow().clone()).and_then(Result::ok);
+        let Some(server) = made else {
+            // Nothing of it runs: whoever is just making it will find that it is no longer wanted. Or another call
+            // deletes it already, and both are answered at its end.
+            let under_way = self.inner.deletions().get(server_id).cloned();
+            if let Some(mut under_way) = under_way {
+                let _ = under_way.changed().await; // an error is its end
+            }
+            return;
+        };
+        let (guard, end) = watch::channel(());
+        self.inner.deletions().insert(server_id.to_owned(), end);
         let (acp, server_id) = (self.clone(), server_id.to_owned());
         let task = spawn_owned("acp-delete", async move {
-            let Ok(server) = wait_made(slot).await else { return };
-            let (reply, done) = oneshot::channel();
-            if server.mailbox.send(Command::Delete { reply }).await.is_ok() {
-                let _ = done.await; // the owner ended on its own: the same outcome
-            }
-            let keep_streams = acp.inner.bounds.log_deleted_streams_max;
-            let change = RowChange::DeleteAcpServer { server_id, instance: server.instance.clone(), keep_streams };
-            if let Err(error) = acp.inner.store.change(change).await {
-                tracing::error!(%error, "a deleted ACP server could not be removed from the database: it will be listed again after a restart");
-            }
+            acp.end_server(&server_id, &server).await;
+            acp.inner.deletions().remove(&server_id);
+            drop(guard);
         });
         let _ = task.await; // a panic in it is logged
+    }
+
+    async fn end_server(&self, server_id: &str, server: &Server) {
+        let (reply, done) = oneshot::channel();
+        if server.mailbox.send(Command::Delete { reply }).await.is_ok() {
+            let _ = done.await; // the owner ended on its own: the same outcome
+        }
+        let keep_streams = self.inner.bounds.log_deleted_streams_max;
+        let change =
+            RowChange::DeleteAcpServer { server_id: server_id.to_owned(), instance: server.instance.clone(), keep_streams };
+        if let Err(error) = self.inner.store.change(change).await {
+            tracing::error!(%error, "a deleted ACP server is still in the database and will be listed after a restart");
+        }
     }
 
     /// Stops every agent, keeping the servers for the next run. Resolves when nothing of them is left.
@@ -225,6 +259,10 @@ impl Acp {
             if let Some(task) = task {
                 let _ = task.await; // a panic in it is logged
             }
+        }
+        let deletions: Vec<_> = self.inner.deletions().values().cloned().collect();
+        for mut deletion in deletions {
+            let _ = deletion.changed().await; // an error is its end
         }
     }
 
@@ -255,7 +293,8 @@ impl Acp {
         wait_made(slot).await
     }
 
-    async fn new_server(&self, server_id: &str, agent: &str) -> Made {
+    /// `wanted` is asked at the end, under the lock: the server may have been deleted while it was being made.
+    async fn new_server(&self, server_id: &str, agent: &str, wanted: &(dyn Fn(&Servers) -> bool + Sync)) -> Made {
         let row = AcpServerRow {
             server_id: server_id.to_owned(),
             agent: agent.to_owned(),
@@ -266,8 +305,14 @@ impl Acp {
         };
         let (launch, streams) = tokio::join!(self.inner.source.launch(agent), self.streams(&row.instance));
         let (outbound, inbound) = streams?;
-        let first = Agent::start(&self.inner.processes, &launch?, agent, &self.inner.bounds)?;
-        let change = RowChange::PutAcpServer(row.clone()); // committed with the first envelope at the latest
+        let launch = launch?;
+        let servers = self.inner.servers();
+        if !wanted(&servers) {
+            return Err(Error::Deleted { id: row.server_id });
+        }
+        // Still under the lock: rows of one id are written in the order in which its servers come and go.
+        let first = Agent::start(&self.inner.processes, &launch, agent, &self.inner.bounds)?;
+        let change = RowChange::PutAcpServer(row.clone());
         self.inner.store.append(&inbound, "acp.created", bytes::Bytes::from_static(b"{}"), Some(change));
         let memory = Memory::new(as_usize(self.inner.bounds.acp_sessions_max));
         Ok(self.run(row, memory, outbound, inbound, Some(first)))
@@ -327,10 +372,12 @@ impl Acp {
 
 /// Makes a server and tells those who wait; a failure frees the id.
 async fn make(acp: Acp, server_id: String, agent: String, publish: watch::Sender<Option<Made>>) {
-    let made = acp.new_server(&server_id, &agent).await;
+    let ours = publish.subscribe();
+    let is_ours = |servers: &Servers| servers.get(&server_id).is_some_and(|slot| slot.made.same_channel(&ours));
+    let made = acp.new_server(&server_id, &agent, &is_ours).await;
     if made.is_err() {
         let mut servers = acp.inner.servers();
-        if servers.get(&server_id).is_some_and(|slot| slot.made.same_channel(&publish.subscribe())) {
+        if is_ours(&servers) {
             servers.remove(&server_id);
         }
     }
@@ -343,7 +390,11 @@ async fn wait_made(mut slot: Slot) -> Made {
 }
 
 impl Inner {
-    fn servers(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
+    fn servers(&self) -> MutexGuard<'_, Servers> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner) // a map is whole after each change
+    }
+
+    fn deletions(&self) -> MutexGuard<'_, BTreeMap<String, watch::Receiver<()>>> {
+        self.deletions.lock().unwrap_or_else(PoisonError::into_inner) // as above
     }
 }

@@ -21,6 +21,9 @@ const OPENERS: &[&str] = &["session/new", "session/load", "session/resume"];
 /// Methods that change a session and are forgotten by agents when they restore it.
 const SETTERS: &[&str] = &["session/set_mode", "session/set_config_option"];
 
+/// Longer params are not remembered, so that what a server remembers stays small.
+const REMEMBERED_PARAMS_MAX_BYTES: usize = 256 * 1024;
+
 /// What a step of ours is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -76,6 +79,8 @@ pub(super) struct Memory {
 #[derive(Debug, Default)]
 struct Heard {
     initialized: bool,
+    /// The client's own initialize is on its way: what the agent can do is not known yet.
+    initializing: bool,
     authenticated: bool,
     can_resume: bool,
     can_load: bool,
@@ -111,15 +116,30 @@ impl Memory {
     /// The client itself sends this to the present process: no step of ours is needed for it.
     pub(super) fn heard(&mut self, method: &str) {
         match method {
-            "initialize" => self.process.initialized = true,
+            "initialize" => self.process.initializing = true,
             "authenticate" => self.process.authenticated = true,
             _ => {}
         }
     }
 
-    /// True when params of this method must be kept until its answer is there.
-    pub(super) fn wants_params(method: &str) -> bool {
-        matches!(method, "initialize" | "authenticate") || OPENERS.contains(&method) || SETTERS.contains(&method)
+    /// A client's request was refused by the agent.
+    pub(super) fn refused(&mut self, method: &str) {
+        if method == "initialize" {
+            self.process.initializing = false;
+        }
+    }
+
+    /// True when these params must be kept until their answer is there.
+    pub(super) fn wants_params(method: &str, params: &str) -> bool {
+        let remembered =
+            matches!(method, "initialize" | "authenticate") || OPENERS.contains(&method) || SETTERS.contains(&method);
+        remembered && params.len() <= REMEMBERED_PARAMS_MAX_BYTES
+    }
+
+    /// True when `envelope` is for a session that must be restored, and the client's initialize is not yet answered.
+    pub(super) fn must_wait(&self, envelope: &Envelope) -> bool {
+        let knows = |id: String| self.sessions.contains_key(&id) && !self.process.open.contains(&id);
+        self.process.initializing && !OPENERS.contains(&envelope.method()) && envelope.session_id().is_some_and(knows)
     }
 
     /// True when ids of sessions have to be mapped.
@@ -142,7 +162,7 @@ impl Memory {
     pub(super) fn step_before(&self, envelope: &Envelope) -> Option<Step> {
         let method = envelope.method();
         if !self.process.initialized {
-            let params = self.initialize.clone().filter(|_| method != "initialize")?;
+            let params = self.initialize.clone().filter(|_| method != "initialize" && !self.process.initializing)?;
             return Some(Step { purpose: Purpose::Initialize, method: "initialize".into(), params, session: None });
         }
         if let Some(params) = self.authenticate.clone().filter(|_| !self.process.authenticated && method != "authenticate") {
@@ -223,7 +243,7 @@ impl Memory {
             "initialize" => {
                 let result: Value = serde_json::from_str(result).unwrap_or_default();
                 let capabilities = &result["agentCapabilities"];
-                self.process.initialized = true;
+                (self.process.initialized, self.process.initializing) = (true, false);
                 self.process.can_load = capabilities["loadSession"] == true;
                 self.process.can_resume = !capabilities["sessionCapabilities"]["resume"].is_null();
                 (self.initialize.replace(kept.clone()).as_ref() != Some(&kept)).then_some(Learned::Initialize(kept))
@@ -232,16 +252,25 @@ impl Memory {
                 self.process.authenticated = true;
                 (self.authenticate.replace(kept.clone()).as_ref() != Some(&kept)).then_some(Learned::Authenticate(kept))
             }
-            "session/new" => self.opened(string_member(result, "sessionId")?, kept),
-            _ if OPENERS.contains(&method) => self.opened(string_member(params, "sessionId")?, kept),
+            "session/new" => {
+                let id = string_member(result, "sessionId")?;
+                self.opened(id.clone(), Session { agent_id: id, params: kept, settings: BTreeMap::new() })
+            }
+            _ if OPENERS.contains(&method) => {
+                // A session that was opened afresh keeps its other id and its settings.
+                let id = string_member(params, "sessionId")?;
+                let known = self.sessions.get(&id).cloned();
+                let fresh = || Session { agent_id: id.clone(), params: String::new(), settings: BTreeMap::new() };
+                let session = Session { params: kept, ..known.unwrap_or_else(fresh) };
+                self.opened(id, session)
+            }
             _ if SETTERS.contains(&method) => self.set(method, kept),
             _ => None,
         }
     }
 
-    fn opened(&mut self, id: String, params: String) -> Option<Learned> {
+    fn opened(&mut self, id: String, session: Session) -> Option<Learned> {
         self.process.open.insert(id.clone());
-        let session = Session { agent_id: id.clone(), params, settings: BTreeMap::new() };
         if self.sessions.insert(id.clone(), session).is_none() {
             self.order.push_back(id.clone());
         }
@@ -375,6 +404,33 @@ mod tests {
         memory.succeeded("initialize", "{}", CAN_RESUME);
         let step = memory.step_before(&prompt("s1")).expect("a step");
         assert!(step.params.contains(r#""sessionId":"s9""#), "{step:?}");
+    }
+
+    #[test]
+    fn a_session_waits_for_the_clients_own_initialize() {
+        let mut memory = remembered();
+        memory.forget_process();
+        memory.heard("initialize");
+        assert!(memory.must_wait(&prompt("s1")));
+        assert!(!memory.must_wait(&prompt("unknown")));
+        memory.succeeded("initialize", "{}", CAN_LOAD);
+        assert!(!memory.must_wait(&prompt("s1")));
+        assert_eq!(memory.step_before(&prompt("s1")).map(|step| step.method).as_deref(), Some("session/load"));
+        memory.forget_process();
+        memory.heard("initialize");
+        memory.refused("initialize");
+        assert_eq!(memory.step_before(&prompt("s1")).map(|step| step.purpose), Some(Purpose::Initialize));
+    }
+
+    #[test]
+    fn a_load_by_the_client_keeps_the_mapping() {
+        let mut memory = remembered();
+        memory.forget_process();
+        memory.succeeded("initialize", "{}", "{}");
+        let step = memory.step_before(&prompt("s1")).expect("a step");
+        memory.step_succeeded(&step, r#"{"sessionId":"s9"}"#);
+        memory.succeeded("session/load", r#"{"sessionId":"s1","cwd":"/"}"#, "{}");
+        assert_eq!(memory.agent_session("s1"), Some("s9"));
     }
 
     #[test]

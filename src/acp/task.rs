@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::agent::{Agent, AgentEvent};
-use super::envelope::{Envelope, Kind, string_member};
+use super::envelope::{Envelope, Fragment, Kind, string_member};
 use super::ids::{Ids, Pending};
 use super::line::Line;
 use super::restore::{Learned, Memory, Purpose, Step};
@@ -35,6 +35,9 @@ use crate::store::{RowChange, Store, Stream};
 /// Log types of the two directions.
 const FROM_CLIENT: &str = "acp.client";
 const FROM_AGENT: &str = "acp.agent";
+
+/// What is shown of an agent's refusal.
+const SHOWN_MAX_BYTES: usize = 1024;
 
 /// What the owner is asked.
 pub(super) enum Command {
@@ -83,7 +86,9 @@ struct Running {
     ids: Ids<Waiter>,
     agent: Option<Agent>,
     launching: Option<BoxFuture<Result<Launch, LaunchError>>>,
-    held: VecDeque<(Envelope, Reply)>,
+    /// What waits for the agent to be ready, in order; a notification has nobody who waits.
+    held: VecDeque<(Envelope, Option<Reply>)>,
+    held_bytes: usize,
     /// The session whose repeated updates are left out, and how many were.
     replaying: Option<(String, u64)>,
     step_deadline: Option<Instant>,
@@ -105,6 +110,7 @@ impl Owner {
             agent: first,
             launching: None,
             held: VecDeque::new(),
+            held_bytes: 0,
             replaying: None,
             step_deadline: None,
             exit: None,
@@ -154,29 +160,41 @@ impl Running {
 
     fn post(&mut self, envelope: Envelope, reply: Reply) {
         self.owner.store.append(&self.owner.inbound, FROM_CLIENT, envelope.text().clone(), None);
-        let is_request = envelope.kind() == Kind::Request;
-        if self.agent.is_none() || self.exit.is_some() {
-            if !is_request {
-                let _ = reply.send(Answer::Accepted); // nobody is there to be told, and nothing to be cancelled
-                return;
+        let reply = match envelope.kind() {
+            Kind::Request => Some(reply),
+            Kind::Notification | Kind::Response => {
+                let _ = reply.send(Answer::Accepted); // the client may have left
+                None
             }
-            self.hold(envelope, reply);
+        };
+        match envelope.kind() {
+            // An agent that is being restored may itself wait for it.
+            Kind::Response => self.forward_unanswered(&envelope),
+            // With nothing before it there is nobody to be told, and nothing to be cancelled.
+            Kind::Notification if self.agent.is_none() && self.held.is_empty() => {}
+            Kind::Notification | Kind::Request => self.hold(envelope, reply),
+        }
+        if self.agent.is_none() && !self.held.is_empty() {
             self.launch();
-        } else if is_request {
-            self.hold(envelope, reply);
-            self.go_on();
-        } else {
-            self.forward_unanswered(&envelope);
-            let _ = reply.send(Answer::Accepted);
+        }
+        self.go_on();
+    }
+
+    fn hold(&mut self, envelope: Envelope, reply: Option<Reply>) {
+        let bytes = self.held_bytes + envelope.text().len();
+        let bounds = &self.owner.bounds;
+        if self.held.len() < as_usize(bounds.acp_pending_max_requests) && bytes <= as_usize(bounds.acp_stdin_queue_max_bytes) {
+            self.held_bytes = bytes;
+            self.held.push_back((envelope, reply));
+        } else if let Some(reply) = reply {
+            self.refuse(&envelope, reply, "too much waits for this agent");
         }
     }
 
-    fn hold(&mut self, envelope: Envelope, reply: Reply) {
-        if self.held.len() < as_usize(self.owner.bounds.acp_pending_max_requests) {
-            self.held.push_back((envelope, reply));
-        } else {
-            self.refuse(&envelope, reply, "too many requests wait for this agent");
-        }
+    fn next_held(&mut self) -> Option<(Envelope, Option<Reply>)> {
+        let next = self.held.pop_front();
+        self.held_bytes -= next.as_ref().map_or(0, |(envelope, _)| envelope.text().len());
+        next
     }
 
     /// Notifications and answers to the agent's own requests.
@@ -202,13 +220,17 @@ impl Running {
     /// Sends on what is held, as far as the agent has been told what it needs.
     fn go_on(&mut self) {
         while self.step_deadline.is_none() && self.exit.is_none() && self.agent.is_some() {
-            let Some((envelope, _)) = self.held.front() else { return };
-            match self.owner.memory.step_before(envelope) {
+            let Some((envelope, reply)) = self.held.front() else { return };
+            if reply.is_some() && self.owner.memory.must_wait(envelope) {
+                return;
+            }
+            match self.owner.memory.step_before(envelope).filter(|_| reply.is_some()) {
                 Some(step) => self.begin_step(step),
-                None => {
-                    let Some((envelope, reply)) = self.held.pop_front() else { return };
-                    self.forward_request(envelope, reply);
-                }
+                None => match self.next_held() {
+                    Some((envelope, Some(reply))) => self.forward_request(envelope, reply),
+                    Some((envelope, None)) => self.forward_unanswered(&envelope),
+                    None => return,
+                },
             }
         }
     }
@@ -218,7 +240,7 @@ impl Running {
         let pending = Pending {
             client_id: envelope.id().unwrap_or("null").to_owned(),
             method: envelope.method().to_owned(),
-            params: Memory::wants_params(envelope.method()).then(|| envelope.params().unwrap_or("{}").to_owned()),
+            params: envelope.params().filter(|params| Memory::wants_params(envelope.method(), params)).map(str::to_owned),
             waiter: Waiter::Client(reply),
         };
         let number = match self.ids.insert(pending) {
@@ -320,15 +342,21 @@ impl Running {
     }
 
     fn line(&mut self, line: Line) {
-        let shown = as_usize(self.owner.bounds.acp_raw_shown_max_bytes);
         match line {
-            Line::TooLong { head, bytes } => self.line_too_long(&head, bytes),
+            Line::TooLong { head, bytes } => {
+                let max = self.owner.bounds.acp_line_max_bytes;
+                self.unreadable(
+                    &format!("a line of {bytes} bytes exceeds acp_line_max_bytes ({max}) and was dropped"),
+                    &head,
+                    bytes,
+                );
+            }
             Line::Whole(line) if line.iter().all(u8::is_ascii_whitespace) => {}
             Line::Whole(line) => match Envelope::parse(line.clone()) {
                 Ok(envelope) => self.envelope(&envelope),
                 // Arrays and scalars are passed on unchanged, as the contract has it.
-                Err(envelope::ParseError::NotObject) => self.emit(trimmed(&line)),
-                Err(error) => self.emit(messages::invalid_stdout(&error.to_string(), &line, line.len() as u64, shown)),
+                Err(envelope::ParseError::NotObject) => self.emit(envelope::on_one_line(trimmed(&line))),
+                Err(error) => self.unreadable(&error.to_string(), &line, line.len() as u64),
             },
         }
     }
@@ -360,8 +388,12 @@ impl Running {
             (Some(params), Some(result)) => self.owner.memory.succeeded(&pending.method, params, result),
             _ => None,
         };
+        if envelope.result().is_none() {
+            self.owner.memory.refused(&pending.method);
+        }
         let change = learned.map(|learned| self.row_change(learned));
         self.answer_with(envelope.with_id(&pending.client_id), reply, change);
+        self.go_on(); // something may have waited for just this answer
     }
 
     fn row_change(&self, learned: Learned) -> RowChange {
@@ -377,13 +409,29 @@ impl Running {
         self.owner.store.append(&self.owner.outbound, FROM_AGENT, text, None);
     }
 
-    fn line_too_long(&mut self, head: &[u8], bytes: u64) {
-        let max = self.owner.bounds.acp_line_max_bytes;
-        let error = format!("a line of {bytes} bytes exceeds acp_line_max_bytes ({max}) and was dropped");
-        self.emit(messages::invalid_stdout(&error, head, bytes, as_usize(self.owner.bounds.acp_raw_shown_max_bytes)));
-        let answered = envelope::id_in_head(head).and_then(|id| self.ids.take(&id.to_string()));
-        if let Some(Pending { client_id, waiter: Waiter::Client(reply), .. }) = answered {
-            self.answer(messages::error_response(&client_id, &error, &json!({"agent": self.owner.agent_name})), reply);
+    /// A line that is no JSON, or too long, is reported; and whoever waits for it must not wait for ever.
+    fn unreadable(&mut self, error: &str, head: &[u8], bytes: u64) {
+        self.emit(messages::invalid_stdout(error, head, bytes, as_usize(self.owner.bounds.acp_raw_shown_max_bytes)));
+        let data = json!({"agent": self.owner.agent_name});
+        match Fragment::read(head) {
+            Fragment { id: Some(id), has_method: true } => {
+                let refusal = messages::error_response(&id, error, &data);
+                if let Some(agent) = &mut self.agent {
+                    agent.input.send(&refusal); // it doesn't read: then it can't be told
+                }
+            }
+            Fragment { id: Some(id), has_method: false } => match self.ids.take(&id) {
+                Some(Pending { client_id, waiter: Waiter::Client(reply), .. }) => {
+                    self.answer(messages::error_response(&client_id, error, &data), reply);
+                }
+                Some(Pending { waiter: Waiter::Step(step), .. }) => {
+                    (self.step_deadline, self.replaying) = (None, None);
+                    self.step_failed(&step, error);
+                    self.go_on();
+                }
+                None => {}
+            },
+            Fragment { id: None, .. } => {}
         }
     }
 
@@ -409,8 +457,10 @@ impl Running {
             }
             Err(error) => {
                 let why = format!("the agent could not be started again: {error}");
-                for (envelope, reply) in std::mem::take(&mut self.held) {
-                    self.refuse(&envelope, reply, &why);
+                while let Some((envelope, reply)) = self.next_held() {
+                    if let Some(reply) = reply {
+                        self.refuse(&envelope, reply, &why);
+                    }
                 }
             }
         }
@@ -421,9 +471,12 @@ impl Running {
         let (method, params) = (step.method.clone(), step.params.clone());
         self.replaying = (step.purpose == Purpose::Open).then(|| (string_member(&params, "sessionId").unwrap_or_default(), 0));
         let pending = Pending { client_id: "null".into(), method: method.clone(), params: None, waiter: Waiter::Step(step) };
-        let Ok(number) = self.ids.insert(pending) else { return };
+        let number = self.ids.insert_own(pending);
         self.step_deadline = Some(Instant::now() + as_duration(self.owner.bounds.acp_restore_timeout_ms));
-        if !agent.input.send(&messages::request(number, &method, &params)) {
+        let request = messages::request(number, &method, &params);
+        let request = Envelope::parse(request.clone())
+            .map_or(request, |envelope| messages::apply_quirks(envelope, agent.quirks).text().clone());
+        if !agent.input.send(&request) {
             self.step_deadline = Some(Instant::now());
         }
     }
@@ -433,16 +486,17 @@ impl Running {
         let suppressed = self.replaying.take().map_or(0, |(_, suppressed)| suppressed);
         match envelope.result() {
             Some(result) => self.step_succeeded(step, result, suppressed),
-            None => self.step_failed(step, &String::from_utf8_lossy(envelope.text())),
+            None => self.step_failed(step, &cut(envelope.text())),
         }
         self.go_on();
     }
 
     fn step_succeeded(&mut self, step: &Step, result: &str, suppressed: u64) {
         let change = self.owner.memory.step_succeeded(step, result).map(|learned| self.row_change(learned));
+        let done = json!({"method": step.method, "sessionId": step.session}).to_string();
+        self.owner.store.append(&self.owner.inbound, "acp.restored", done.into(), change);
         if let (Some(session), Purpose::Open | Purpose::Fresh) = (&step.session, step.purpose) {
-            let text = messages::session_restored(session, &step.method, step.purpose == Purpose::Open, suppressed);
-            self.owner.store.append(&self.owner.outbound, FROM_AGENT, text, change);
+            self.emit(messages::session_restored(session, &step.method, step.purpose == Purpose::Open, suppressed));
         }
     }
 
@@ -455,7 +509,7 @@ impl Running {
     }
 
     fn refuse_front(&mut self, why: &str) {
-        if let Some((envelope, reply)) = self.held.pop_front() {
+        if let Some((envelope, Some(reply))) = self.next_held() {
             self.refuse(&envelope, reply, why);
         }
     }
@@ -501,8 +555,10 @@ impl Running {
                 self.answer(messages::error_response(&pending.client_id, message, data), reply);
             }
         }
-        for (envelope, reply) in std::mem::take(&mut self.held) {
-            self.answer(messages::error_response(envelope.id().unwrap_or("null"), message, data), reply);
+        while let Some((envelope, reply)) = self.next_held() {
+            if let Some(reply) = reply {
+                self.answer(messages::error_response(envelope.id().unwrap_or("null"), message, data), reply);
+            }
         }
     }
 
@@ -555,6 +611,11 @@ async fn until(deadline: Option<Instant>) {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }
+}
+
+/// The beginning of an agent's answer, for messages.
+fn cut(text: &Bytes) -> String {
+    String::from_utf8_lossy(&text[..text.len().min(SHOWN_MAX_BYTES)]).into_owned()
 }
 
 fn trimmed(line: &Bytes) -> Bytes {

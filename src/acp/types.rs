@@ -109,7 +109,13 @@ pub enum Error {
     /// The log can't take a new server.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// The server is shutting down, or this ACP server was just deleted.
+    /// It was deleted while the call was under way.
+    #[error("the ACP server '{id}' was deleted meanwhile")]
+    Deleted {
+        /// The id as the client gave it.
+        id: String,
+    },
+    /// The server is shutting down.
     #[error("the server is stopping")]
     Stopping,
 }

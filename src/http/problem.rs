@@ -137,7 +137,7 @@ impl From<acp::Error> for ApiError {
         match error {
             acp::Error::UnknownServer { id } => Self::new(ErrorCode::SessionNotFound, text).member("sessionId", id),
             acp::Error::MissingAgent { .. } => Self::invalid(text),
-            acp::Error::AgentMismatch { .. } | acp::Error::TooMany { .. } => {
+            acp::Error::AgentMismatch { .. } | acp::Error::TooMany { .. } | acp::Error::Deleted { .. } => {
                 Self::with_message(ErrorCode::Conflict, "conflict", &text)
             }
             acp::Error::Launch(error) => error.into(),

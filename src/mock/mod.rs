@@ -78,8 +78,11 @@ impl Mock {
         if envelope.method() == "session/prompt" {
             say(&[echo]);
             let (agent, envelope) = (Arc::clone(self), envelope.clone());
+            let params = params(&envelope);
+            // Before the thread starts: a cancel that comes right behind the prompt must count.
+            let since = self.cancel_count(params["sessionId"].as_str().unwrap_or_default());
             std::thread::spawn(move || {
-                let result = turn::run(&agent, &params(&envelope));
+                let result = turn::run(&agent, &params, since);
                 say(&[reply(&envelope, &result)]);
             });
             return;

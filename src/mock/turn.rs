@@ -22,9 +22,9 @@ use super::{Mock, say};
 /// A stall ends with the process at the latest.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-pub(super) fn run(agent: &Mock, params: &Value) -> Value {
-    let turn = Turn { agent, params, session: params["sessionId"].as_str().unwrap_or_default(), since: 0 };
-    let turn = Turn { since: agent.cancel_count(turn.session), ..turn };
+/// Runs one prompt; cancels beyond the `since`th end it.
+pub(super) fn run(agent: &Mock, params: &Value, since: u64) -> Value {
+    let turn = Turn { agent, params, session: params["sessionId"].as_str().unwrap_or_default(), since };
     let text = prompt_text(&params["prompt"]);
     for line in text.lines() {
         if turn.line(line) {

@@ -14,6 +14,8 @@ fn main() {
         eprintln!("fake agent: last words");
         std::process::exit(args[at + 1].parse().expect("a code"));
     }
+    let number_of = |name: &str| args.iter().position(|arg| arg == name).map(|at| args[at + 1].parse().expect("a number"));
+    let initialize_ms = number_of("--initialize-ms").unwrap_or(0);
     let silent = args.iter().any(|arg| arg == "--silent");
     for line in std::io::stdin().lock().lines() {
         let Ok(line) = line else { break };
@@ -23,6 +25,12 @@ fn main() {
             continue;
         };
         if !silent {
+            if message["method"] == "initialize" {
+                std::thread::sleep(Duration::from_millis(initialize_ms));
+            }
+            if let Some(method) = message["method"].as_str().filter(|_| args.iter().any(|arg| arg == "--tell")) {
+                notify("fake/heard", json!({"method": method}));
+            }
             handle(&message);
         }
     }
@@ -71,6 +79,18 @@ fn handle(message: &Value) {
             std::process::exit(0);
         }
         "fake/long_answer" => answer(id, json!({"text": "y".repeat(usize::try_from(number("bytes")).unwrap_or(0))})),
+        "fake/unreadable_answer" => raw(format!("{{\"id\":{id},\"result\":\"")
+            .as_bytes()
+            .iter()
+            .chain(b"\xc3\"}\n")
+            .copied()
+            .collect::<Vec<_>>()
+            .as_slice()),
+        "fake/long_ask" => {
+            let text = "y".repeat(usize::try_from(number("bytes")).unwrap_or(0));
+            raw(format!("{}\n", json!({"jsonrpc": "2.0", "id": id, "method": "fs/write_text_file", "params": {"text": text}}))
+                .as_bytes());
+        }
         "fake/twice" => {
             answer(id, json!({"answer": 1}));
             answer(id, json!({"answer": 2}));

@@ -19,7 +19,7 @@ export function scenario(agentName, title, body, { env = {} } = {}) {
     let failure;
     try {
       await stage.open(env);
-      await guard(body(stage), title, HANG_GUARD_MS);
+      await guard(orStrayRejection(() => body(stage)), title, HANG_GUARD_MS);
     } catch (error) {
       failure = error;
     }
@@ -30,6 +30,23 @@ export function scenario(agentName, title, body, { env = {} } = {}) {
     if (failure instanceof Error) failure.message += stderr();
     throw failure;
   });
+}
+
+/**
+ * Runs `body`; rejects at the first rejection that nobody awaits. The SDK reports a refused POST only in that way, and its
+ * own promises then never settle.
+ */
+async function orStrayRejection(body) {
+  let onStray;
+  const stray = new Promise((_, reject) => {
+    onStray = reject;
+    process.once('unhandledRejection', onStray);
+  });
+  try {
+    return await Promise.race([body(), stray]);
+  } finally {
+    process.off('unhandledRejection', onStray);
+  }
 }
 
 class Stage {
