@@ -4,6 +4,7 @@
 
 PORT ?= 2468
 # Tests must not depend on who runs them.
+export PATH := $(CURDIR)/.tools/node_modules/.bin:$(PATH)
 unexport SANDBOXD_TOKEN SANDBOXD_TOKEN_FILE
 
 help: ## these lines
@@ -42,6 +43,7 @@ npm: tools-build tools-node tools-test ## the published npm packages and real ag
 bench: tools-build tools-node ## side by side with the system our users run today
 	cargo build --release --locked
 	scripts/npm-install.sh tests/npm
+	chmod +x tests/npm/node_modules/@sandbox-agent/cli-linux-x64/bin/sandbox-agent
 	cargo bench --locked --bench compare -- --ours $(or $(OURS),target/release/sandboxd) $(BENCH)
 
 static: tools-build ## the one static binary, and its start in an empty root

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 
+import { agents } from './agents.mjs';
 import { EventStream, openSession, post, promptMessage } from './event_stream.mjs';
 import { InMemorySessionPersistDriver, scenario, Talk } from './scenario.mjs';
 import { guard, until } from './wait.mjs';
@@ -87,12 +88,28 @@ export function agentSuite(name) {
     assert.equal(response.stopReason, 'end_turn');
   });
 
+  if (agents[name].permissiveMode) {
+    it('keeps the mode of a session when it comes back', async (stage) => {
+      const talk = await stage.createSession(await stage.connect());
+      talk.answerPermissions('reject');
+      await talk.say(stage.agent.createFileUnasked(stage.file('first')));
+      assert.ok(!fs.existsSync(stage.file('first')), 'the first mode permits everything');
+      await talk.session.setMode(stage.agent.permissiveMode);
+      await talk.say(stage.agent.createFileUnasked(stage.file('second')));
+      assert.ok(fs.existsSync(stage.file('second')), 'the mode has no effect');
+
+      await stage.restartServer('SIGTERM');
+      await talk.say(stage.agent.createFileUnasked(stage.file('third')));
+      assert.ok(fs.existsSync(stage.file('third')), 'the mode is lost');
+    });
+  }
+
   for (const signal of ['SIGTERM', 'SIGKILL']) {
     it(`goes on after the server was restarted by ${signal} between turns`, async (stage) => {
       const talk = await stage.createSession(await stage.connect());
       await talk.say('before the restart', 'before the restart');
       await stage.untilSaved('before the restart');
-      await stage.server.restart(signal);
+      await stage.restartServer(signal);
       const { response } = await talk.say('after the restart', 'after the restart');
       assert.equal(response.stopReason, 'end_turn');
       assertRemembers(stage, 'after the restart', 'before the restart');
@@ -101,7 +118,7 @@ export function agentSuite(name) {
 
   it('takes its first prompt after a restart of the server', async (stage) => {
     const talk = await stage.createSession(await stage.connect());
-    await stage.server.restart('SIGTERM');
+    await stage.restartServer('SIGTERM');
     const { response } = await talk.say('first words', 'first words');
     assert.equal(response.stopReason, 'end_turn');
   });
@@ -109,7 +126,7 @@ export function agentSuite(name) {
   it('leaves no process after a restart by SIGKILL', async (stage) => {
     const talk = await stage.createSession(await stage.connect());
     await talk.say('hello', 'hello');
-    await stage.server.restart('SIGKILL');
+    await stage.restartServer('SIGKILL');
     await stage.server.waitUntilNoProcessIsLeft();
   });
 
@@ -136,19 +153,13 @@ export function agentSuite(name) {
   });
 
   it('is gone after dispose(), with its whole process tree', async (stage) => {
-    const deletions = [];
-    const observedFetch = async (url, init) => {
-      const response = await fetch(url, init);
-      if (init?.method === 'DELETE') deletions.push(response.status);
-      return response;
-    };
-    const client = await stage.connect({ fetch: observedFetch });
+    const client = await stage.connect();
     const talk = await stage.createSession(client);
     await talk.say('hello', 'hello');
     await stage.beginEndlessTurn(talk);
     await client.dispose();
     // The SDK aborts a DELETE that takes too long, and then nothing is recorded.
-    assert.deepEqual(deletions, [204]);
+    assert.deepEqual(stage.deletions, [204]);
     const { servers } = await (await stage.connect()).listAcpServers();
     assert.deepEqual(servers, []);
     await stage.server.waitUntilNoProcessIsLeft();

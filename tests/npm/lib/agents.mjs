@@ -12,6 +12,7 @@ const opencodeBinary = path.join(packageDir, 'node_modules/opencode-linux-x64-ba
 /** What the model provider understands; `mock` has words of its own. */
 const modelScript = {
   createFile: (file) => `RUN: touch ${file}`,
+  createFileUnasked: (file) => `TRY: touch ${file}`,
   hang: 'HANG',
 };
 
@@ -28,6 +29,7 @@ export const agents = {
     hasModel: true,
     executable: path.join(nodeBin, 'claude-agent-acp'),
     processPattern: /claude-agent-acp/,
+    permissiveMode: 'bypassPermissions',
     environment: (provider) => ({
       ANTHROPIC_BASE_URL: provider.url,
       ANTHROPIC_API_KEY: 'any',
@@ -45,6 +47,7 @@ export const agents = {
     hasModel: true,
     executable: path.join(nodeBin, 'codex-acp'),
     processPattern: /codex-acp/,
+    permissiveMode: 'agent-full-access',
     // In Codex's default mode a reviewing model decides instead of the user.
     environment: () => ({ OPENAI_API_KEY: 'any', INITIAL_AGENT_MODE: 'read-only' }),
     files: (provider) => ({
@@ -66,11 +69,13 @@ export const agents = {
     hasModel: true,
     executable: opencodeBinary,
     processPattern: /opencode acp/,
+    permissiveMode: 'free',
     environment: () => ({ OPENCODE_DISABLE_AUTOUPDATE: '1', OPENCODE_DISABLE_MODELS_FETCH: '1', OPENCODE_DISABLE_LSP_DOWNLOAD: '1' }),
     files: (provider) => ({
       '.config/opencode/opencode.json': JSON.stringify({
         model: 'anthropic/claude-sonnet-4-5',
         permission: { bash: 'ask' },
+        agent: { free: { mode: 'primary', permission: { bash: 'allow' } } },
         provider: { anthropic: { options: { baseURL: `${provider.url}/v1`, apiKey: 'any' } } },
       }),
     }),

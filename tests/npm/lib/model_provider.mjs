@@ -3,6 +3,7 @@
 // It speaks Anthropic Messages, OpenAI Responses and OpenAI Chat. The last line of the newest user text says what
 // the "model" does:
 //   RUN: <command>   calls the agent's shell tool once, then says "done"
+//   TRY: <command>   the same, inside the sandbox, if the tool has one
 //   SAY: <text>      says the text
 //   HANG             begins an answer and never ends it
 //   anything else    says "echo: <line>"
@@ -108,8 +109,8 @@ function planFor({ text, afterTool, tools }) {
   if (afterTool) return { kind: 'text', text: 'done' };
   const line = lastLine(text);
   const shell = SHELL_TOOLS.find((name) => tools.includes(name));
-  const [, verb, rest] = /^(RUN|SAY):\s*(.*)$/.exec(line) ?? [];
-  if (verb === 'RUN' && shell) return { kind: 'call', tool: shell, command: rest };
+  const [, verb, rest] = /^(RUN|TRY|SAY):\s*(.*)$/.exec(line) ?? [];
+  if (['RUN', 'TRY'].includes(verb) && shell) return { kind: 'call', tool: shell, command: rest, escalated: verb === 'RUN' };
   if (verb === 'SAY') return { kind: 'text', text: rest };
   // Side requests (titles, summaries) carry the same user text but offer no tools, and agents await some of them.
   if (line === 'HANG' && shell) return { kind: 'hang', text: 'never' };
@@ -183,7 +184,7 @@ const responses = {
     if (answer.kind === 'call') {
       const shellArguments = answer.tool === 'shell'
         ? { command: ['bash', '-c', answer.command] }
-        : { cmd: answer.command, command: answer.command, ...ESCALATED };
+        : { cmd: answer.command, command: answer.command, ...(answer.escalated && ESCALATED) };
       const id = `fc_${answer.serial}`;
       const head = { type: 'function_call', id, call_id: `call_${answer.serial}`, status: 'completed' };
       return { ...head, name: answer.tool, arguments: JSON.stringify(shellArguments) };

@@ -51,8 +51,11 @@ async function orStrayRejection(body) {
 
 class Stage {
   server = new Server();
+  /** The statuses of all DELETE replies that the SDK clients got. */
+  deletions = [];
   #clients = [];
   #streams = [];
+  #postsUnderWay = 0;
 
   constructor(agentName) {
     this.agentName = agentName;
@@ -80,9 +83,35 @@ class Stage {
 
   /** A new SDK client. Clients with the same `persist` driver know the same sessions. */
   async connect(options = {}) {
-    const client = await SandboxAgent.connect({ baseUrl: this.server.url, ...options });
+    const observed = (url, init) => this.#observedFetch(url, init);
+    const client = await SandboxAgent.connect({ baseUrl: this.server.url, fetch: observed, ...options });
     this.#clients.push(client);
     return client;
+  }
+
+  async #observedFetch(url, init = {}) {
+    if (init.method !== 'POST') {
+      const response = await fetch(url, init);
+      if (init.method === 'DELETE') this.deletions.push(response.status);
+      return response;
+    }
+    this.#postsUnderWay += 1;
+    try {
+      const response = await fetch(url, init);
+      const text = await response.text();
+      return new Response(text || null, { status: response.status, headers: response.headers });
+    } finally {
+      this.#postsUnderWay -= 1;
+    }
+  }
+
+  /**
+   * Restarts the server between turns. An answer reaches the SDK by its stream a little before the POST ends, and a
+   * POST that breaks is fatal to the SDK: so a turn is over only when no POST is under way.
+   */
+  async restartServer(signal) {
+    await until(() => this.#postsUnderWay === 0, 'end of all POSTs');
+    await this.server.restart(signal);
   }
 
   async createSession(client) {

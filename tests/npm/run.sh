@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# End-to-end tests with the published npm packages and real coding agents, against the binary in SANDBOXD_BIN
+# (default: target/debug/sandboxd of this repository). Extra arguments go to `node --test`; without test files among
+# them, all run.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+if [[ -n "${SANDBOXD_BIN:-}" && "$SANDBOXD_BIN" != /* ]]; then
+  SANDBOXD_BIN="$OLDPWD/$SANDBOXD_BIN"
+fi
+export SANDBOXD_BIN="${SANDBOXD_BIN:-$PWD/../../target/debug/sandboxd}"
+if [[ ! -x "$SANDBOXD_BIN" ]]; then
+  echo "run.sh: $SANDBOXD_BIN is not there; run: cargo build" >&2
+  exit 1
+fi
+
+stamp=node_modules/.lock-hash
+hash="$(sha256sum package-lock.json)"
+if [[ ! -f "$stamp" || "$(<"$stamp")" != "$hash" ]]; then
+  npm ci --no-audit --no-fund
+  printf '%s\n' "$hash" > "$stamp"
+fi
+
+files=(*.test.mjs)
+for argument in "$@"; do
+  if [[ "$argument" == *.test.mjs ]]; then files=(); fi
+done
+exec node --test --test-concurrency=2 --test-reporter=spec "$@" "${files[@]}"
