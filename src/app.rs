@@ -139,7 +139,7 @@ impl AgentSource for Catalogue {
     fn launch(&self, agent: &str) -> BoxFuture<Result<Launch, LaunchError>> {
         let (agents, agent) = (self.0.clone(), agent.to_owned());
         Box::pin(async move {
-            let launch = agents.launch(&agent).await.map_err(launch_error)?;
+            let launch = agents.launch(&agent).await.map_err(|error| launch_error(&agent, error))?;
             let quirks = Quirks {
                 protocol_version_number: launch.quirks.protocol_version_number,
                 session_new_mcp_servers: launch.quirks.session_new_mcp_servers,
@@ -149,8 +149,8 @@ impl AgentSource for Catalogue {
     }
 }
 
-/// Every variant by name: a new one must say what clients are told.
-fn launch_error(error: agents::Error) -> LaunchError {
+/// Every variant by name: a new one must say what clients are told. `asked` is the agent that was asked for.
+fn launch_error(asked: &str, error: agents::Error) -> LaunchError {
     let text = error.to_string();
     match error {
         agents::Error::UnsupportedAgent { agent } => LaunchError::Unsupported { agent },
@@ -159,11 +159,9 @@ fn launch_error(error: agents::Error) -> LaunchError {
         agents::Error::InstallFailed { agent, reason, output_tail } => {
             LaunchError::InstallFailed { agent, reason: with_tail(&reason, &output_tail) }
         }
-        agents::Error::BadManifest { origin, .. } => LaunchError::NotInstalled { agent: origin, help: text },
-        agents::Error::ManifestNotWritten { path, .. } => {
-            LaunchError::NotInstalled { agent: path.display().to_string(), help: text }
+        agents::Error::BadManifest { .. } | agents::Error::ManifestNotWritten { .. } | agents::Error::TooManyManifests { .. } => {
+            LaunchError::InstallFailed { agent: asked.to_owned(), reason: text }
         }
-        agents::Error::TooManyManifests { .. } => LaunchError::NotInstalled { agent: "manifest".into(), help: text },
     }
 }
 

@@ -1,13 +1,17 @@
 //! Extractors whose rejections are problems, with the statuses of the contract.
 
 use axum::body::{Body, Bytes};
-use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use bytes::BytesMut;
 use http::{HeaderMap, header, request::Parts};
 use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 
 use super::problem::{ApiError, ErrorCode};
+
+/// Of a body that is too long, at least so much is read on. A client that writes when the connection is closed may lose
+/// the answer, so a small bound alone must not make that likely.
+const DRAIN_MIN_BYTES: usize = 16 * 1024 * 1024;
 
 /// Query parameters; what doesn't fit is a 400 problem.
 #[derive(Debug)]
@@ -19,6 +23,19 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for ApiQuery<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let query = Query::<T>::from_request_parts(parts, state).await;
         query.map(|Query(value)| Self(value)).map_err(|rejection| ApiError::invalid(rejection.body_text()))
+    }
+}
+
+/// A path parameter; what isn't UTF-8 once decoded is a 400 problem.
+#[derive(Debug)]
+pub struct ApiPath<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for ApiPath<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::<T>::from_request_parts(parts, state).await;
+        path.map(|Path(value)| Self(value)).map_err(|rejection| ApiError::invalid(rejection.body_text()))
     }
 }
 
@@ -73,7 +90,7 @@ async fn drain(mut body: Body, max_bytes: usize) {
     let mut drained = 0;
     let give_up = tokio::time::sleep(std::time::Duration::from_secs(5));
     tokio::pin!(give_up);
-    while drained < max_bytes.saturating_mul(8) {
+    while drained < max_bytes.saturating_mul(8).max(DRAIN_MIN_BYTES) {
         let frame = tokio::select! { frame = body.frame() => frame, () = &mut give_up => return };
         let Some(Ok(frame)) = frame else { return };
         drained += frame.data_ref().map_or(0, Bytes::len);

@@ -4,6 +4,7 @@
 //! names a page that is neither ours nor allowed by CORS flags. Without a token on a loopback address, a `Host` that
 //! is no loopback name is refused too: a hostile page can point its own name at 127.0.0.1 (DNS rebinding).
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -45,9 +46,10 @@ impl Guard {
     fn check(&self, request: &Request) -> Result<(), ApiError> {
         let (headers, path) = (request.headers(), request.uri().path());
         let is_websocket = headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
-        self.check_host(headers)?;
+        let host = host(request);
+        self.check_host(host.as_deref())?;
         if is_websocket || !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
-            self.check_origin(headers)?;
+            self.check_origin(headers, host.as_deref())?;
         }
         if path == "/v1" || path.starts_with("/v1/") {
             self.check_token(headers, request.uri(), is_websocket)?;
@@ -73,10 +75,9 @@ impl Guard {
             .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
     }
 
-    fn check_origin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+    fn check_origin(&self, headers: &HeaderMap, host: Option<&str>) -> Result<(), ApiError> {
         let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
         let same = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
-        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         if self.0.any_origin || self.0.origins.contains(origin) || (same.is_some() && same == host) {
             return Ok(());
         }
@@ -87,10 +88,8 @@ impl Guard {
         ))
     }
 
-    fn check_host(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()).filter(|_| self.0.loopback_only) else {
-            return Ok(());
-        };
+    fn check_host(&self, host: Option<&str>) -> Result<(), ApiError> {
+        let Some(host) = host.filter(|_| self.0.loopback_only) else { return Ok(()) };
         let allowed = |origin: &HeaderValue| {
             origin.to_str().is_ok_and(|origin| origin.split_once("://").is_some_and(|(_, authority)| authority == host))
         };
@@ -115,13 +114,23 @@ pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> 
     }
 }
 
+/// What the client calls this server: `Host`, or `:authority`, which HTTP/2 has instead (RFC 9113 section 8.3.1). Bytes
+/// that aren't text are replaced, so that no name is taken for one of ours.
+fn host(request: &Request) -> Option<Cow<'_, str>> {
+    if let Some(host) = request.headers().get(header::HOST) {
+        return Some(String::from_utf8_lossy(host.as_bytes()));
+    }
+    let authority = request.uri().authority()?.as_str();
+    Some(authority.rsplit_once('@').map_or(authority, |(_, host)| host).into())
+}
+
 fn hash(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
 fn access_token(query: &str) -> Option<String> {
     let value = query.split('&').find_map(|pair| pair.strip_prefix("access_token="))?;
-    percent_encoding::percent_decode_str(&value.replace('+', " ")).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+    percent_encoding::percent_decode_str(&value.replace('+', " ")).decode_utf8().ok().map(Cow::into_owned)
 }
 
 fn is_loopback_name(host: &str) -> bool {
@@ -146,6 +155,22 @@ mod tests {
         for no in ["evil.test:2468", "10.0.0.1", "localhost.evil.test", "[2001:db8::1]:2468", ""] {
             assert!(!is_loopback_name(no), "{no}");
         }
+    }
+
+    #[test]
+    fn the_name_of_the_server_is_found_with_either_protocol() {
+        let request = |uri: &str, host: Option<&[u8]>| {
+            let mut request = Request::new(axum::body::Body::empty());
+            *request.uri_mut() = uri.parse().expect("a URI");
+            let value = host.map(|host| HeaderValue::from_bytes(host).expect("a header"));
+            request.headers_mut().extend(value.map(|value| (header::HOST, value)));
+            request
+        };
+        assert_eq!(host(&request("/v1", Some(b"a:1"))).as_deref(), Some("a:1"));
+        assert_eq!(host(&request("http://evil.test:1/v1", None)).as_deref(), Some("evil.test:1"));
+        assert_eq!(host(&request("http://localhost@evil.test/v1", None)).as_deref(), Some("evil.test"));
+        assert_eq!(host(&request("/v1", Some(b"localhost\xff"))).as_deref(), Some("localhost\u{fffd}"));
+        assert_eq!(host(&request("/v1", None)), None);
     }
 
     #[test]

@@ -103,7 +103,8 @@ impl Feed {
                     Err(chunk) => return Some(chunk),
                 }
             } else if newest.ended {
-                return Some(self.end(self.ended_because));
+                // At a shutdown the rooms end their streams, too: nothing was deleted then.
+                return Some(self.end(if self.stop.is_cancelled() { "shutdown" } else { self.ended_because }));
             }
             tokio::select! {
                 changed = self.newest.changed() => if changed.is_err() { return Some(self.end(self.ended_because)) },

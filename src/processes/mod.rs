@@ -10,7 +10,9 @@
 //!    └─stop─▶ TERM to the whole tree ─grace─▶ KILL to the whole tree ─▶ exited, and the answer says what survived
 //! ```
 
+mod errand;
 mod reap;
+mod scan;
 mod stderr_tail;
 mod tree;
 
@@ -18,14 +20,18 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 
+pub use scan::started_at_ticks;
 pub use stderr_tail::StderrTail;
-pub use tree::started_at_ticks;
+
+use scan::Scanner;
+use tree::Target;
 
 use crate::config::Env;
 use crate::rt::ids::new_id;
@@ -168,6 +174,7 @@ pub struct Started {
 pub struct Process {
     pid: u32,
     cookie: Arc<str>,
+    scanner: Arc<Scanner>,
     exit: watch::Receiver<Option<Exit>>,
 }
 
@@ -185,6 +192,9 @@ struct Inner {
     /// takes one that std is still waiting for.
     known: Mutex<HashSet<u32>>,
     max: usize,
+    scanner: Arc<Scanner>,
+    /// Nothing is started any more. Set and read while `known` is held.
+    closed: AtomicBool,
 }
 
 impl Inner {
@@ -195,6 +205,7 @@ impl Inner {
 
 impl Processes {
     /// Becomes the subreaper, starts the reaper, and ends what an earlier run of a server on this store left behind.
+    /// Dropping the future leaves some of that.
     ///
     /// # Errors
     /// The kernel refuses the SIGCHLD handler.
@@ -203,10 +214,13 @@ impl Processes {
             tracing::warn!(%errno, "not a child subreaper: processes that daemonise are found by their cookie only");
         }
         let run = new_id("run");
-        let inner = Inner { env, cookie_prefix: format!("{store_id}/{run}"), known: Mutex::default(), max };
+        let (scanner, closed) = (Arc::default(), AtomicBool::new(false));
+        let inner = Inner { env, cookie_prefix: format!("{store_id}/{run}"), known: Mutex::default(), max, scanner, closed };
         let processes = Self { inner: Arc::new(inner) };
         reap::start(&processes.inner)?;
-        let left = tree::end_leftovers(&format!("{store_id}/"), &processes.inner.cookie_prefix).await;
+        let leftovers = Target::Leftovers { store: format!("{store_id}/"), run: processes.inner.cookie_prefix.clone() };
+        let grace = Duration::from_millis(500);
+        let left = tree::end(&processes.inner.scanner, leftovers, grace, tree::KILL_WAIT).await.terminated;
         if left > 0 {
             tracing::warn!(processes = left, "ended processes that an earlier run left behind");
         }
@@ -224,6 +238,9 @@ impl Processes {
         let cookie: Arc<str> = format!("{}/{}", self.inner.cookie_prefix, new_id("proc")).into();
         let mut command = self.command(spec, &cookie);
         let mut known = self.inner.known();
+        if self.inner.closed.load(Ordering::Relaxed) {
+            return Err(Error::Refused { program: spec.program.clone(), cause: "the server is stopping".to_owned() });
+        }
         if known.len() >= self.inner.max {
             return Err(Error::TooMany { max: self.inner.max });
         }
@@ -235,13 +252,23 @@ impl Processes {
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else { unreachable!("all three are piped above") };
         let exit = self.own(child, pid);
         tracing::debug!(pid, owner = ?spec.owner, program = %spec.program.display(), "process started");
-        Ok(Started { stdin, stdout, stderr, process: Process { pid, cookie, exit } })
+        Ok(Started { stdin, stdout, stderr, process: Process { pid, cookie, scanner: Arc::clone(&self.inner.scanner), exit } })
     }
 
-    /// Ends whatever this run has started, with all that came of it: TERM, half a second, KILL. For an end that can't
-    /// wait for each owner to stop its own. Gives how many there were.
+    /// Starts nothing any more, and kills whatever this run has started with all that came of it. For an end that can't
+    /// wait for each owner to stop its own; takes at most about a second. Gives how many there were.
+    ///
+    /// Dropping the future leaves what it has not come to.
     pub async fn end_all(&self) -> usize {
-        tree::end_leftovers(&format!("{}/", self.inner.cookie_prefix), "no other run").await
+        let known = self.inner.known(); // whoever is just starting a child holds it: that child is seen below
+        self.inner.closed.store(true, Ordering::Relaxed);
+        drop(known);
+        let run = Target::Run { run: format!("{}/", self.inner.cookie_prefix) };
+        let stopped = tree::end(&self.inner.scanner, run, Duration::ZERO, Duration::from_secs(1)).await;
+        if stopped.survived > 0 {
+            tracing::error!(survived = stopped.survived, "processes could not be killed");
+        }
+        stopped.killed
     }
 
     #[allow(clippy::disallowed_methods)] // the one place that makes a command
@@ -268,53 +295,6 @@ impl Processes {
         });
         exit
     }
-
-    /// Runs an errand to its end and gives its exit and the tail of its output, both streams together.
-    ///
-    /// On timeout the whole tree is stopped and `None` is the exit. Dropping the future leaves the child running to
-    /// its own end.
-    ///
-    /// # Errors
-    /// As [`Processes::spawn`].
-    pub async fn run(
-        &self,
-        spec: &ProcessSpec,
-        timeout: Duration,
-        output_max_bytes: usize,
-        mut on_line: impl FnMut(&str) + Send,
-    ) -> Result<(Option<Exit>, String), Error> {
-        use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
-        let Started { stdin, stdout, stderr, process } = self.spawn(spec)?;
-        drop(stdin);
-        let mut tail = StderrTail::new(usize::MAX, output_max_bytes);
-        let limit = output_max_bytes as u64;
-        let (mut out, mut err) = (BufReader::new(stdout), BufReader::new(stderr));
-        let deadline = tokio::time::sleep(timeout);
-        tokio::pin!(deadline);
-        let (mut out_open, mut err_open) = (true, true);
-        let (mut out_line, mut err_line) = (Vec::new(), Vec::new());
-        let mut note = |line: &mut Vec<u8>, open: &mut bool, read: std::io::Result<usize>| {
-            *open = matches!(read, Ok(count) if count > 0);
-            if !line.is_empty() {
-                tail.push(line);
-                on_line(String::from_utf8_lossy(line).trim_end());
-                line.clear();
-            }
-        };
-        loop {
-            let mut out_limited = (&mut out).take(limit);
-            let mut err_limited = (&mut err).take(limit);
-            tokio::select! {
-                read = out_limited.read_until(b'\n', &mut out_line), if out_open => note(&mut out_line, &mut out_open, read),
-                read = err_limited.read_until(b'\n', &mut err_line), if err_open => note(&mut err_line, &mut err_open, read),
-                () = &mut deadline => { process.stop(Duration::from_secs(1)).await; return Ok((None, tail.text())); }
-                _ = process.exited(), if !out_open && !err_open => break,
-            }
-        }
-        let outcome = Some(process.exited().await);
-        process.stop(Duration::ZERO).await; // what it left in the background
-        Ok((outcome, tail.text()))
-    }
 }
 
 impl Process {
@@ -334,7 +314,9 @@ impl Process {
     ///
     /// Returns when nothing is left, or what is left can't be killed. Dropping the future stops the escalation.
     pub async fn stop(&self, grace: Duration) -> Stopped {
-        let stopped = tree::stop(self.pid, &self.cookie, grace).await;
+        let root = i32::try_from(self.pid).unwrap_or(i32::MAX);
+        let target = Target::Tree { root, cookie: self.cookie.to_string() };
+        let stopped = tree::end(&self.scanner, target, grace, tree::KILL_WAIT).await;
         if stopped.survived > 0 {
             tracing::error!(pid = self.pid, survived = stopped.survived, "processes could not be killed");
         }

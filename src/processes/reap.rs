@@ -9,7 +9,7 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Inner, tree};
+use super::{Inner, scan};
 use crate::rt::spawn_owned;
 
 /// Exits come in bunches; one sweep serves a bunch.
@@ -31,7 +31,7 @@ pub(super) fn start(inner: &Arc<Inner>) -> std::io::Result<()> {
 fn sweep(inner: &Inner) {
     let known = inner.known();
     for pid in children_of_this_process().into_iter().filter(|pid| !known.contains(&pid.cast_unsigned())) {
-        if tree::read_stat(pid).is_some_and(|stat| stat.state == b'Z') {
+        if scan::read_stat(pid).is_some_and(|stat| stat.state == b'Z') {
             let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)); // gone already: nothing to do
         }
     }

@@ -114,6 +114,11 @@ async fn every_refusal_is_a_problem() {
     let not_allowed = send(http.put(server.url("/v1/acp"))).await;
     assert!(not_allowed.headers().contains_key("allow"));
     problem(not_allowed, 405, "method_not_allowed").await;
+    for path in ["/v1/acp/%FF", "/v1/agents/%FF", "/v1/agents/%FF/install"] {
+        problem(send(http.get(server.url(path))).await, 400, "invalid_request").await;
+    }
+    problem(send(http.delete(server.url("/v1/acp/%FF"))).await, 400, "invalid_request").await;
+    problem(send(json_post("/v1/acp/%FF", "{}")).await, 400, "invalid_request").await;
     problem(send(http.get(server.url("/v1/agents?config=maybe"))).await, 400, "invalid_request").await;
     problem(send(json_post("/v1/agents/mock/install", "{")).await, 400, "invalid_request").await;
     problem(send(json_post("/v1/agents/mock/install", "{\"reinstall\":1}")).await, 422, "invalid_request").await;
@@ -172,6 +177,21 @@ async fn foreign_pages_may_read_nothing_and_change_nothing() {
     problem(rebound, 403, "permission_denied").await;
     let read = server.http.get(server.url("/v1/acp")).header("origin", "http://evil.test").send().await.expect("an answer");
     assert!(read.headers().get("access-control-allow-origin").is_none());
+}
+
+#[tokio::test]
+async fn foreign_names_are_refused_over_http2_too() {
+    let home = Home::new();
+    let server = Server::start(&home);
+    let status = |authority: &str| {
+        let mut curl = Command::new("curl");
+        curl.args(["-s", "--noproxy", "*", "--http2-prior-knowledge", "-o", "/dev/null", "-w", "%{http_code} %{http_version}"]);
+        curl.args(["--connect-to", &format!("::127.0.0.1:{}", server.port()), &format!("http://{authority}/v1/acp")]);
+        let output = curl.env_remove("http_proxy").output().expect("curl is needed");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    assert_eq!(status(&format!("localhost:{}", server.port())), "200 2");
+    assert_eq!(status("evil.test:2468"), "403 2");
 }
 
 #[tokio::test]

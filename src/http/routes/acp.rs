@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use utoipa_axum::routes;
 
 use crate::acp::{Envelope, Kind, Posted, Readers, Status};
 use crate::config::{as_duration, as_usize};
-use crate::http::extract::{ApiQuery, accepts, is_json, read_body};
+use crate::http::extract::{ApiPath, ApiQuery, accepts, is_json, read_body};
 use crate::http::problem::{ApiError, ErrorCode};
 use crate::http::sse::Feed;
 use crate::http::{AppState, ProblemDetails};
@@ -86,7 +86,7 @@ struct PostQuery {
         (status = 507, body = ProblemDetails)))]
 async fn post_acp(
     State(state): State<AppState>,
-    Path(server_id): Path<String>,
+    ApiPath(server_id): ApiPath<String>,
     ApiQuery(query): ApiQuery<PostQuery>,
     request: Request,
 ) -> Result<Response, ApiError> {
@@ -171,7 +171,7 @@ fn last_chunk(posted: Result<Posted, ApiError>, id: &str) -> Bytes {
         (status = 503, body = ProblemDetails)))]
 async fn get_acp_events(
     State(state): State<AppState>,
-    Path(server_id): Path<String>,
+    ApiPath(server_id): ApiPath<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     check_feed(&headers)?;
@@ -220,7 +220,7 @@ fn last_event_id(headers: &HeaderMap) -> Result<u64, ApiError> {
 #[utoipa::path(delete, path = "/v1/acp/{server_id}", tag = "acp", operation_id = "delete_acp",
     params(("server_id" = String, Path, description = "Chosen by the client")),
     responses((status = 204, description = "Nothing of it runs any more")))]
-async fn delete_acp(State(state): State<AppState>, Path(server_id): Path<String>) -> StatusCode {
+async fn delete_acp(State(state): State<AppState>, ApiPath(server_id): ApiPath<String>) -> StatusCode {
     state.acp.delete(&server_id).await;
     StatusCode::NO_CONTENT
 }

@@ -1,7 +1,7 @@
 //! `/v1/agents`: what can be run, and installing it.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 use super::acp::open_feed;
 use crate::acp::Status;
 use crate::agents::{AgentInfo, InstallOptions, InstallReport, ListOptions, ServerState, ServerStatus};
-use crate::http::extract::{ApiJson, ApiQuery};
+use crate::http::extract::{ApiJson, ApiPath, ApiQuery};
 use crate::http::problem::ApiError;
 use crate::http::{AppState, ProblemDetails};
 use crate::rt::clock::now_ms;
@@ -64,7 +64,7 @@ async fn list_agents(State(state): State<AppState>, ApiQuery(query): ApiQuery<Ag
     responses((status = 200, body = AgentInfo), (status = 400, body = ProblemDetails, description = "Unknown agent")))]
 async fn get_agent(
     State(state): State<AppState>,
-    Path(id): Path<String>,
+    ApiPath(id): ApiPath<String>,
     ApiQuery(query): ApiQuery<AgentQuery>,
 ) -> Result<Json<AgentInfo>, ApiError> {
     let mut agent = state.agents.get(&id, query.into()).await?;
@@ -107,7 +107,7 @@ struct InstallRequest {
     responses((status = 200, body = InstallReport), (status = 400, body = ProblemDetails), (status = 500, body = ProblemDetails)))]
 async fn install_agent(
     State(state): State<AppState>,
-    Path(id): Path<String>,
+    ApiPath(id): ApiPath<String>,
     ApiJson(request): ApiJson<InstallRequest>,
 ) -> Result<Json<InstallReport>, ApiError> {
     let options = InstallOptions {
@@ -127,7 +127,7 @@ async fn install_agent(
               (status = 400, body = ProblemDetails), (status = 503, body = ProblemDetails)))]
 async fn get_install_events(
     State(state): State<AppState>,
-    Path(id): Path<String>,
+    ApiPath(id): ApiPath<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     state.agents.manifest(&id)?;
