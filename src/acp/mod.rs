@@ -1,6 +1,6 @@
 //! ACP over HTTP: agents as JSON-RPC servers that are addressed by a client-chosen id.
 //!
-//! Each server has one owner task ([`task`]) that alone touches its agent process; the registry here maps ids to
+//! Each server has one owner task ([`owner`]) that alone touches its agent process; the registry here maps ids to
 //! handles. Everything that passes is in the log before a subscriber sees it: stream `acp/<instance>/out` is what
 //! clients read as events, `…/in` what they sent. A server outlives its agent process and a restart of ours: the next
 //! request starts a new process and tells it what its predecessor knew ([`restore`]).
@@ -10,9 +10,9 @@ mod envelope;
 mod ids;
 mod line;
 mod messages;
+mod owner;
 mod readers;
 mod restore;
-mod task;
 mod types;
 
 use std::collections::BTreeMap;
@@ -33,8 +33,8 @@ use crate::rt::ids::new_id;
 use crate::rt::spawn_owned;
 use crate::store::{AcpServerRow, AcpSessionRow, RowChange, Store, Stream};
 use agent::Agent;
+use owner::{Answer, Command, Owner};
 use restore::Memory;
-use task::{Answer, Command, Owner};
 
 /// The room: makes, finds and deletes servers.
 #[derive(Clone)]

@@ -23,7 +23,7 @@ export async function startModelProvider({ delayMs = 0 } = {}) {
 }
 
 class ModelProvider {
-  /** Every POST so far: {path, body, plan}. */
+  /** Every POST so far: {path, body, plan, aside}. */
   requests = [];
   #hanging = 0;
   #serial = 0;
@@ -75,8 +75,10 @@ class ModelProvider {
     const format = FORMATS.find((candidate) => path.endsWith(candidate.path));
     if (!format) return sendJson(response, 404, { error: { type: 'not_found_error', message: path } });
 
-    const plan = planFor(format.read(body));
-    this.requests.push({ path, body, plan });
+    const turn = format.read(body);
+    const plan = planFor(turn);
+    // Titles and summaries are asked for beside the conversation, with no tools and only a part of the history.
+    this.requests.push({ path, body, plan, aside: turn.tools.length === 0 });
     this.#changed();
     const answer = { ...plan, serial: ++this.#serial, model: body.model ?? 'fake-model', createdS: Math.floor(Date.now() / 1000) };
     if (!body.stream && plan.kind !== 'hang') return sendJson(response, 200, format.whole(answer));
@@ -112,7 +114,7 @@ function planFor({ text, afterTool, tools }) {
   const [, verb, rest] = /^(RUN|TRY|SAY):\s*(.*)$/.exec(line) ?? [];
   if (['RUN', 'TRY'].includes(verb) && shell) return { kind: 'call', tool: shell, command: rest, escalated: verb === 'RUN' };
   if (verb === 'SAY') return { kind: 'text', text: rest };
-  // Side requests (titles, summaries) carry the same user text but offer no tools, and agents await some of them.
+  // Agents await some of the requests they make aside, with the same user text, so those must never hang.
   if (line === 'HANG' && shell) return { kind: 'hang', text: 'never' };
   return { kind: 'text', text: `echo: ${line}` };
 }

@@ -149,7 +149,7 @@ class Stage {
 
   /** The newest request the model got about `text`, as one string: it shows what the agent remembers. */
   modelRequestAbout(text) {
-    const request = this.provider.requests.findLast(({ plan }) => plan.text === `echo: ${text}`);
+    const request = this.provider.requests.findLast(({ plan, aside }) => !aside && plan.text === `echo: ${text}`);
     return JSON.stringify(request?.body ?? null);
   }
 }

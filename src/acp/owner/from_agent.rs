@@ -1,0 +1,156 @@
+//! What the agent writes: lines, envelopes, answers; and those that can't be read.
+
+use bytes::Bytes;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{FROM_AGENT, Running, Waiter};
+use crate::acp::agent::AgentEvent;
+use crate::acp::envelope::{self, Envelope, Fragment, Kind};
+use crate::acp::ids::Pending;
+use crate::acp::line::Line;
+use crate::acp::messages;
+use crate::acp::restore::Learned;
+use crate::config::{as_duration, as_usize};
+use crate::rt::spawn_owned;
+use crate::store::RowChange;
+
+impl Running {
+    pub(super) fn agent_event(&mut self, event: AgentEvent) {
+        match event {
+            AgentEvent::Read => self.read_lines(),
+            AgentEvent::Written => {}
+            AgentEvent::StdinClosed => {
+                if let Some(agent) = &mut self.agent {
+                    agent.input.close();
+                    self.end_deaf_agent("closed its stdin");
+                }
+            }
+            AgentEvent::Exited(exit) => {
+                self.exit = Some((exit, Instant::now() + as_duration(self.owner.bounds.acp_exit_drain_ms)));
+            }
+        }
+    }
+
+    pub(super) fn read_lines(&mut self) {
+        while let Some(line) = self.agent.as_mut().and_then(|agent| agent.output.lines.next_line()) {
+            self.line(line);
+        }
+        if self.agent.as_ref().is_some_and(|agent| agent.output.ended()) {
+            if let Some(rest) = self.agent.as_mut().and_then(|agent| agent.output.lines.rest()) {
+                self.line(rest);
+            }
+            if self.exit.is_none() {
+                self.end_deaf_agent("closed its stdout");
+            }
+        }
+    }
+
+    /// An agent that can't be spoken with any more is ended: its exit then answers every waiter.
+    pub(super) fn end_deaf_agent(&mut self, what: &str) {
+        if let Some(agent) = &mut self.agent {
+            tracing::warn!(server = self.owner.server_id, pid = agent.process.pid(), "the agent {what} and is stopped");
+            agent.input.close();
+            let (process, grace) = (agent.process.clone(), as_duration(self.owner.bounds.agent_stop_grace_ms));
+            spawn_owned("agent-stop", async move { process.stop(grace).await });
+        }
+    }
+
+    pub(super) fn line(&mut self, line: Line) {
+        match line {
+            Line::TooLong { head, bytes } => {
+                let max = self.owner.bounds.acp_line_max_bytes;
+                self.unreadable(
+                    &format!("a line of {bytes} bytes exceeds acp_line_max_bytes ({max}) and was dropped"),
+                    &head,
+                    bytes,
+                );
+            }
+            Line::Whole(line) if line.iter().all(u8::is_ascii_whitespace) => {}
+            Line::Whole(line) => match Envelope::parse(line.clone()) {
+                Ok(envelope) => self.envelope(&envelope),
+                // Arrays and scalars are passed on unchanged, as the contract has it.
+                Err(envelope::ParseError::NotObject) => self.emit(envelope::on_one_line(trimmed(&line))),
+                Err(error) => self.unreadable(&error.to_string(), &line, line.len() as u64),
+            },
+        }
+    }
+
+    pub(super) fn envelope(&mut self, envelope: &Envelope) {
+        match envelope.kind() {
+            Kind::Response => {
+                let pending = envelope.id().and_then(|id| self.ids.take(id));
+                match pending {
+                    Some(pending) => self.answered(envelope, pending),
+                    None => self.emit(envelope.text().clone()), // unknown or a second answer: only to the stream
+                }
+            }
+            Kind::Request => {
+                self.ids.agent_asked(envelope.id().unwrap_or("null"));
+                self.emit(self.towards_clients(envelope));
+            }
+            Kind::Notification if self.is_replay(envelope) => {}
+            Kind::Notification => self.emit(self.towards_clients(envelope)),
+        }
+    }
+
+    pub(super) fn answered(&mut self, envelope: &Envelope, pending: Pending<Waiter>) {
+        let reply = match pending.waiter {
+            Waiter::Client(reply) => reply,
+            Waiter::Step(step) => return self.step_answered(envelope, &step),
+        };
+        let learned = match (&pending.params, envelope.result()) {
+            (Some(params), Some(result)) => self.owner.memory.succeeded(&pending.method, params, result),
+            _ => None,
+        };
+        if envelope.result().is_none() {
+            self.owner.memory.refused(&pending.method);
+        }
+        let change = learned.map(|learned| self.row_change(learned));
+        self.answer_with(envelope.with_id(&pending.client_id), reply, change);
+        self.go_on(); // something may have waited for just this answer
+    }
+
+    pub(super) fn row_change(&self, learned: Learned) -> RowChange {
+        let server_id = self.owner.server_id.clone();
+        match learned {
+            Learned::Initialize(params) => RowChange::SetInitialize { server_id, params },
+            Learned::Authenticate(params) => RowChange::SetAuthenticate { server_id, params },
+            Learned::Session { row, forget } => RowChange::PutAcpSession { server_id, session: row, forget },
+        }
+    }
+
+    pub(super) fn emit(&self, text: Bytes) {
+        self.owner.store.append(&self.owner.outbound, FROM_AGENT, text, None);
+    }
+
+    /// A line that is no JSON, or too long, is reported; and whoever waits for it must not wait for ever.
+    pub(super) fn unreadable(&mut self, error: &str, head: &[u8], bytes: u64) {
+        self.emit(messages::invalid_stdout(error, head, bytes, as_usize(self.owner.bounds.acp_raw_shown_max_bytes)));
+        let data = json!({"agent": self.owner.agent_name});
+        match Fragment::read(head) {
+            Fragment { id: Some(id), has_method: true } => {
+                let refusal = messages::error_response(&id, error, &data);
+                if let Some(agent) = &mut self.agent {
+                    agent.input.send(&refusal); // it doesn't read: then it can't be told
+                }
+            }
+            Fragment { id: Some(id), has_method: false } => match self.ids.take(&id) {
+                Some(Pending { client_id, waiter: Waiter::Client(reply), .. }) => {
+                    self.answer(messages::error_response(&client_id, error, &data), reply);
+                }
+                Some(Pending { waiter: Waiter::Step(step), .. }) => {
+                    (self.step_deadline, self.replaying) = (None, None);
+                    self.step_failed(&step, error);
+                    self.go_on();
+                }
+                None => {}
+            },
+            Fragment { id: None, .. } => {}
+        }
+    }
+}
+
+fn trimmed(line: &Bytes) -> Bytes {
+    line.slice_ref(line.trim_ascii())
+}

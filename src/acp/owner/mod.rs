@@ -1,0 +1,238 @@
+//! The owner of one ACP server: the only one that touches its agent, its ids and its streams.
+//!
+//! ```text
+//!            POST, no agent                launched             exit, stdout read to its end
+//!  absent ───────────────────▶ launching ───────────▶ running ───────────────────────────────▶ absent
+//!                                  │ failed: everything held is answered with the reason
+//! ```
+//! While running, a request may be *held*: the agent process is new and must first be told what the client told its
+//! predecessor ([`restore`](super::restore)). Held envelopes go on in order. Exit, deletion and shutdown answer every
+//! waiter at once. Dropping a client's end of a reply drops nothing else.
+
+mod from_agent;
+mod restoring;
+mod towards_agent;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::agent::{Agent, AgentEvent};
+use super::envelope::Envelope;
+use super::ids::Ids;
+use super::messages;
+use super::restore::{Memory, Step};
+use super::types::{AgentSource, BoxFuture, Launch, LaunchError, Status};
+use crate::config::{Bounds, as_duration, as_usize};
+use crate::processes::{Exit, Processes};
+use crate::rt::spawn_owned;
+use crate::store::{Store, Stream};
+
+/// Log types of the two directions.
+const FROM_CLIENT: &str = "acp.client";
+const FROM_AGENT: &str = "acp.agent";
+
+/// What the owner is asked.
+pub(super) enum Command {
+    /// An envelope from a client.
+    Post { envelope: Envelope, reply: Reply },
+    /// The server is deleted; the reply comes when its processes are gone.
+    Delete { reply: oneshot::Sender<()> },
+}
+
+/// What an envelope came to.
+pub(super) enum Answer {
+    /// Taken; nothing will answer it.
+    Accepted,
+    /// The answer under the client's id, and when it is in the log and the event stream, at which position.
+    Response { text: Bytes, committed: oneshot::Receiver<u64> },
+}
+
+type Reply = oneshot::Sender<Answer>;
+
+/// Who waits for an agent's answer.
+enum Waiter {
+    Client(Reply),
+    /// A step of ours, for the envelope at the front of `held`.
+    Step(Step),
+}
+
+/// Everything the owner is made of; see [`Owner::run`].
+pub(super) struct Owner {
+    pub(super) server_id: String,
+    pub(super) agent_name: String,
+    pub(super) inbound: Arc<Stream>,
+    pub(super) outbound: Arc<Stream>,
+    pub(super) store: Store,
+    pub(super) processes: Processes,
+    pub(super) source: Arc<dyn AgentSource>,
+    pub(super) bounds: Bounds,
+    pub(super) mailbox: mpsc::Receiver<Command>,
+    pub(super) status: watch::Sender<Status>,
+    pub(super) memory: Memory,
+    pub(super) stop: CancellationToken,
+}
+
+/// The owner with what changes while it runs.
+struct Running {
+    owner: Owner,
+    ids: Ids<Waiter>,
+    agent: Option<Agent>,
+    launching: Option<BoxFuture<Result<Launch, LaunchError>>>,
+    /// What waits for the agent to be ready, in order; a notification has nobody who waits.
+    held: VecDeque<(Envelope, Option<Reply>)>,
+    held_bytes: usize,
+    /// The session whose repeated updates are left out, and how many were.
+    replaying: Option<(String, u64)>,
+    step_deadline: Option<Instant>,
+    /// Set when the process is gone but its stdout is not yet read to the end.
+    exit: Option<(Exit, Instant)>,
+    /// How the last process ended, when there was one.
+    ended: Option<String>,
+}
+
+impl Owner {
+    /// Runs until the server is deleted or shut down. `first` is the agent of a server just made; a server from an
+    /// earlier run starts without one.
+    pub(super) async fn run(self, first: Option<Agent>) {
+        let ids = Ids::new(as_usize(self.bounds.acp_pending_max_requests));
+        let ended = first.is_none().then(|| "the server was restarted".to_owned());
+        let mut running = Running {
+            owner: self,
+            ids,
+            agent: first,
+            launching: None,
+            held: VecDeque::new(),
+            held_bytes: 0,
+            replaying: None,
+            step_deadline: None,
+            exit: None,
+            ended,
+        };
+        let deleted = running.serve().await;
+        running.finish(deleted).await;
+    }
+}
+
+impl Running {
+    /// The loop. Gives the reply to a deletion; `None` on shutdown.
+    async fn serve(&mut self) -> Option<oneshot::Sender<()>> {
+        let stop = self.owner.stop.clone();
+        loop {
+            let exited = self.exit.is_some();
+            // Nobody waits to see an envelope from a client in the log: one transaction takes it and its answer.
+            let mut may_wait = false;
+            tokio::select! {
+                () = stop.cancelled() => return None,
+                command = self.owner.mailbox.recv() => match command {
+                    Some(Command::Post { envelope, reply }) => {
+                        self.post(envelope, reply);
+                        may_wait = true;
+                    }
+                    Some(Command::Delete { reply }) => return Some(reply),
+                    None => return None,
+                },
+                result = launched(&mut self.launching) => self.launched(result),
+                () = until(self.step_deadline) => self.step_timed_out(),
+                event = event_of(self.agent.as_mut(), &self.owner.store, exited) => self.agent_event(event),
+                () = until(self.exit.map(|(_, deadline)| deadline)) => self.agent_gone().await,
+            }
+            if self.exit.is_some() && self.agent.as_ref().is_some_and(|agent| agent.output.ended()) {
+                self.agent_gone().await;
+            }
+            if let Some(agent) = &mut self.agent {
+                agent.input.write_now(); // before the commit: the agent works meanwhile
+            }
+            if !may_wait {
+                self.owner.store.flush();
+            }
+        }
+    }
+
+    /// The process is gone and its output is read: everyone who waits is told, and what it left behind is ended.
+    async fn agent_gone(&mut self) {
+        let (Some((exit, _)), Some(mut agent)) = (self.exit.take(), self.agent.take()) else { return };
+        if let Some(rest) = agent.output.lines.rest() {
+            self.line(rest);
+        }
+        let process = agent.process.clone();
+        spawn_owned("agent-leftovers", async move { process.stop(Duration::ZERO).await });
+        let stderr = agent.stderr_tail(Duration::from_millis(100)).await;
+        self.owner.status.send_replace(Status::Stopped);
+        self.owner.memory.forget_process();
+        (self.step_deadline, self.replaying) = (None, None);
+        self.ended = Some(exit.to_string());
+        self.emit(messages::agent_exited(exit, &stderr));
+        let message = format!("agent process exited: {} ({exit})", self.owner.agent_name);
+        self.fail_all(&message, &messages::exit_data(&self.owner.agent_name, exit, &stderr));
+    }
+
+    fn fail_all(&mut self, message: &str, data: &serde_json::Value) {
+        for pending in self.ids.drain() {
+            if let Waiter::Client(reply) = pending.waiter {
+                self.answer(messages::error_response(&pending.client_id, message, data), reply);
+            }
+        }
+        while let Some((envelope, reply)) = self.next_held() {
+            if let Some(reply) = reply {
+                self.answer(messages::error_response(envelope.id().unwrap_or("null"), message, data), reply);
+            }
+        }
+    }
+
+    /// Deleted or shut down: the agent's tree is stopped, every waiter answered, and the streams end.
+    async fn finish(mut self, deleted: Option<oneshot::Sender<()>>) {
+        let message = if deleted.is_some() { "the ACP server was deleted" } else { "the server is shutting down" };
+        self.fail_all(message, &json!({"agent": self.owner.agent_name}));
+        self.owner.mailbox.close();
+        while let Ok(command) = self.owner.mailbox.try_recv() {
+            if let Command::Delete { reply } = command {
+                let _ = reply.send(());
+            } // a dropped Post reply is answered by the handle
+        }
+        if let Some(mut agent) = self.agent.take() {
+            agent.input.close();
+            let stopped = agent.process.stop(as_duration(self.owner.bounds.agent_stop_grace_ms)).await;
+            tracing::info!(server = self.owner.server_id, ?stopped, "agent stopped");
+        }
+        self.owner.status.send_replace(Status::Stopped);
+        // Its commit shows that everything before it is committed and shown: only then do the streams end.
+        let mark = if deleted.is_some() { "acp.deleted" } else { "acp.stopped" };
+        let marked = self.owner.store.append_acked(&self.owner.inbound, mark, Bytes::from_static(b"{}"), None);
+        self.owner.store.flush();
+        let _ = marked.await; // a closed store: nothing more can be shown
+        self.owner.outbound.end();
+        self.owner.inbound.end();
+        if let Some(reply) = deleted {
+            let _ = reply.send(());
+        }
+    }
+}
+
+/// Waits for ever when there is no agent. Cancel safe.
+async fn event_of(agent: Option<&mut Agent>, store: &Store, exited: bool) -> AgentEvent {
+    match agent {
+        Some(agent) => agent.event(store, exited).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn launched(launching: &mut Option<BoxFuture<Result<Launch, LaunchError>>>) -> Result<Launch, LaunchError> {
+    match launching {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

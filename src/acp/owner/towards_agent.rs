@@ -1,0 +1,155 @@
+//! Clients' envelopes on their way to the agent: held until it is ready, renumbered, sent.
+
+use bytes::Bytes;
+use serde_json::json;
+
+use super::{Answer, FROM_AGENT, FROM_CLIENT, Reply, Running, Waiter};
+use crate::acp::envelope::{Envelope, Kind};
+use crate::acp::ids::Pending;
+use crate::acp::messages;
+use crate::acp::restore::Memory;
+use crate::config::as_usize;
+use crate::store::RowChange;
+
+impl Running {
+    pub(super) fn post(&mut self, envelope: Envelope, reply: Reply) {
+        self.owner.store.append(&self.owner.inbound, FROM_CLIENT, envelope.text().clone(), None);
+        let reply = match envelope.kind() {
+            Kind::Request => Some(reply),
+            Kind::Notification | Kind::Response => {
+                let _ = reply.send(Answer::Accepted); // the client may have left
+                None
+            }
+        };
+        match envelope.kind() {
+            // An agent that is being restored may itself wait for it.
+            Kind::Response => self.forward_unanswered(&envelope),
+            // With nothing before it there is nobody to be told, and nothing to be cancelled.
+            Kind::Notification if self.agent.is_none() && self.held.is_empty() => {}
+            Kind::Notification | Kind::Request => self.hold(envelope, reply),
+        }
+        if self.agent.is_none() && !self.held.is_empty() {
+            self.launch();
+        }
+        self.go_on();
+    }
+
+    pub(super) fn hold(&mut self, envelope: Envelope, reply: Option<Reply>) {
+        let bytes = self.held_bytes + envelope.text().len();
+        let bounds = &self.owner.bounds;
+        if self.held.len() < as_usize(bounds.acp_pending_max_requests) && bytes <= as_usize(bounds.acp_stdin_queue_max_bytes) {
+            self.held_bytes = bytes;
+            self.held.push_back((envelope, reply));
+        } else if let Some(reply) = reply {
+            self.refuse(&envelope, reply, "too much waits for this agent");
+        }
+    }
+
+    pub(super) fn next_held(&mut self) -> Option<(Envelope, Option<Reply>)> {
+        let next = self.held.pop_front();
+        self.held_bytes -= next.as_ref().map_or(0, |(envelope, _)| envelope.text().len());
+        next
+    }
+
+    /// Notifications and answers to the agent's own requests.
+    pub(super) fn forward_unanswered(&mut self, envelope: &Envelope) {
+        let line = match (envelope.kind(), envelope.id()) {
+            (Kind::Response, Some(id)) if !self.ids.client_answered(id) => {
+                return tracing::info!(server = self.owner.server_id, "an answer for an agent process that is gone was dropped");
+            }
+            (Kind::Notification, _) if envelope.method() == "$/cancel_request" => {
+                let number = envelope.request_id().and_then(|id| self.ids.number_of(id));
+                match number {
+                    Some(number) => envelope.with_param("requestId", &number.to_string()).text().clone(),
+                    None => return, // answered already: nothing to cancel
+                }
+            }
+            _ => self.towards_agent(envelope.clone()).text().clone(),
+        };
+        if self.agent.as_mut().is_some_and(|agent| !agent.input.send(&line)) {
+            tracing::warn!(server = self.owner.server_id, "the agent doesn't read its stdin: a notification was dropped");
+        }
+    }
+
+    /// Sends on what is held, as far as the agent has been told what it needs.
+    pub(super) fn go_on(&mut self) {
+        while self.step_deadline.is_none() && self.exit.is_none() && self.agent.is_some() {
+            let Some((envelope, reply)) = self.held.front() else { return };
+            if reply.is_some() && self.owner.memory.must_wait(envelope) {
+                return;
+            }
+            match self.owner.memory.step_before(envelope).filter(|_| reply.is_some()) {
+                Some(step) => self.begin_step(step),
+                None => match self.next_held() {
+                    Some((envelope, Some(reply))) => self.forward_request(envelope, reply),
+                    Some((envelope, None)) => self.forward_unanswered(&envelope),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    pub(super) fn forward_request(&mut self, envelope: Envelope, reply: Reply) {
+        self.owner.memory.heard(envelope.method());
+        let pending = Pending {
+            client_id: envelope.id().unwrap_or("null").to_owned(),
+            method: envelope.method().to_owned(),
+            params: envelope.params().filter(|params| Memory::wants_params(envelope.method(), params)).map(str::to_owned),
+            waiter: Waiter::Client(reply),
+        };
+        let number = match self.ids.insert(pending) {
+            Ok(number) => number,
+            Err(Pending { waiter: Waiter::Client(reply), .. }) => {
+                return self.refuse(&envelope, reply, "too many requests are in flight towards this agent");
+            }
+            Err(_) => return,
+        };
+        let envelope = self.towards_agent(envelope);
+        let Some(agent) = &mut self.agent else { return };
+        let envelope = messages::apply_quirks(envelope, agent.quirks);
+        let number = number.to_string();
+        if !agent.input.send(&envelope.with_id(&number))
+            && let Some(Pending { waiter: Waiter::Client(reply), .. }) = self.ids.take(&number)
+        {
+            self.refuse(&envelope, reply, "the agent doesn't read its stdin");
+        }
+    }
+
+    /// A session that was opened afresh has another id on the agent's side.
+    pub(super) fn towards_agent(&self, envelope: Envelope) -> Envelope {
+        let Some(session) = envelope.session_id().filter(|_| self.owner.memory.renames()) else { return envelope };
+        match self.owner.memory.agent_session(&session) {
+            Some(agent_id) => envelope.with_param("sessionId", &json!(agent_id).to_string()),
+            None => envelope,
+        }
+    }
+
+    /// And the other way round.
+    pub(super) fn towards_clients(&self, envelope: &Envelope) -> Bytes {
+        if !self.owner.memory.renames() {
+            return envelope.text().clone();
+        }
+        let session = envelope.session_id();
+        match session.as_deref().and_then(|session| self.owner.memory.client_session(session)) {
+            Some(client_id) => envelope.with_param("sessionId", &json!(client_id).to_string()).text().clone(),
+            None => envelope.text().clone(),
+        }
+    }
+
+    /// Answers a request that never reached the agent.
+    pub(super) fn refuse(&mut self, envelope: &Envelope, reply: Reply, why: &str) {
+        let data = json!({"agent": self.owner.agent_name});
+        self.answer(messages::error_response(envelope.id().unwrap_or("null"), why, &data), reply);
+    }
+
+    /// An answer reaches the log and the event stream first, then the POST.
+    pub(super) fn answer(&self, text: Bytes, reply: Reply) {
+        self.answer_with(text, reply, None);
+    }
+
+    /// The same, with what was learned from it in one transaction: a session that a client knows can be restored.
+    pub(super) fn answer_with(&self, text: Bytes, reply: Reply, change: Option<RowChange>) {
+        let committed = self.owner.store.append_acked(&self.owner.outbound, FROM_AGENT, text.clone(), change);
+        let _ = reply.send(Answer::Response { text, committed }); // the client may have left: the stream has it
+    }
+}
