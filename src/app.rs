@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::TcpListener;
@@ -18,6 +19,12 @@ use crate::processes::{self, Processes};
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
 use crate::store::{Store, Stream};
+
+/// At a shutdown, once nothing runs any more, the time for open requests to be answered.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
+
+/// The time for the log to be committed at the end.
+const CLOSE_TIME: Duration = Duration::from_millis(500);
 
 /// Why the server could not start or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +48,8 @@ pub enum Error {
     Signals(#[from] std::io::Error),
 }
 
-/// Runs the server until INT or TERM. A second signal, or the deadline, ends it at once.
+/// Runs the server until INT or TERM. A second signal, or the deadline, ends it at once: what still runs is killed, and
+/// the log is closed. Dropping the future leaves children running, to be ended by the next run.
 ///
 /// # Errors
 /// [`Error`] when it can't start.
@@ -49,7 +57,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let signals = Signals::new()?;
     let listener = TcpListener::bind(config.bind).await.map_err(|cause| Error::Bind { address: config.bind, cause })?;
     let address = listener.local_addr()?;
-    let state = build(Arc::new(config), address.port()).await?;
+    let (state, processes) = build(Arc::new(config), address.port()).await?;
     crate::rt::keep_a_timer_near();
     announce(&state, address);
     let stop = state.stop.clone();
@@ -60,16 +68,20 @@ pub async fn run(config: Config) -> Result<(), Error> {
     });
     let mut signals = signals;
     tracing::info!(signal = signals.next().await, "stopping");
+    // The last quarter of the time is for what is left then.
+    let deadline = as_duration(bounds.shutdown_deadline_ms) * 3 / 4;
     tokio::select! {
-        () = shut_down(&state, server) => tracing::info!("stopped"),
-        () = tokio::time::sleep(as_duration(bounds.shutdown_deadline_ms)) => tracing::warn!("stopping took too long: ending now"),
+        () = shut_down(&state, &processes, server) => tracing::info!("stopped"),
+        () = tokio::time::sleep(deadline) => tracing::warn!("stopping took too long: ending now"),
         signal = signals.next() => tracing::warn!(signal, "second signal: ending now"),
     }
+    processes.end_all().await; // nothing when the stop above got through
+    let _ = tokio::time::timeout(CLOSE_TIME, state.store.close()).await; // a disk that hangs can't be waited for
     Ok(())
 }
 
 /// Store first, since everything is written there; then what starts children; then what uses both.
-async fn build(config: Arc<Config>, port: u16) -> Result<AppState, Error> {
+async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Processes), Error> {
     let fallback = config.dirs.data.join(format!("sandboxd-{port}.db"));
     let store = Store::open(&config.dirs.database(), &fallback, &config.bounds)?;
     let processes = Processes::start(store.id(), config.env.clone(), as_usize(config.bounds.processes_max)).await?;
@@ -84,9 +96,9 @@ async fn build(config: Arc<Config>, port: u16) -> Result<AppState, Error> {
         progress: progress_into(store.clone(), Arc::clone(&install_events)),
     });
     let source = Arc::new(Catalogue(agents.clone()));
-    let acp = Acp::start(store.clone(), processes, source, config.bounds.clone()).await?;
+    let acp = Acp::start(store.clone(), processes.clone(), source, config.bounds.clone()).await?;
     let subscribers = Arc::new(Semaphore::new(as_usize(config.bounds.sse_subscribers_max)));
-    Ok(AppState {
+    let state = AppState {
         config,
         acp,
         agents,
@@ -95,15 +107,19 @@ async fn build(config: Arc<Config>, port: u16) -> Result<AppState, Error> {
         subscribers,
         stop: CancellationToken::new(),
         started_at_ms: now_ms(),
-    })
+    };
+    Ok((state, processes))
 }
 
-/// Streams say goodbye and open requests are answered, agents stop, and the log is closed last: it has the end, too.
-async fn shut_down(state: &AppState, server: tokio::task::JoinHandle<()>) {
+/// Streams say goodbye and agents stop in their time. Then what has no owner to wait for, such as an installer or the
+/// agent of a client that left, is killed; with that, whoever waits for it is answered.
+async fn shut_down(state: &AppState, processes: &Processes, server: tokio::task::JoinHandle<()>) {
     state.stop.cancel();
     state.acp.shut_down().await;
-    let _ = server.await; // a panic in it is logged
-    state.store.close().await;
+    processes.end_all().await;
+    if tokio::time::timeout(ANSWER_TIME, server).await.is_err() {
+        tracing::warn!("requests were not answered in time: their connections are cut");
+    }
 }
 
 /// One JSON line on stdout, once connections are accepted, with the real address.

@@ -4,5 +4,6 @@
 mod acp;
 mod chaos;
 mod edge;
+mod lifecycle;
 mod storage;
 mod support;
