@@ -6,12 +6,15 @@ CREATE TABLE meta (
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- One row per stream of the log. first_seq is the oldest event that retention kept; next_seq the one to be written.
+-- One row per stream of the log. How far it reaches is what events and gaps hold of it. orphaned_at_ms is set once the
+-- ACP server that wrote it is deleted: the streams orphaned longest ago are removed beyond a bound.
 CREATE TABLE streams (
-    id            INTEGER PRIMARY KEY,
-    name          TEXT NOT NULL UNIQUE,
-    created_at_ms INTEGER NOT NULL
+    id             INTEGER PRIMARY KEY,
+    name           TEXT NOT NULL UNIQUE,
+    created_at_ms  INTEGER NOT NULL,
+    orphaned_at_ms INTEGER
 ) STRICT;
+CREATE INDEX streams_orphaned ON streams (orphaned_at_ms) WHERE orphaned_at_ms IS NOT NULL;
 
 -- The log (rule 1). seq orders everything; stream_seq counts from 1 within one stream and is what SSE shows as id.
 CREATE TABLE events (

@@ -343,6 +343,7 @@ impl Acp {
         let (publish, status) = watch::channel(if first.is_some() { Status::Running { since_ms } } else { Status::Stopped });
         let owner = Owner {
             server_id: row.server_id,
+            instance: row.instance.clone(),
             agent_name: row.agent.clone(),
             inbound,
             outbound: Arc::clone(&outbound),
@@ -356,7 +357,6 @@ impl Acp {
             stop: self.inner.stop.clone(),
         };
         let task = spawn_owned("acp-server", owner.run(first));
-        let task = Mutex::new(Some(task));
         Arc::new(Server {
             agent: row.agent,
             instance: row.instance,
@@ -365,7 +365,7 @@ impl Acp {
             outbound,
             readers: Readers::default(),
             status,
-            task,
+            task: Mutex::new(Some(task)),
         })
     }
 }

@@ -7,14 +7,22 @@
 //! and live are one path without a gap or a double, and a slow reader costs one page.
 //!
 //! States of the disk: *healthy* → *degraded* (a commit failed: events go on living in memory, readers are told
-//! `not_kept`, the hole is written down as soon as the disk takes writes again) → *healthy*.
+//! `not_kept`; the holes, and the changes of rows that came with the events, are written as soon as the disk takes
+//! writes again) → *healthy*.
 
+mod batch;
 mod checkpoint;
+mod deferred;
+mod extent;
 mod open;
 mod queue;
 mod read;
 mod rows;
+mod shared;
 mod stream;
+mod sweep;
+#[cfg(test)]
+mod tests;
 mod types;
 mod writer;
 
@@ -31,7 +39,8 @@ pub use types::{Error, Event, GapReason, Health, Item};
 use crate::config::Bounds;
 use queue::{Append, Command, Queue};
 use read::Readers;
-use writer::{Shared, Writer};
+use shared::Shared;
+use writer::Writer;
 
 /// A cheap handle on the store. The file closes when the last handle is gone or [`Store::close`] ran.
 #[derive(Clone)]
@@ -65,7 +74,7 @@ impl Store {
         let readers = Arc::new(Readers::new(opened.path.clone()));
         let writer =
             Writer::new(opened.connection, &opened.path, Arc::clone(&queue), Arc::clone(&readers), health_tx, bounds.clone());
-        let writer = writer::start(writer)?;
+        let writer = shared::start(writer)?;
         let inner = Inner { path: opened.path, store_id: opened.store_id, queue, readers, health, writer, _lock: opened.lock };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -86,6 +95,7 @@ impl Store {
     }
 
     /// Opens a stream of the log, making it when it isn't there. Opening twice gives the same stream.
+    /// Cancel safe: a stream that nobody waits for any more is made all the same.
     ///
     /// # Errors
     /// [`Error::Write`] when the disk refuses the new row.
@@ -94,7 +104,7 @@ impl Store {
         Ok(stream)
     }
 
-    /// The same for several, in one transaction.
+    /// The same for several, in one transaction. Cancel safe in the same way.
     ///
     /// # Errors
     /// As [`Store::open_stream`].
@@ -108,7 +118,7 @@ impl Store {
     /// Queues one event, with a change of rows in the same transaction when one is given; it is committed within a few
     /// milliseconds, or at once by [`Store::flush`].
     /// Order of calls is order in the log. Never fails: an event that the disk refuses stays in memory and its readers
-    /// are told. Callers that produce without end await [`Store::room`] first.
+    /// are told, and the change of rows is made with the next commit that succeeds. Callers that produce without end await [`Store::room`] first.
     pub fn append(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes, change: Option<RowChange>) {
         self.put(stream, kind, payload, change, None);
     }
@@ -144,7 +154,8 @@ impl Store {
         self.inner.queue.put(Command::Append(Append { stream: Arc::clone(stream), kind, payload, change, ack }));
     }
 
-    /// Changes rows; resolves once committed.
+    /// Changes rows; resolves once committed. Dropping the future doesn't take the change back. A refused change is
+    /// not tried again, except for [`RowChange::DeleteAcpServer`], which is made as soon as the disk takes writes.
     ///
     /// # Errors
     /// [`Error::Write`] when the disk refuses, [`Error::Closed`] during shutdown.
@@ -164,7 +175,7 @@ impl Store {
         self.inner.queue.has_room()
     }
 
-    /// The ACP servers and their sessions, as the last run left them.
+    /// The ACP servers and their sessions, as the last run left them. Cancel safe: it only reads.
     ///
     /// # Errors
     /// [`Error::Read`] when the file can't be read.
@@ -172,7 +183,8 @@ impl Store {
         self.inner.readers.run(rows::acp_servers).await
     }
 
-    /// Commits what is queued and ends the writer. Later appends are dropped. Idempotent.
+    /// Commits what is queued and ends the writer. Later appends are dropped. Idempotent. Dropping the
+    /// future doesn't stop the closing.
     pub async fn close(&self) {
         let (reply, answer) = oneshot::channel();
         self.inner.queue.push(Command::Close { reply });

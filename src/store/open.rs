@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use rusqlite::{Connection, OpenFlags};
@@ -12,6 +13,9 @@ use super::types::Error;
 use crate::rt::ids::new_id;
 
 const MIGRATIONS: &[M<'static>] = &[M::up(include_str!("../../schemas/sql/0001_log_and_acp.sql"))];
+
+/// How long a connection waits for a lock that another process holds.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) struct Opened {
     pub(super) connection: Connection,
@@ -37,6 +41,7 @@ pub(super) fn open(path: &Path, fallback: &Path) -> Result<Opened, Error> {
     let mut connection = connect(path).map_err(|error| explain(path, &error))?;
     migrate(path, &mut connection)?;
     let store_id = store_id(&connection).map_err(|error| explain(path, &error))?;
+    super::sweep::orphan_left_behind(&connection).map_err(|error| explain(path, &error))?;
     Ok(Opened { connection, path: path.to_path_buf(), store_id, lock })
 }
 
@@ -68,7 +73,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?; // the checkpoint thread does it, so that no commit waits
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.busy_timeout(PATIENCE)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
 }
@@ -76,7 +81,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 /// A read-only connection beside the writer.
 pub(super) fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.busy_timeout(PATIENCE)?;
     connection.pragma_update(None, "cache_size", -512)?;
     Ok(connection)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
@@ -40,10 +40,14 @@ pub(super) enum Command {
 impl Command {
     fn bytes(&self) -> u64 {
         match self {
-            Self::Append(append) => append.payload.len() as u64 + COMMAND_OVERHEAD_BYTES,
+            Self::Append(append) => append_bytes(append),
             _ => COMMAND_OVERHEAD_BYTES,
         }
     }
+}
+
+fn append_bytes(append: &Append) -> u64 {
+    append.payload.len() as u64 + COMMAND_OVERHEAD_BYTES
 }
 
 /// What waits for the disk. Pushing never blocks: whoever produces without end awaits [`Queue::room`] before it reads
@@ -118,14 +122,20 @@ impl Queue {
     }
 
     /// Blocks the writer's thread until there is something for it: it was woken, or something that nobody else took
-    /// lies there since the last tick. It ticks while there is traffic, and sleeps when there is none.
-    pub(super) fn wait(&self) {
+    /// lies there since the last tick, or `until` is reached. It ticks while there is traffic, and sleeps when there is
+    /// none.
+    pub(super) fn wait(&self, until: Option<Instant>) {
         let mut waiting = self.lock();
         let mut idle_ticks = 0;
         let mut seen_taken = None;
         while !waiting.wanted {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                break;
+            }
             if !waiting.ticking {
-                waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                let asleep = left.unwrap_or(Duration::MAX);
+                waiting = self.filled.wait_timeout(waiting, asleep).unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
             let (next, ticked) = self.filled.wait_timeout(waiting, TICK).unwrap_or_else(PoisonError::into_inner);
@@ -163,6 +173,37 @@ impl Queue {
         batch
     }
 
+    /// The oldest commands as far as they are a few small events; none when another command comes first.
+    pub(super) fn take_little(&self) -> Vec<Append> {
+        let mut waiting = self.lock();
+        let mut little = Vec::new();
+        let mut bytes = 0;
+        while little.len() < LITTLE_COMMANDS {
+            let Some(next @ Command::Append(_)) = waiting.commands.front() else { break };
+            bytes += next.bytes();
+            if bytes > LITTLE_BYTES {
+                break;
+            }
+            if let Some(Command::Append(append)) = waiting.commands.pop_front() {
+                little.push(append);
+            }
+        }
+        waiting.taken += little.len() as u64;
+        waiting.bytes -= little.iter().map(append_bytes).sum::<u64>();
+        drop(waiting);
+        self.drained.notify_waiters();
+        little
+    }
+
+    /// Puts events back where they were taken; whoever does holds the writer all the while.
+    pub(super) fn put_back(&self, appends: Vec<Append>) {
+        let mut waiting = self.lock();
+        for append in appends.into_iter().rev() {
+            waiting.bytes += append_bytes(&append);
+            waiting.commands.push_front(Command::Append(append));
+        }
+    }
+
     pub(super) fn close(&self) {
         let mut waiting = self.lock();
         waiting.closed = true;
@@ -174,5 +215,17 @@ impl Queue {
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner) // each change leaves it whole
+    }
+}
+
+/// What comes before a request to close, and the reply to it.
+pub(super) fn split_at_close(mut batch: Vec<Command>) -> (Vec<Command>, Option<oneshot::Sender<()>>) {
+    let Some(at) = batch.iter().position(|command| matches!(command, Command::Close { .. })) else {
+        return (batch, None);
+    };
+    let close = batch.drain(at..).next();
+    match close {
+        Some(Command::Close { reply }) => (batch, Some(reply)),
+        _ => (batch, None),
     }
 }

@@ -50,6 +50,8 @@ pub enum RowChange {
     SetInitialize {
         /// The server.
         server_id: String,
+        /// Its instance: a successor under the same id is left alone.
+        instance: String,
         /// JSON text.
         params: String,
     },
@@ -57,6 +59,8 @@ pub enum RowChange {
     SetAuthenticate {
         /// The server.
         server_id: String,
+        /// Its instance.
+        instance: String,
         /// JSON text.
         params: String,
     },
@@ -64,6 +68,8 @@ pub enum RowChange {
     PutAcpSession {
         /// The server.
         server_id: String,
+        /// Its instance.
+        instance: String,
         /// The session.
         session: AcpSessionRow,
         /// Another session to forget, when the bound is reached.
@@ -88,53 +94,72 @@ impl RowChange {
                     &row.authenticate,
                 ))?;
             }
-            Self::DeleteAcpServer { server_id, instance, keep_streams } => {
+            Self::DeleteAcpServer { server_id, instance, .. } => {
                 tx.prepare_cached("DELETE FROM acp_servers WHERE server_id = ?1 AND instance = ?2")?
                     .execute((server_id, instance))?;
-                drop_old_streams(tx, *keep_streams)?;
+                super::sweep::orphan(tx, instance)?;
             }
-            Self::SetInitialize { server_id, params } => {
-                tx.prepare_cached("UPDATE acp_servers SET initialize = ?2 WHERE server_id = ?1")?.execute((server_id, params))?;
+            Self::SetInitialize { server_id, instance, params } => {
+                tx.prepare_cached("UPDATE acp_servers SET initialize = ?3 WHERE server_id = ?1 AND instance = ?2")?
+                    .execute((server_id, instance, params))?;
             }
-            Self::SetAuthenticate { server_id, params } => {
-                tx.prepare_cached("UPDATE acp_servers SET authenticate = ?2 WHERE server_id = ?1")?
-                    .execute((server_id, params))?;
+            Self::SetAuthenticate { server_id, instance, params } => {
+                tx.prepare_cached("UPDATE acp_servers SET authenticate = ?3 WHERE server_id = ?1 AND instance = ?2")?
+                    .execute((server_id, instance, params))?;
             }
-            Self::PutAcpSession { server_id, session, forget } => {
-                // Its server may have been deleted meanwhile: one stray row must not fail the whole batch.
-                tx.prepare_cached(
-                    "INSERT OR REPLACE INTO acp_sessions (server_id, session_id, agent_session_id, params, settings)
-                     SELECT ?1, ?2, ?3, ?4, ?5 WHERE EXISTS (SELECT 1 FROM acp_servers WHERE server_id = ?1)",
-                )?
-                .execute((
-                    server_id,
-                    &session.session_id,
-                    &session.agent_session_id,
-                    &session.params,
-                    &session.settings,
-                ))?;
-                if let Some(forget) = forget {
-                    tx.prepare_cached("DELETE FROM acp_sessions WHERE server_id = ?1 AND session_id = ?2")?
-                        .execute((server_id, forget))?;
-                }
+            Self::PutAcpSession { server_id, instance, session, forget } => {
+                put_session(tx, server_id, instance, session, forget.as_deref())?;
             }
         }
         Ok(())
     }
+
+    /// True when a later `other` leaves nothing of this change: it sets the same thing, or removes it.
+    pub(super) fn is_undone_by(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::PutAcpSession { session, forget, .. }, Self::PutAcpSession { session: later, .. }) => {
+                self.owner() == other.owner() && session.session_id == later.session_id && forget.is_none()
+            }
+            (Self::SetInitialize { .. }, Self::SetInitialize { .. })
+            | (Self::SetAuthenticate { .. }, Self::SetAuthenticate { .. })
+            | (_, Self::DeleteAcpServer { .. }) => self.owner() == other.owner(),
+            _ => false,
+        }
+    }
+
+    /// Id and instance of the server it belongs to.
+    fn owner(&self) -> (&str, &str) {
+        match self {
+            Self::PutAcpServer(AcpServerRow { server_id, instance, .. })
+            | Self::DeleteAcpServer { server_id, instance, .. }
+            | Self::SetInitialize { server_id, instance, .. }
+            | Self::SetAuthenticate { server_id, instance, .. }
+            | Self::PutAcpSession { server_id, instance, .. } => (server_id, instance),
+        }
+    }
 }
 
-/// Streams whose server is gone are kept by number, newest first.
-fn drop_old_streams(tx: &Transaction<'_>, keep: u64) -> rusqlite::Result<()> {
-    let mut select = tx.prepare_cached(
-        "SELECT s.id FROM streams s
-         WHERE NOT EXISTS (SELECT 1 FROM acp_servers a WHERE s.name IN ('acp/' || a.instance || '/out', 'acp/' || a.instance || '/in'))
-         ORDER BY s.id DESC LIMIT -1 OFFSET ?1",
-    )?;
-    let old: Vec<i64> = select.query_map([super::read::as_i64(keep)], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    for stream in old {
-        tx.execute("DELETE FROM events WHERE stream_id = ?1", [stream])?;
-        tx.execute("DELETE FROM gaps WHERE stream_id = ?1", [stream])?;
-        tx.execute("DELETE FROM streams WHERE id = ?1", [stream])?;
+/// Its server may have been deleted meanwhile, or have a successor: then nothing is written.
+fn put_session(
+    tx: &Transaction<'_>,
+    server_id: &str,
+    instance: &str,
+    session: &AcpSessionRow,
+    forget: Option<&str>,
+) -> rusqlite::Result<()> {
+    let known: bool = tx
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM acp_servers WHERE server_id = ?1 AND instance = ?2)")?
+        .query_row((server_id, instance), |row| row.get(0))?;
+    if !known {
+        return Ok(());
+    }
+    tx.prepare_cached(
+        "INSERT OR REPLACE INTO acp_sessions (server_id, session_id, agent_session_id, params, settings)
+         VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute((server_id, &session.session_id, &session.agent_session_id, &session.params, &session.settings))?;
+    if let Some(forget) = forget {
+        tx.prepare_cached("DELETE FROM acp_sessions WHERE server_id = ?1 AND session_id = ?2")?.execute((server_id, forget))?;
     }
     Ok(())
 }

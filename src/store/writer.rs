@@ -1,33 +1,33 @@
 //! The one write connection: whoever holds it takes what has gathered, commits it as one transaction, and shows it.
-//! That is the writer's thread, or a caller whose few events would only wait for that thread to wake up.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, Transaction};
+use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
+use super::batch::{Asked, Batch, Committed, is_busy, is_of_one};
 use super::checkpoint::Checkpoint;
-use super::queue::{Append, Command, Queue};
-use super::read::{Readers, as_i64, as_u64};
+use super::deferred::Deferred;
+use super::extent::{self, Held, Written};
+use super::open::PATIENCE;
+use super::queue::{Append, Command, Queue, split_at_close};
+use super::read::Readers;
 use super::rows::RowChange;
 use super::stream::Stream;
-use super::types::{Error, GapReason, Health};
+use super::sweep;
+use super::types::{Error, Health};
 use crate::config::{Bounds, as_usize};
 use crate::rt::clock::now_ms;
 
-/// How far a stream was written, known to the writer alone.
-struct Written {
-    live: Weak<Stream>,
-    last_seq: u64,
-    first_seq: u64,
-    bytes: u64,
-    /// Ranges the disk refused, not yet written down.
-    holes: Vec<(u64, u64)>,
-}
+/// Between two slices of old streams: commits go first.
+const SWEEP_PAUSE: Duration = Duration::from_millis(20);
+/// After a refusal, until what waits for the disk is tried without an event that asks for it.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// The same once, at the end, when nobody should wait for another process.
+const LAST_PATIENCE: Duration = Duration::from_millis(500);
 
 pub(super) struct Writer {
     connection: Connection,
@@ -37,6 +37,10 @@ pub(super) struct Writer {
     health: watch::Sender<Health>,
     bounds: Bounds,
     streams: HashMap<i64, Written>,
+    deferred: Deferred,
+    /// Orphaned streams beyond this number are to be removed.
+    sweep_keep: Option<u64>,
+    chores_at: Option<Instant>,
     checkpoint: Arc<Checkpoint>,
 }
 
@@ -49,12 +53,28 @@ impl Writer {
         health: watch::Sender<Health>,
         bounds: Bounds,
     ) -> Self {
-        let checkpoint = Arc::default();
-        Self { connection, path: path.to_path_buf(), queue, readers, health, bounds, streams: HashMap::new(), checkpoint }
+        Self {
+            connection,
+            path: path.to_path_buf(),
+            queue,
+            readers,
+            health,
+            sweep_keep: Some(bounds.log_deleted_streams_max),
+            bounds,
+            streams: HashMap::new(),
+            deferred: Deferred::default(),
+            chores_at: Some(Instant::now()),
+            checkpoint: Arc::default(),
+        }
+    }
+
+    /// What its threads need besides.
+    pub(super) fn parts(&self) -> (PathBuf, Arc<Checkpoint>, Arc<Queue>) {
+        (self.path.clone(), Arc::clone(&self.checkpoint), Arc::clone(&self.queue))
     }
 
     /// Commits what is queued. Gives the reply to a request to close, which comes last.
-    fn work(&mut self) -> Option<oneshot::Sender<()>> {
+    pub(super) fn work(&mut self) -> Option<oneshot::Sender<()>> {
         loop {
             let batch = self.queue.take(as_usize(self.bounds.store_batch_max_events));
             if batch.is_empty() {
@@ -68,7 +88,26 @@ impl Writer {
         }
     }
 
-    fn close(self) {
+    /// Commits a few events without waiting for anyone. When another process writes, they go back into the queue. False
+    /// when that or another trouble came up, so that the thread should look.
+    pub(super) fn work_a_little(&mut self) -> bool {
+        let appends = self.queue.take_little();
+        if appends.is_empty() {
+            return true;
+        }
+        let _ = self.connection.busy_timeout(Duration::ZERO); // can't fail on an open connection
+        let busy = self.try_commit(appends, Vec::new(), true);
+        let _ = self.connection.busy_timeout(PATIENCE);
+        if let Some(appends) = busy {
+            self.queue.put_back(appends);
+            return false;
+        }
+        !self.is_degraded()
+    }
+
+    pub(super) fn close(mut self) {
+        let _ = self.connection.busy_timeout(LAST_PATIENCE);
+        self.recover();
         self.queue.close();
         self.checkpoint.stop();
         let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"); // the next start does it otherwise
@@ -91,92 +130,124 @@ impl Writer {
         self.commit(appends, changes);
     }
 
-    fn commit(&mut self, appends: Vec<Append>, changes: Vec<(RowChange, oneshot::Sender<Result<(), Error>>)>) {
-        if appends.is_empty() && changes.is_empty() {
-            return;
+    fn commit(&mut self, appends: Vec<Append>, asked: Vec<Asked>) {
+        if !appends.is_empty() || !asked.is_empty() {
+            self.try_commit(appends, asked, false);
         }
+    }
+
+    /// Commits, shows and answers. With `gives_back`, a database that another process writes to changes nothing, and
+    /// the events come back.
+    fn try_commit(&mut self, appends: Vec<Append>, asked: Vec<Asked>, gives_back: bool) -> Option<Vec<Append>> {
         let seqs = self.number(&appends);
-        let result = self.transaction(&appends, &seqs, &changes);
-        self.note(&result, &appends, &seqs);
-        self.show(appends, &seqs, result.is_ok());
-        let outcome = result.map_err(|error| Error::Write(error.to_string()));
-        for (_, reply) in changes {
-            let _ = reply.send(outcome.clone());
+        let result = self.write(&appends, &seqs, &asked);
+        if gives_back && result.as_ref().is_err_and(is_busy) {
+            for append in &appends {
+                self.written(append).last_seq -= 1;
+            }
+            return Some(appends);
         }
+        let (kept, answers) = match result {
+            Ok(committed) => self.committed(committed, &appends, &seqs, &asked),
+            Err(error) => self.refused(&error, &appends, &seqs, &asked),
+        };
+        self.show(appends, &seqs, &kept);
+        for ((_, reply), answer) in asked.into_iter().zip(answers) {
+            let _ = reply.send(answer);
+        }
+        None
     }
 
     /// Positions are given whether or not the disk takes the events: what was shown keeps its number.
     fn number(&mut self, appends: &[Append]) -> Vec<u64> {
-        appends
-            .iter()
-            .map(|append| {
-                let written = self
-                    .streams
-                    .get_mut(&append.stream.row_id)
-                    .expect("a stream handle comes from open_stream, which made this entry");
-                written.last_seq += 1;
-                written.bytes += append.payload.len() as u64;
-                written.last_seq
-            })
-            .collect()
+        let next = |append: &Append| {
+            let written = self.written(append);
+            written.last_seq += 1;
+            written.last_seq
+        };
+        appends.iter().map(next).collect()
     }
 
-    fn transaction(
+    fn written(&mut self, append: &Append) -> &mut Written {
+        self.streams.get_mut(&append.stream.row_id).expect("a stream handle comes from open_stream, which made this entry")
+    }
+
+    fn write(&mut self, appends: &[Append], seqs: &[u64], asked: &[Asked]) -> rusqlite::Result<Committed> {
+        let recovers = self.is_degraded();
+        let batch = Batch {
+            deferred: self.deferred.changes(),
+            appends,
+            seqs,
+            asked,
+            streams: &self.streams,
+            bounds: &self.bounds,
+            recovers,
+        };
+        match batch.write(&mut self.connection, false) {
+            // One bad change must not take the others with it.
+            Err(error) if is_of_one(&error) => batch.write(&mut self.connection, true),
+            result => result,
+        }
+    }
+
+    /// Keeps book of a commit. Gives which events are kept, and the answers.
+    fn committed(
         &mut self,
+        committed: Committed,
         appends: &[Append],
         seqs: &[u64],
-        changes: &[(RowChange, oneshot::Sender<Result<(), Error>>)],
-    ) -> rusqlite::Result<()> {
-        let now = now_ms();
-        let tx = self.connection.transaction()?;
-        {
-            let mut insert = tx.prepare_cached(
-                "INSERT INTO events (stream_id, stream_seq, time_ms, type, payload) VALUES (?1, ?2, ?3, ?4, ?5)",
-            )?;
-            for (append, seq) in appends.iter().zip(seqs) {
-                insert.execute((append.stream.row_id, as_i64(*seq), now, append.kind, &append.payload[..]))?;
-                if let Some(change) = &append.change {
-                    change.apply(&tx)?;
-                }
-            }
-        }
-        for (change, _) in changes {
-            change.apply(&tx)?;
-        }
-        for row_id in touched(appends) {
+        asked: &[Asked],
+    ) -> (Vec<bool>, Vec<Result<(), Error>>) {
+        for (row_id, held) in committed.held {
             if let Some(written) = self.streams.get_mut(&row_id) {
-                write_holes(&tx, row_id, &written.holes)?;
-                retain(&tx, row_id, written, &self.bounds)?;
+                written.held = held;
+                written.holes.clear();
             }
         }
-        tx.commit()?;
+        for ((append, seq), _) in appends.iter().zip(seqs).zip(&committed.kept).filter(|(_, kept)| !**kept) {
+            self.written(append).add_hole(*seq);
+        }
+        let riding = appends.iter().filter_map(|append| append.change.as_ref());
+        for change in self.deferred.changes().iter().chain(riding).chain(asked.iter().map(|(change, _)| change)) {
+            if let RowChange::DeleteAcpServer { keep_streams, .. } = change {
+                self.sweep_keep = Some(*keep_streams);
+                self.chores_at = Some(Instant::now() + SWEEP_PAUSE);
+            }
+        }
+        self.deferred.made();
+        if let Health::Degraded { events_not_kept, .. } = &*self.health.borrow() {
+            tracing::warn!(events_not_kept, "the database takes writes again");
+        }
+        self.health.send_if_modified(|health| std::mem::replace(health, Health::Healthy) != Health::Healthy);
         self.checkpoint.written(appends.iter().map(|append| append.payload.len() as u64 / 4096 + 1).sum());
-        Ok(())
+        (committed.kept, committed.answers)
     }
 
-    /// Keeps book of the outcome: holes that are now in the file are forgotten, new ones are remembered.
-    fn note(&mut self, result: &rusqlite::Result<()>, appends: &[Append], seqs: &[u64]) {
-        match result {
-            Ok(()) => {
-                for append in appends {
-                    if let Some(written) = self.streams.get_mut(&append.stream.row_id) {
-                        written.holes.clear();
-                    }
-                }
-                if let Health::Degraded { events_not_kept, .. } = &*self.health.borrow() {
-                    tracing::warn!(events_not_kept, "the database takes writes again");
-                }
-                self.health.send_if_modified(|health| std::mem::replace(health, Health::Healthy) != Health::Healthy);
-            }
-            Err(error) => {
-                for (append, seq) in appends.iter().zip(seqs) {
-                    if let Some(written) = self.streams.get_mut(&append.stream.row_id) {
-                        add_hole(&mut written.holes, *seq);
-                    }
-                }
-                self.degrade(error, appends.len() as u64);
+    /// Remembers what the disk refused: holes, and the changes of rows that nobody else would make again.
+    fn refused(
+        &mut self,
+        error: &rusqlite::Error,
+        appends: &[Append],
+        seqs: &[u64],
+        asked: &[Asked],
+    ) -> (Vec<bool>, Vec<Result<(), Error>>) {
+        for (append, seq) in appends.iter().zip(seqs) {
+            self.written(append).add_hole(*seq);
+            if let Some(change) = &append.change {
+                self.deferred.push(change.clone());
             }
         }
+        for (change, _) in asked.iter().filter(|(change, _)| matches!(change, RowChange::DeleteAcpServer { .. })) {
+            self.deferred.push(change.clone());
+        }
+        self.degrade(error, appends.len() as u64);
+        self.chores_at = Some(Instant::now() + RETRY_PAUSE);
+        let answer = Err(Error::Write(error.to_string()));
+        (vec![false; appends.len()], vec![answer; asked.len()])
+    }
+
+    fn is_degraded(&self) -> bool {
+        matches!(&*self.health.borrow(), Health::Degraded { .. })
     }
 
     fn degrade(&self, error: &rusqlite::Error, lost: u64) {
@@ -192,15 +263,51 @@ impl Writer {
         });
     }
 
+    /// What is done beside commits, when it is due: what the disk refused is tried again, and old streams are removed a
+    /// slice at a time. Gives when it wants to be called again.
+    pub(super) fn chores(&mut self) -> Option<Instant> {
+        if Instant::now() < self.chores_at? {
+            return self.chores_at;
+        }
+        self.chores_at = None;
+        self.recover();
+        if let (Some(keep), None) = (self.sweep_keep, self.chores_at) {
+            let live = |stream| self.streams.get(&stream).is_some_and(|written: &Written| written.live.strong_count() > 0);
+            let pause = match sweep::slice(&mut self.connection, keep, live) {
+                Ok(swept) => {
+                    self.streams.retain(|stream, _| !swept.streams.contains(stream));
+                    self.checkpoint.written(swept.pages);
+                    self.sweep_keep = (!swept.done).then_some(keep);
+                    SWEEP_PAUSE
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "streams of deleted ACP servers could not be removed; it is tried again");
+                    RETRY_PAUSE
+                }
+            };
+            self.chores_at = self.sweep_keep.map(|_| Instant::now() + pause);
+        }
+        self.chores_at
+    }
+
+    /// Writes what waits for the disk, if anything does.
+    fn recover(&mut self) {
+        let waits = !self.deferred.changes().is_empty() || self.streams.values().any(|written| !written.holes.is_empty());
+        if waits && self.is_degraded() {
+            self.try_commit(Vec::new(), Vec::new(), false);
+        }
+    }
+
     /// Events reach the rings first, then watchers wake, then those who asked to be told: a POST's answer never
     /// overtakes the event stream.
-    fn show(&self, appends: Vec<Append>, seqs: &[u64], kept: bool) {
+    fn show(&self, appends: Vec<Append>, seqs: &[u64], kept: &[bool]) {
         let mut start = 0;
         while start < appends.len() {
-            let stream = &appends[start].stream;
-            let run = appends[start..].iter().take_while(|append| append.stream.row_id == stream.row_id).count();
+            let (stream, is_kept) = (&appends[start].stream, kept[start]);
+            let alike = |(append, kept): &(&Append, &bool)| append.stream.row_id == stream.row_id && **kept == is_kept;
+            let run = appends[start..].iter().zip(&kept[start..]).take_while(alike).count();
             let events = appends[start..start + run].iter().zip(&seqs[start..start + run]);
-            stream.extend(events.map(|(append, seq)| (*seq, append.payload.clone())), kept);
+            stream.extend(events.map(|(append, seq)| (*seq, append.payload.clone())), is_kept);
             stream.publish(seqs[start + run - 1]);
             start += run;
         }
@@ -212,7 +319,7 @@ impl Writer {
     }
 
     fn open_streams(&mut self, names: &[String]) -> Result<Vec<Arc<Stream>>, Error> {
-        let row_ids = self.stream_rows(names).map_err(|error| Error::Write(error.to_string()))?;
+        let row_ids = extent::stream_rows(&mut self.connection, names).map_err(|error| Error::Write(error.to_string()))?;
         row_ids.into_iter().map(|(row_id, is_new)| self.open_stream(row_id, is_new)).collect()
     }
 
@@ -221,177 +328,12 @@ impl Writer {
             return Ok(live);
         }
         self.streams.retain(|_, written| written.live.strong_count() > 0);
-        let nothing = Ok((1, 0, 0));
-        let extent = if is_new { nothing } else { self.extent(row_id).map_err(|error| Error::Read(error.to_string())) };
-        let (first_seq, last_seq, bytes) = extent?;
-        let stream = Arc::new(Stream::new(
-            row_id,
-            last_seq,
-            Arc::clone(&self.readers),
-            as_usize(self.bounds.log_ring_max_events),
-            as_usize(self.bounds.log_ring_max_bytes),
-        ));
-        self.streams.insert(row_id, Written { live: Arc::downgrade(&stream), last_seq, first_seq, bytes, holes: Vec::new() });
+        let found = if is_new { Ok((0, Held::default())) } else { extent::of(&self.connection, row_id) };
+        let (last_seq, held) = found.map_err(|error| Error::Read(error.to_string()))?;
+        let (ring_events, ring_bytes) = (self.bounds.log_ring_max_events, self.bounds.log_ring_max_bytes);
+        let stream = Stream::new(row_id, last_seq, Arc::clone(&self.readers), as_usize(ring_events), as_usize(ring_bytes));
+        let stream = Arc::new(stream);
+        self.streams.insert(row_id, Written { live: Arc::downgrade(&stream), last_seq, held, holes: Vec::new() });
         Ok(stream)
     }
-
-    /// The rows of these streams, and whether each was just made; in one transaction.
-    fn stream_rows(&mut self, names: &[String]) -> rusqlite::Result<Vec<(i64, bool)>> {
-        let tx = self.connection.transaction()?;
-        let mut rows = Vec::new();
-        for name in names {
-            let mut insert = tx.prepare_cached("INSERT OR IGNORE INTO streams (name, created_at_ms) VALUES (?1, ?2)")?;
-            let is_new = insert.execute((name, now_ms()))? == 1;
-            let mut select = tx.prepare_cached("SELECT id FROM streams WHERE name = ?1")?;
-            rows.push((select.query_row([name], |row| row.get(0))?, is_new));
-        }
-        tx.commit()?;
-        Ok(rows)
-    }
-
-    /// First and last position and payload bytes of what the file holds of a stream.
-    fn extent(&self, row_id: i64) -> rusqlite::Result<(u64, u64, u64)> {
-        self.connection.query_row(
-            "SELECT coalesce(min(stream_seq), 1),
-                    max(coalesce(max(stream_seq), 0), coalesce((SELECT max(to_seq) FROM gaps WHERE stream_id = ?1), 0)),
-                    coalesce(sum(length(payload)), 0)
-             FROM events WHERE stream_id = ?1",
-            [row_id],
-            |row| Ok((as_u64(row.get(0)?), as_u64(row.get(1)?), as_u64(row.get(2)?))),
-        )
-    }
-}
-
-fn split_at_close(mut batch: Vec<Command>) -> (Vec<Command>, Option<oneshot::Sender<()>>) {
-    let Some(at) = batch.iter().position(|command| matches!(command, Command::Close { .. })) else {
-        return (batch, None);
-    };
-    let close = batch.drain(at..).next();
-    match close {
-        Some(Command::Close { reply }) => (batch, Some(reply)),
-        _ => (batch, None),
-    }
-}
-
-/// The streams of a batch, each once.
-fn touched(appends: &[Append]) -> Vec<i64> {
-    let mut ids: Vec<_> = appends.iter().map(|append| append.stream.row_id).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    ids
-}
-
-fn add_hole(holes: &mut Vec<(u64, u64)>, seq: u64) {
-    match holes.last_mut() {
-        Some((_, to)) if *to + 1 == seq => *to = seq,
-        _ => holes.push((seq, seq)),
-    }
-}
-
-fn write_holes(tx: &Transaction<'_>, row_id: i64, holes: &[(u64, u64)]) -> rusqlite::Result<()> {
-    for (from, to) in holes {
-        put_gap(tx, row_id, *from, *to, GapReason::NotKept)?;
-    }
-    Ok(())
-}
-
-fn put_gap(tx: &Transaction<'_>, row_id: i64, from: u64, to: u64, reason: GapReason) -> rusqlite::Result<()> {
-    tx.prepare_cached(
-        "INSERT INTO gaps (stream_id, from_seq, to_seq, reason) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT (stream_id, from_seq) DO UPDATE SET to_seq = excluded.to_seq, reason = excluded.reason",
-    )?
-    .execute((row_id, as_i64(from), as_i64(to), reason.as_str()))?;
-    Ok(())
-}
-
-/// Removes the oldest tenth of a stream that has outgrown its bound, and writes down that it did.
-fn retain(tx: &Transaction<'_>, row_id: i64, written: &mut Written, bounds: &Bounds) -> rusqlite::Result<()> {
-    let count = written.last_seq + 1 - written.first_seq;
-    if count <= bounds.log_stream_max_events && written.bytes <= bounds.log_stream_max_bytes {
-        return Ok(());
-    }
-    let upto = (written.first_seq + (count / 10).max(1) - 1).max(written.last_seq.saturating_sub(bounds.log_stream_max_events));
-    let freed: i64 = tx
-        .prepare_cached("SELECT coalesce(sum(length(payload)), 0) FROM events WHERE stream_id = ?1 AND stream_seq <= ?2")?
-        .query_row((row_id, as_i64(upto)), |row| row.get(0))?;
-    tx.prepare_cached("DELETE FROM events WHERE stream_id = ?1 AND stream_seq <= ?2")?.execute((row_id, as_i64(upto)))?;
-    tx.prepare_cached("DELETE FROM gaps WHERE stream_id = ?1 AND to_seq <= ?2")?.execute((row_id, as_i64(upto)))?;
-    put_gap(tx, row_id, 1, upto, GapReason::Retention)?;
-    written.first_seq = upto + 1;
-    written.bytes = written.bytes.saturating_sub(as_u64(freed));
-    Ok(())
-}
-
-/// A commit on the spot that took longer than this blocked a thread of the runtime for too long,
-const SLOW_COMMIT: Duration = Duration::from_millis(3);
-/// so that for this long none is tried again.
-const LEAVE_MS: i64 = 1_000;
-
-/// The writer, held by whoever commits; `None` once it is closed.
-pub(super) struct Shared {
-    writer: Mutex<Option<Writer>>,
-    queue: Arc<Queue>,
-    /// Until when, in Unix milliseconds, callers leave all commits to the thread: the disk was slow.
-    leave_until_ms: AtomicI64,
-}
-
-impl Shared {
-    /// See [`Store::flush`](super::Store::flush).
-    pub(super) fn flush(&self) {
-        if self.queue.is_empty() {
-            return;
-        }
-        if !self.queue.is_little() || now_ms() < self.leave_until_ms.load(Ordering::Relaxed) {
-            return self.queue.wake();
-        }
-        match self.writer.try_lock() {
-            Ok(mut writer) => {
-                let started = Instant::now();
-                if let Some(Some(close)) = writer.as_mut().map(Writer::work) {
-                    self.end(writer.take(), close); // it came in between
-                }
-                if started.elapsed() > SLOW_COMMIT {
-                    self.leave_until_ms.store(now_ms() + LEAVE_MS, Ordering::Relaxed);
-                }
-            }
-            // The holder may have looked into the queue just before our events came.
-            Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => self.queue.wake(),
-        }
-    }
-
-    fn run(&self) {
-        loop {
-            self.queue.wait();
-            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(working) = writer.as_mut() else { return };
-            if let Some(close) = working.work() {
-                self.end(writer.take(), close);
-                return;
-            }
-        }
-    }
-
-    fn end(&self, writer: Option<Writer>, close: oneshot::Sender<()>) {
-        if let Some(writer) = writer {
-            writer.close();
-        }
-        let _ = close.send(()); // who asked may have left
-        self.queue.wake(); // the thread ends
-    }
-}
-
-/// Starts the writer's thread and the checkpoint thread beside it.
-pub(super) fn start(writer: Writer) -> Result<Arc<Shared>, Error> {
-    let (path, checkpoint, queue) = (writer.path.clone(), Arc::clone(&writer.checkpoint), Arc::clone(&writer.queue));
-    let shared = Arc::new(Shared { writer: Mutex::new(Some(writer)), queue, leave_until_ms: AtomicI64::new(0) });
-    let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
-        std::thread::Builder::new()
-            .name(name.into())
-            .spawn(body)
-            .map_err(|error| Error::Write(format!("can't start a thread: {error}")))
-    };
-    let worker = Arc::clone(&shared);
-    spawn("store-writer", Box::new(move || worker.run()))?;
-    spawn("store-checkpt", Box::new(move || checkpoint.run(&path)))?;
-    Ok(shared)
 }

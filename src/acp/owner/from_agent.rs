@@ -112,11 +112,11 @@ impl Running {
     }
 
     pub(super) fn row_change(&self, learned: Learned) -> RowChange {
-        let server_id = self.owner.server_id.clone();
+        let (server_id, instance) = (self.owner.server_id.clone(), self.owner.instance.clone());
         match learned {
-            Learned::Initialize(params) => RowChange::SetInitialize { server_id, params },
-            Learned::Authenticate(params) => RowChange::SetAuthenticate { server_id, params },
-            Learned::Session { row, forget } => RowChange::PutAcpSession { server_id, session: row, forget },
+            Learned::Initialize(params) => RowChange::SetInitialize { server_id, instance, params },
+            Learned::Authenticate(params) => RowChange::SetAuthenticate { server_id, instance, params },
+            Learned::Session { row, forget } => RowChange::PutAcpSession { server_id, instance, session: row, forget },
         }
     }
 

@@ -66,6 +66,7 @@ enum Waiter {
 /// Everything the owner is made of; see [`Owner::run`].
 pub(super) struct Owner {
     pub(super) server_id: String,
+    pub(super) instance: String,
     pub(super) agent_name: String,
     pub(super) inbound: Arc<Stream>,
     pub(super) outbound: Arc<Stream>,

@@ -1,0 +1,85 @@
+//! Changes of rows that came with events which the disk refused: they are made as soon as it takes writes again.
+
+use super::rows::RowChange;
+
+/// Changes kept at most.
+const DEFERRED_MAX: usize = 4096;
+
+/// In the order in which they were asked for; what a later change makes void is left out.
+#[derive(Default)]
+pub(super) struct Deferred {
+    changes: Vec<RowChange>,
+    /// Changes lost at the bound.
+    cut: u64,
+}
+
+impl Deferred {
+    pub(super) fn changes(&self) -> &[RowChange] {
+        &self.changes
+    }
+
+    pub(super) fn push(&mut self, change: RowChange) {
+        self.changes.retain(|earlier| !earlier.is_undone_by(&change));
+        self.changes.push(change);
+        if self.changes.len() <= DEFERRED_MAX {
+            return;
+        }
+        // A session that can't be restored is the smaller loss than a server that is forgotten.
+        let session = self.changes.iter().position(|change| matches!(change, RowChange::PutAcpSession { .. }));
+        let lost = self.changes.remove(session.unwrap_or(0));
+        if self.cut == 0 {
+            tracing::error!(?lost, max = DEFERRED_MAX, "too many changes wait for the disk: the oldest are lost from here on");
+        }
+        self.cut += 1;
+    }
+
+    /// They are in the file now.
+    pub(super) fn made(&mut self) {
+        if self.cut > 0 {
+            tracing::error!(lost = self.cut, "changes of rows were lost while the disk took no writes");
+        }
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::AcpSessionRow;
+
+    fn session(id: &str, params: &str) -> RowChange {
+        let session =
+            AcpSessionRow { session_id: id.into(), agent_session_id: id.into(), params: params.into(), settings: "{}".into() };
+        RowChange::PutAcpSession { server_id: "s".into(), instance: "i".into(), session, forget: None }
+    }
+
+    #[test]
+    fn a_later_change_of_the_same_thing_replaces_the_earlier_one() {
+        let mut deferred = Deferred::default();
+        for change in [session("a", "1"), session("b", "1"), session("a", "2")] {
+            deferred.push(change);
+        }
+        let left: Vec<_> = deferred
+            .changes()
+            .iter()
+            .map(|change| match change {
+                RowChange::PutAcpSession { session, .. } => (session.session_id.as_str(), session.params.as_str()),
+                _ => ("", ""),
+            })
+            .collect();
+        assert_eq!(left, [("b", "1"), ("a", "2")]);
+        deferred.push(RowChange::DeleteAcpServer { server_id: "s".into(), instance: "i".into(), keep_streams: 1 });
+        assert_eq!(deferred.changes().len(), 1, "a deletion leaves nothing of what came before");
+    }
+
+    #[test]
+    fn the_bound_holds_and_sessions_go_before_servers() {
+        let mut deferred = Deferred::default();
+        deferred.push(RowChange::SetInitialize { server_id: "s".into(), instance: "i".into(), params: "{}".into() });
+        for number in 0..DEFERRED_MAX + 10 {
+            deferred.push(session(&number.to_string(), "{}"));
+        }
+        assert_eq!((deferred.changes().len(), deferred.cut), (DEFERRED_MAX, 11));
+        assert!(matches!(deferred.changes()[0], RowChange::SetInitialize { .. }));
+    }
+}

@@ -1,0 +1,110 @@
+//! What the writer knows of each stream, and retention.
+
+use std::sync::Weak;
+
+use rusqlite::{Connection, OptionalExtension as _, Transaction};
+
+use super::read::{as_i64, as_u64};
+use super::stream::Stream;
+use super::types::GapReason;
+use crate::config::Bounds;
+use crate::rt::clock::now_ms;
+
+/// How far a stream was written, known to the writer alone.
+pub(super) struct Written {
+    pub(super) live: Weak<Stream>,
+    /// The last position given, whether or not the disk took it.
+    pub(super) last_seq: u64,
+    pub(super) held: Held,
+    /// Ranges the disk refused, not yet written down.
+    pub(super) holes: Vec<(u64, u64)>,
+}
+
+/// What the file holds of a stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) events: u64,
+    pub(super) bytes: u64,
+}
+
+impl Held {
+    pub(super) fn add(&mut self, payload: usize) {
+        self.events += 1;
+        self.bytes += payload as u64;
+    }
+}
+
+impl Written {
+    pub(super) fn add_hole(&mut self, seq: u64) {
+        match self.holes.last_mut() {
+            Some((_, to)) if *to + 1 == seq => *to = seq,
+            _ => self.holes.push((seq, seq)),
+        }
+    }
+
+    /// Writes the holes down and removes what is beyond the bounds, counting what this transaction `added`. Gives what
+    /// the file holds once the transaction is committed.
+    pub(super) fn tend(&self, tx: &Transaction<'_>, row_id: i64, added: Held, bounds: &Bounds) -> rusqlite::Result<Held> {
+        for (from, to) in &self.holes {
+            put_gap(tx, row_id, *from, *to, GapReason::NotKept)?;
+        }
+        let held = Held { events: self.held.events + added.events, bytes: self.held.bytes + added.bytes };
+        if held.events <= bounds.log_stream_max_events && held.bytes <= bounds.log_stream_max_bytes {
+            return Ok(held);
+        }
+        retain(tx, row_id, held, bounds)
+    }
+}
+
+/// The rows of these streams, and whether each was just made; in one transaction.
+pub(super) fn stream_rows(connection: &mut Connection, names: &[String]) -> rusqlite::Result<Vec<(i64, bool)>> {
+    let tx = connection.transaction()?;
+    let mut rows = Vec::new();
+    for name in names {
+        let mut insert = tx.prepare_cached("INSERT OR IGNORE INTO streams (name, created_at_ms) VALUES (?1, ?2)")?;
+        let is_new = insert.execute((name, now_ms()))? == 1;
+        let mut select = tx.prepare_cached("SELECT id FROM streams WHERE name = ?1")?;
+        rows.push((select.query_row([name], |row| row.get(0))?, is_new));
+    }
+    tx.commit()?;
+    Ok(rows)
+}
+
+/// The last position and what the file holds of a stream.
+pub(super) fn of(connection: &Connection, row_id: i64) -> rusqlite::Result<(u64, Held)> {
+    connection.query_row(
+        "SELECT max(coalesce(max(stream_seq), 0), coalesce((SELECT max(to_seq) FROM gaps WHERE stream_id = ?1), 0)),
+                count(*), coalesce(sum(length(payload)), 0)
+         FROM events WHERE stream_id = ?1",
+        [row_id],
+        |row| Ok((as_u64(row.get(0)?), Held { events: as_u64(row.get(1)?), bytes: as_u64(row.get(2)?) })),
+    )
+}
+
+/// Removes the oldest tenth of a stream that has outgrown its bound, and writes down that it did.
+fn retain(tx: &Transaction<'_>, row_id: i64, held: Held, bounds: &Bounds) -> rusqlite::Result<Held> {
+    let count = (held.events / 10).max(1).max(held.events.saturating_sub(bounds.log_stream_max_events));
+    let upto: Option<i64> = tx
+        .prepare_cached("SELECT stream_seq FROM events WHERE stream_id = ?1 ORDER BY stream_seq LIMIT 1 OFFSET ?2")?
+        .query_row((row_id, as_i64(count - 1)), |row| row.get(0))
+        .optional()?;
+    let Some(upto) = upto else { return Ok(held) };
+    let (events, bytes): (i64, i64) = tx
+        .prepare_cached(
+            "SELECT count(*), coalesce(sum(length(payload)), 0) FROM events WHERE stream_id = ?1 AND stream_seq <= ?2",
+        )?
+        .query_row((row_id, upto), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    tx.prepare_cached("DELETE FROM events WHERE stream_id = ?1 AND stream_seq <= ?2")?.execute((row_id, upto))?;
+    tx.prepare_cached("DELETE FROM gaps WHERE stream_id = ?1 AND to_seq <= ?2")?.execute((row_id, upto))?;
+    put_gap(tx, row_id, 1, as_u64(upto), GapReason::Retention)?;
+    Ok(Held { events: held.events.saturating_sub(as_u64(events)), bytes: held.bytes.saturating_sub(as_u64(bytes)) })
+}
+
+fn put_gap(tx: &Transaction<'_>, row_id: i64, from: u64, to: u64, reason: GapReason) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "INSERT INTO gaps (stream_id, from_seq, to_seq, reason) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (stream_id, from_seq) DO UPDATE SET to_seq = excluded.to_seq, reason = excluded.reason",
+    )?
+    .execute((row_id, as_i64(from), as_i64(to), reason.as_str()))?;
+    Ok(())
+}
