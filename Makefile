@@ -20,7 +20,7 @@ test: check unit api cli agents npm ## everything
 check: tools-build ## format, lints, documentation, dependencies
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --no-deps --document-private-items --quiet
 	scripts/check-dependencies.sh
 
 unit: tools-build ## what stands beside the code, and the rules of the house
