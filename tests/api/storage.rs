@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::support::{Home, Server};
+use crate::support::{Home, Options, Server};
 
 /// A small file system of its own below a home; unmounted at the end.
 struct SmallDisk(std::path::PathBuf);
@@ -56,6 +56,31 @@ async fn on_a_full_disk_agents_run_on_and_readers_are_told() {
     let replayed = server.events("a", None).await.until_answer(3).await;
     let gap = replayed.iter().find(|event| event.name == "gap").expect("the hole is named after a restart");
     assert_eq!((gap.data["from"].as_u64(), &gap.data["reason"]), (Some(first_lost), &json!("not_kept")));
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[tokio::test]
+async fn deleted_servers_lose_their_streams_and_nobody_else_does() {
+    let home = Home::new();
+    home.fake_agent("", "");
+    let server = Server::start_with(&home, &Options::default().env("SANDBOXD_LOG_DELETED_STREAMS_MAX", "2"));
+    for id in ["a", "b", "c", "d"] {
+        server.call(id, "amp", 0, "initialize", json!({})).await;
+        if id != "d" {
+            assert_eq!(server.delete(id).await, 204);
+        }
+    }
+    let database = rusqlite::Connection::open(home.data().join("sandboxd.db")).expect("a database");
+    let count = |sql: &str| database.query_row(sql, [], |row| row.get::<_, i64>(0)).expect(sql);
+    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+    while count("SELECT count(*) FROM streams WHERE orphaned_at_ms IS NOT NULL") > 2 {
+        assert!(std::time::Instant::now() < deadline, "old streams stay");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(count("SELECT count(*) FROM streams WHERE name = 'agents/install'"), 1, "no ACP server owned it");
+    assert_eq!(count("SELECT count(*) FROM streams WHERE name LIKE 'acp/%' AND orphaned_at_ms IS NULL"), 2, "d has both");
+    assert_eq!(server.call("d", "amp", 1, "echo", json!({"still": 1})).await["result"]["echo"]["still"], 1);
+    assert_eq!(server.get("/v1/status").await.1["storage"]["status"], "healthy");
     assert_eq!(server.stop(), Some(0));
 }
 
