@@ -375,6 +375,7 @@ const GIB: u64 = 1024 * MIB;
 bounds! {
     http_body_max_bytes = 2 * MIB, "Body of a JSON request other than an ACP envelope; more is 413.";
     http_header_timeout_ms = 30_000, "Time for a client to send its request line and headers; then the connection is closed.";
+    http_body_idle_timeout_ms = 30_000, "Silence in the middle of a request's body; then it is 408 and the connection is closed.";
     http_connections_max = 4096, "Connections at once; further ones wait in the kernel's accept queue.";
     sse_subscribers_max = 1024, "Event streams open at once over all servers; one more is 503.";
     sse_heartbeat_ms = 15_000, "Silence on an event stream before a comment line is sent.";

@@ -1,5 +1,7 @@
 //! Extractors whose rejections are problems, with the statuses of the contract.
 
+use std::time::Duration;
+
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use bytes::BytesMut;
@@ -43,10 +45,12 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for ApiPath
 #[derive(Debug)]
 pub struct ApiJson<T>(pub T);
 
-/// Gives the bound to extractors.
+/// Gives the bounds to extractors.
 pub trait BodyLimit {
     /// Most bytes of a JSON body.
     fn body_max_bytes(&self) -> usize;
+    /// The longest silence in the middle of a body.
+    fn body_idle_timeout(&self) -> Duration;
 }
 
 impl<T: DeserializeOwned, S: BodyLimit + Send + Sync> FromRequest<S> for ApiJson<T> {
@@ -57,7 +61,7 @@ impl<T: DeserializeOwned, S: BodyLimit + Send + Sync> FromRequest<S> for ApiJson
             let why = "Expected request with `Content-Type: application/json`";
             return Err(ApiError::with_message(ErrorCode::UnsupportedMediaType, "unsupported media type", why));
         }
-        let body = read_body(request.into_body(), state.body_max_bytes()).await?;
+        let body = read_body(request.into_body(), state.body_max_bytes(), state.body_idle_timeout()).await?;
         let value: serde_json::Value =
             serde_json::from_slice(&body).map_err(|error| ApiError::invalid(format!("invalid JSON body: {error}")))?;
         let typed = serde_json::from_value(value);
@@ -68,12 +72,16 @@ impl<T: DeserializeOwned, S: BodyLimit + Send + Sync> FromRequest<S> for ApiJson
 /// The body, whole. One that is too long is read on for a while and thrown away, so that the client reads our answer
 /// instead of a reset connection.
 ///
+/// Dropping the future drops the body, and with it the connection.
+///
 /// # Errors
-/// 413 beyond `max_bytes`, 400 when the client stops in the middle.
-pub async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
+/// 413 beyond `max_bytes`, 408 when nothing comes for `idle`, 400 when the client stops in the middle.
+pub async fn read_body(body: Body, max_bytes: usize, idle: Duration) -> Result<Bytes, ApiError> {
     let mut body = body;
     let mut collected = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+    loop {
+        let Ok(frame) = tokio::time::timeout(idle, body.frame()).await else { return Err(too_slow(idle)) };
+        let Some(frame) = frame else { break };
         let frame = frame.map_err(|error| ApiError::invalid(format!("the body ended early: {error}")))?;
         let data = frame.into_data().unwrap_or_default(); // trailers are of no interest
         if collected.len() + data.len() > max_bytes {
@@ -86,9 +94,14 @@ pub async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> 
     Ok(collected.freeze())
 }
 
+fn too_slow(idle: Duration) -> ApiError {
+    let why = format!("nothing of the request's body came for {} ms: send it again", idle.as_millis());
+    ApiError::new(ErrorCode::RequestTimeout, why)
+}
+
 async fn drain(mut body: Body, max_bytes: usize) {
     let mut drained = 0;
-    let give_up = tokio::time::sleep(std::time::Duration::from_secs(5));
+    let give_up = tokio::time::sleep(Duration::from_secs(5));
     tokio::pin!(give_up);
     while drained < max_bytes.saturating_mul(8).max(DRAIN_MIN_BYTES) {
         let frame = tokio::select! { frame = body.frame() => frame, () = &mut give_up => return };

@@ -11,6 +11,7 @@ mod serve;
 pub mod sse;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
@@ -25,7 +26,7 @@ pub use serve::serve;
 
 use crate::acp::Acp;
 use crate::agents::Agents;
-use crate::config::{Config, as_usize};
+use crate::config::{Config, as_duration, as_usize};
 use crate::store::{Store, Stream};
 use guard::Guard;
 use problem::{ApiError, ErrorCode};
@@ -54,6 +55,10 @@ pub struct AppState {
 impl extract::BodyLimit for AppState {
     fn body_max_bytes(&self) -> usize {
         as_usize(self.config.bounds.http_body_max_bytes)
+    }
+
+    fn body_idle_timeout(&self) -> Duration {
+        as_duration(self.config.bounds.http_body_idle_timeout_ms)
     }
 }
 

@@ -42,6 +42,7 @@ codes! {
     AgentNotInstalled = "agent_not_installed", "Agent Not Installed", NOT_FOUND;
     MethodNotAllowed = "method_not_allowed", "Method Not Allowed", METHOD_NOT_ALLOWED;
     NotAcceptable = "not_acceptable", "Not Acceptable", NOT_ACCEPTABLE;
+    RequestTimeout = "timeout", "Request Timeout", REQUEST_TIMEOUT;
     Conflict = "conflict", "Conflict", CONFLICT;
     PayloadTooLarge = "invalid_request", "Payload Too Large", PAYLOAD_TOO_LARGE;
     UnsupportedMediaType = "unsupported_media_type", "Unsupported Media Type", UNSUPPORTED_MEDIA_TYPE;

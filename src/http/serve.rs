@@ -1,6 +1,7 @@
 //! The accept loop: HTTP/1.1 and HTTP/2 cleartext on one listener, with bounds on connections and on slow headers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -14,11 +15,20 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Bounds, as_duration, as_usize};
 use crate::rt::spawn_owned;
 
+/// How an HTTP/2 connection begins (RFC 9113 section 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How often a preface that came in pieces is looked at.
+const PREFACE_POLL: Duration = Duration::from_millis(10);
+
 /// Serves until `stop`, then lets open requests end. Event streams end by themselves on the same token.
+///
+/// Dropping the future closes the listener; connections go on until they end.
 pub async fn serve(listener: TcpListener, router: Router, bounds: &Bounds, stop: CancellationToken) {
+    let header_timeout = as_duration(bounds.http_header_timeout_ms);
     let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(as_duration(bounds.http_header_timeout_ms));
-    http.http2().timer(TokioTimer::new()).keep_alive_interval(as_duration(bounds.http_header_timeout_ms));
+    http.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
+    http.http2().timer(TokioTimer::new()).keep_alive_interval(header_timeout);
     let http = Arc::new(http);
     let connections = Arc::new(Semaphore::new(as_usize(bounds.http_connections_max)));
     let graceful = GracefulShutdown::new();
@@ -29,10 +39,18 @@ pub async fn serve(listener: TcpListener, router: Router, bounds: &Bounds, stop:
         };
         let Some((socket, permit)) = accepted else { continue };
         let service = TowerToHyperService::new(router.clone());
-        let io = TokioIo::new(socket);
-        let connection = http.serve_connection_with_upgrades(io, service).into_owned();
-        let connection = graceful.watch(connection);
+        let (http, watcher, stop) = (Arc::clone(&http), graceful.watcher(), stop.clone());
         spawn_owned("connection", async move {
+            // Hyper's own timeout begins only once it knows which version this is.
+            let spoken = tokio::select! {
+                spoken = tokio::time::timeout(header_timeout, version_known(&socket)) => spoken,
+                () = stop.cancelled() => return,
+            };
+            if !matches!(spoken, Ok(Ok(()))) {
+                return tracing::debug!("connection closed: its client said nothing");
+            }
+            let connection = http.serve_connection_with_upgrades(TokioIo::new(socket), service).into_owned();
+            let connection = watcher.watch(connection);
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection ended early");
             }
@@ -41,6 +59,19 @@ pub async fn serve(listener: TcpListener, router: Router, bounds: &Bounds, stop:
     }
     drop(listener);
     graceful.shutdown().await;
+}
+
+/// Resolves once so much has come that the version is known. Takes nothing from the socket. Cancel safe.
+async fn version_known(socket: &TcpStream) -> std::io::Result<()> {
+    let mut start = [0; HTTP2_PREFACE.len()];
+    loop {
+        let got = socket.peek(&mut start).await?;
+        let may_become_http2 = got > 0 && got < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(&start[..got]);
+        if !may_become_http2 {
+            return Ok(());
+        }
+        tokio::time::sleep(PREFACE_POLL).await; // the socket stays readable: there is no wake-up for more
+    }
 }
 
 async fn accept(listener: &TcpListener, connections: &Arc<Semaphore>) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
@@ -53,7 +84,7 @@ async fn accept(listener: &TcpListener, connections: &Arc<Semaphore>) -> Option<
         Err(error) => {
             tracing::warn!(%error, "accept failed");
             // As with too many open files: trying at once again would only burn the processor.
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
             None
         }
     }

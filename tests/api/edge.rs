@@ -1,7 +1,9 @@
 //! The edge: tokens, origins, problems, CORS, the API description.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -264,4 +266,27 @@ async fn head_works_and_health_is_exact() {
     assert_eq!(server.get("/v1/health").await, (200, json!({"status": "ok"})));
     let head = server.http.head(server.url("/v1/health")).header("x-request-id", "mine-1").send().await.expect("an answer");
     assert_eq!((head.status().as_u16(), head.headers()["x-request-id"].to_str().expect("text")), (200, "mine-1"));
+}
+
+#[tokio::test]
+async fn clients_that_fall_silent_are_let_go() {
+    let home = Home::new();
+    let options = Options::default().env("SANDBOXD_HTTP_HEADER_TIMEOUT_MS", "300");
+    let server = Server::start_with(&home, &options.env("SANDBOXD_HTTP_BODY_IDLE_TIMEOUT_MS", "300"));
+    let post = "POST /v1/acp/a?agent=mock HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+    let half_sent = format!("{post}Content-Length: 100\r\n\r\n{{\"id\":1");
+    for (said, answer) in [("", ""), ("P", ""), ("PRI * HT", ""), ("GET / HTT", ""), (&half_sent, "HTTP/1.1 408 ")] {
+        let started = Instant::now();
+        let mut socket = TcpStream::connect(("127.0.0.1", server.port())).expect("a connection");
+        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
+        socket.write_all(said.as_bytes()).expect("sent");
+        let mut got = Vec::new();
+        let end = socket.read_to_end(&mut got).map_err(|error| error.kind());
+        let reset = Err(std::io::ErrorKind::ConnectionReset); // closed with something unread
+        assert!(end.is_ok() || (end == reset && answer.is_empty()), "{said:?}: {end:?}");
+        assert!(started.elapsed() >= Duration::from_millis(250), "{said:?}: too early");
+        let got = String::from_utf8_lossy(&got);
+        assert!(got.starts_with(answer) && got.is_empty() == answer.is_empty(), "{said:?}: {got}");
+        assert!(answer.is_empty() || got.contains("urn:sandbox-agent:error:timeout"), "{got}");
+    }
 }

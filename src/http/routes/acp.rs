@@ -81,7 +81,7 @@ struct PostQuery {
         (status = 202, description = "A notification or an answer to the agent was taken"),
         (status = 400, body = ProblemDetails, description = "No JSON object, no agent named, or an unknown agent"),
         (status = 404, body = ProblemDetails, description = "The agent is not installed"),
-        (status = 406, body = ProblemDetails), (status = 409, body = ProblemDetails), (status = 413, body = ProblemDetails),
+        (status = 406, body = ProblemDetails), (status = 408, body = ProblemDetails), (status = 409, body = ProblemDetails), (status = 413, body = ProblemDetails),
         (status = 415, body = ProblemDetails), (status = 500, body = ProblemDetails), (status = 502, body = ProblemDetails),
         (status = 507, body = ProblemDetails)))]
 async fn post_acp(
@@ -100,13 +100,15 @@ async fn post_acp(
     if !accepts(request.headers(), "application", "json") {
         return Err(ApiError::with_message(ErrorCode::NotAcceptable, "not acceptable", "accept must allow application/json"));
     }
-    let body = read_body(request.into_body(), as_usize(state.config.bounds.acp_body_max_bytes)).await?;
+    let bounds = &state.config.bounds;
+    let idle = as_duration(bounds.http_body_idle_timeout_ms);
+    let body = read_body(request.into_body(), as_usize(bounds.acp_body_max_bytes), idle).await?;
     let parsed = Envelope::parse(body);
     if !matches!(parsed, Err(crate::acp::ParseError::NotJson(_))) {
         state.acp.check(&server_id, query.agent.as_deref())?; // the contract names an agent's trouble before the shape's
     }
     let envelope = parsed?;
-    let keepalive = as_duration(state.config.bounds.acp_post_keepalive_ms);
+    let keepalive = as_duration(bounds.acp_post_keepalive_ms);
     let id = (envelope.kind() == Kind::Request).then(|| envelope.id().unwrap_or("null").to_owned());
     let acp = state.acp.clone();
     let posted = async move { acp.post(&server_id, query.agent.as_deref(), envelope).await.map_err(ApiError::from) };
