@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse as _, Response};
-use http::header;
+use http::{HeaderMap, header};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::problem::ApiError;
-use crate::acp::Reader;
+use super::AppState;
+use super::extract::accepts;
+use super::problem::{ApiError, ErrorCode};
+use crate::acp::{Reader, Readers};
 use crate::config::{Bounds, as_duration, as_usize};
 use crate::store::{Item, Newest, Stream};
 
@@ -128,6 +130,42 @@ impl Feed {
     fn end(&mut self, reason: &str) -> Bytes {
         self.state = State::Over;
         format!("event: end\ndata: {{\"reason\":\"{reason}\"}}\n\n").into()
+    }
+}
+
+/// A stream of the log as an event stream, from where `Last-Event-ID` says.
+pub fn open(
+    state: &AppState,
+    stream: Arc<Stream>,
+    readers: Option<&Readers>,
+    headers: &HeaderMap,
+    ended_because: &'static str,
+) -> Result<Response, ApiError> {
+    let after = check(headers)?;
+    let permit = state.subscribers.clone().try_acquire_owned().map_err(|_| {
+        let max = state.config.bounds.sse_subscribers_max;
+        ApiError::new(ErrorCode::Busy, format!("{max} event streams are open already: close one that is no longer read"))
+    })?;
+    let reader = readers.map(|readers| readers.register(after));
+    Ok(Feed::new(stream, reader, after, &state.config.bounds, state.stop.clone(), ended_because, permit).into_response())
+}
+
+/// What a request for events must say; gives its `Last-Event-ID`.
+pub fn check(headers: &HeaderMap) -> Result<u64, ApiError> {
+    if accepts(headers, "text", "event-stream") {
+        return last_event_id(headers);
+    }
+    Err(ApiError::with_message(ErrorCode::NotAcceptable, "not acceptable", "accept must allow text/event-stream"))
+}
+
+fn last_event_id(headers: &HeaderMap) -> Result<u64, ApiError> {
+    let Some(value) = headers.get("last-event-id") else { return Ok(0) };
+    match value.to_str().map(str::trim) {
+        Ok("") => Ok(0),
+        Ok(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            text.parse().map_err(|_| ApiError::invalid("Last-Event-ID must be a positive integer"))
+        }
+        _ => Err(ApiError::invalid("Last-Event-ID must be a positive integer")),
     }
 }
 

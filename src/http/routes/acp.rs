@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -16,13 +15,12 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::acp::{Envelope, Kind, Posted, Readers, Status};
+use crate::acp::{Envelope, Kind, Posted, Status};
 use crate::config::{as_duration, as_usize};
 use crate::http::extract::{ApiPath, ApiQuery, accepts, is_json, read_body};
 use crate::http::problem::{ApiError, ErrorCode};
-use crate::http::sse::Feed;
+use crate::http::sse;
 use crate::http::{AppState, ProblemDetails};
-use crate::store::Stream;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list_acp_servers)).routes(routes!(post_acp, get_acp_events, delete_acp))
@@ -176,46 +174,10 @@ async fn get_acp_events(
     ApiPath(server_id): ApiPath<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    check_feed(&headers)?;
+    sse::check(&headers)?;
     let server = state.acp.get(&server_id).await?;
     let stream = server.events().clone();
-    open_feed(&state, stream, Some(server.readers()), &headers, "deleted")
-}
-
-/// A stream of the log as an event stream, from where `Last-Event-ID` says.
-pub(super) fn open_feed(
-    state: &AppState,
-    stream: Arc<Stream>,
-    readers: Option<&Readers>,
-    headers: &HeaderMap,
-    ended_because: &'static str,
-) -> Result<Response, ApiError> {
-    let after = check_feed(headers)?;
-    let permit = state.subscribers.clone().try_acquire_owned().map_err(|_| {
-        let max = state.config.bounds.sse_subscribers_max;
-        ApiError::new(ErrorCode::Busy, format!("{max} event streams are open already: close one that is no longer read"))
-    })?;
-    let reader = readers.map(|readers| readers.register(after));
-    Ok(Feed::new(stream, reader, after, &state.config.bounds, state.stop.clone(), ended_because, permit).into_response())
-}
-
-/// What a request for events must say; gives its `Last-Event-ID`.
-fn check_feed(headers: &HeaderMap) -> Result<u64, ApiError> {
-    if accepts(headers, "text", "event-stream") {
-        return last_event_id(headers);
-    }
-    Err(ApiError::with_message(ErrorCode::NotAcceptable, "not acceptable", "accept must allow text/event-stream"))
-}
-
-fn last_event_id(headers: &HeaderMap) -> Result<u64, ApiError> {
-    let Some(value) = headers.get("last-event-id") else { return Ok(0) };
-    match value.to_str().map(str::trim) {
-        Ok("") => Ok(0),
-        Ok(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
-            text.parse().map_err(|_| ApiError::invalid("Last-Event-ID must be a positive integer"))
-        }
-        _ => Err(ApiError::invalid("Last-Event-ID must be a positive integer")),
-    }
+    sse::open(&state, stream, Some(server.readers()), &headers, "deleted")
 }
 
 /// Deletes a server: its agent's whole process tree is stopped, its streams end. Idempotent.

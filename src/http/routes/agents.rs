@@ -9,11 +9,11 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::acp::open_feed;
 use crate::acp::Status;
 use crate::agents::{AgentInfo, InstallOptions, InstallReport, ListOptions, ServerState, ServerStatus};
 use crate::http::extract::{ApiJson, ApiPath, ApiQuery};
 use crate::http::problem::ApiError;
+use crate::http::sse;
 use crate::http::{AppState, ProblemDetails};
 use crate::rt::clock::now_ms;
 
@@ -131,5 +131,5 @@ async fn get_install_events(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     state.agents.manifest(&id)?;
-    open_feed(&state, state.install_events.clone(), None, &headers, "closed")
+    sse::open(&state, state.install_events.clone(), None, &headers, "closed")
 }
