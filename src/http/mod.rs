@@ -94,3 +94,29 @@ fn panicked(cause: Box<dyn std::any::Any + Send>) -> Response {
     tracing::error!(id, cause = cause.unwrap_or("unknown"), "a handler panicked");
     ApiError::new(ErrorCode::Internal, "a bug in the server; the log has the cause under this request's id").into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::routing::get;
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    async fn explode() -> Response {
+        panic!("a bug with a secret in it")
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_problem_that_tells_nothing() {
+        let router: Router = Router::new().route("/", get(explode)).layer(CatchPanicLayer::custom(panicked));
+        let response = router.oneshot(Request::new(Body::empty())).await.expect("an answer");
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["content-type"]),
+            (500, &"application/problem+json".parse().expect("a value"))
+        );
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        assert!(!String::from_utf8_lossy(&body).contains("secret"));
+    }
+}
