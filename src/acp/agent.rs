@@ -128,6 +128,11 @@ impl Input {
         }
     }
 
+    /// True once nothing more can be written.
+    pub(super) fn is_closed(&self) -> bool {
+        self.stdin.is_none()
+    }
+
     /// Says that nothing more will be written to it.
     pub(super) fn close(&mut self) {
         self.stdin = None;

@@ -73,7 +73,11 @@ impl Running {
 
     /// Sends on what is held, as far as the agent has been told what it needs.
     pub(super) fn go_on(&mut self) {
-        while self.step_deadline.is_none() && self.exit.is_none() && self.agent.is_some() {
+        // An agent that closed its stdin is on its way out: what is held learns of its exit.
+        while self.step_deadline.is_none()
+            && self.exit.is_none()
+            && self.agent.as_ref().is_some_and(|agent| !agent.input.is_closed())
+        {
             let Some((envelope, reply)) = self.held.front() else { return };
             if reply.is_some() && self.owner.memory.must_wait(envelope) {
                 return;

@@ -137,7 +137,9 @@ export function agentSuite(name) {
     await talk.say('on the first connection', 'on the first connection');
     await client.dispose();
 
-    const session = await (await stage.connect({ persist })).resumeSession(talk.session.id);
+    // Codex lists its models in 11 kB, and the SDK's own limit then cuts the history off before the first prompt.
+    const second = await stage.connect({ persist, replayMaxChars: 200_000 });
+    const session = await second.resumeSession(talk.session.id);
     const { response } = await new Talk(session).say('on the second connection', 'on the second connection');
     assert.equal(response.stopReason, 'end_turn');
     assertRemembers(stage, 'on the second connection', 'on the first connection');

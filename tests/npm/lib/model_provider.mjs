@@ -120,8 +120,9 @@ function planFor({ text, afterTool, tools }) {
 }
 
 function lastLine(text) {
-  const withoutReminders = text.replace(/<system-reminder>[\s\S]*?<\/system-reminder>/g, '');
-  return withoutReminders.split('\n').map((line) => line.trim()).filter(Boolean).at(-1) ?? '';
+  // Agents add texts of their own to what the user said.
+  const fromUser = text.replace(/<(system-reminder|skill)>[\s\S]*?<\/\1>/g, '');
+  return fromUser.split('\n').map((line) => line.trim()).filter(Boolean).at(-1) ?? '';
 }
 
 function textOf(content) {
@@ -131,7 +132,9 @@ function textOf(content) {
 }
 
 const words = (text) => text.split(/(?= )/);
-const lastUser = (messages) => messages.findLast((message) => message.role === 'user')?.content ?? '';
+const isToolResult = (part) => part.type === 'tool_result';
+const said = (content) => (Array.isArray(content) && content.some(isToolResult)) || lastLine(textOf(content)) !== '';
+const lastUser = (messages) => messages.findLast(({ role, content }) => role === 'user' && said(content))?.content ?? '';
 
 const anthropic = {
   path: '/messages',
