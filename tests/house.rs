@@ -11,7 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("rt", &[]),
     ("config", &[]),
     ("store", &[]),
-    ("processes", &[]),
+    ("processes", &["store"]),
     ("mock", &["acp"]),
     ("agents", &["processes"]),
     ("acp", &["processes", "store"]),

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::line::LineCutter;
 use super::types::{Launch, LaunchError, Quirks};
 use crate::config::{Bounds, as_usize};
-use crate::processes::{Exit, Owner, Process, ProcessSpec, Processes, Started, StderrTail};
+use crate::processes::{ChildSpec, Exit, Owner, Process, Processes, Started, StderrTail};
 use crate::rt::spawn_owned;
 use crate::store::Store;
 
@@ -55,7 +55,7 @@ pub(super) enum AgentEvent {
 
 impl Agent {
     pub(super) fn start(processes: &Processes, launch: &Launch, name: &str, bounds: &Bounds) -> Result<Self, LaunchError> {
-        let spec = ProcessSpec {
+        let spec = ChildSpec {
             program: launch.program.clone(),
             args: launch.args.clone(),
             cwd: None,

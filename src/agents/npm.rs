@@ -17,7 +17,7 @@ use super::manifest_check::check_version;
 use super::progress::{InstallPhase, Progress};
 use super::{Inner, engines, files, launcher, npm_output, version};
 use crate::config::as_usize;
-use crate::processes::{Owner, ProcessSpec};
+use crate::processes::{ChildSpec, Owner};
 use crate::rt::ids::new_id;
 
 const STAGING_PREFIX: &str = ".staging-";
@@ -206,11 +206,11 @@ impl Job<'_> {
     /// Runs a command within what is left of the time, and gives the end of its output.
     async fn command(&self, program: &Path, args: Vec<OsString>, step: &str) -> Result<String, Failed> {
         let cwd = Some(self.staging.clone()).filter(|dir| dir.is_dir());
-        let spec = ProcessSpec { program: program.to_owned(), args, cwd, env: Vec::new(), owner: Owner::System };
+        let spec = ChildSpec { program: program.to_owned(), args, cwd, env: Vec::new(), owner: Owner::System };
         let bounds = &self.inner.bounds;
         let left = self.deadline.saturating_duration_since(Instant::now());
         let on_line = |line: &str| self.progress.line(&npm_output::without_hosts(line));
-        let ran = self.inner.processes.run(&spec, left, as_usize(bounds.agent_install_output_max_bytes), on_line).await;
+        let ran = self.inner.processes.errand(&spec, left, as_usize(bounds.agent_install_output_max_bytes), on_line).await;
         let (exit, output) = ran.map_err(|error| quiet(InstallFailure::NotStarted { cause: error.to_string() }))?;
         let output = npm_output::without_hosts(&output);
         match exit {

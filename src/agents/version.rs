@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 
 use super::files;
-use crate::processes::{Exit, Owner, ProcessSpec, Processes};
+use crate::processes::{ChildSpec, Exit, Owner, Processes};
 
 const VERSION_MAX_BYTES: u64 = 4096;
 const PACKAGE_JSON_MAX_BYTES: u64 = 1024 * 1024;
@@ -57,7 +57,7 @@ fn identity(program: &Path) -> Option<Identity> {
 }
 
 async fn ask(processes: &Processes, program: &Path, timeout: Duration) -> Answer {
-    let spec = ProcessSpec {
+    let spec = ChildSpec {
         program: program.to_owned(),
         args: vec!["--version".into()],
         cwd: None,

@@ -83,7 +83,7 @@ impl Guard {
         }
         let origin = String::from_utf8_lossy(origin.as_bytes()).into_owned();
         Err(ApiError::new(
-            ErrorCode::OriginRefused,
+            ErrorCode::PermissionDenied,
             format!("pages of {origin} may not call this server: start it with --cors-allow-origin {origin} to let them"),
         ))
     }
@@ -97,7 +97,7 @@ impl Guard {
             return Ok(());
         }
         Err(ApiError::new(
-            ErrorCode::OriginRefused,
+            ErrorCode::PermissionDenied,
             format!(
                 "the Host {host} is not this machine's loopback, and there is no token: use 127.0.0.1 or localhost, start the server \
                  with a token, or allow the name with --cors-allow-origin http://{host}"

@@ -27,6 +27,7 @@ pub use serve::serve;
 use crate::acp::Acp;
 use crate::agents::Agents;
 use crate::config::{Config, as_duration, as_usize};
+use crate::processes::Processes;
 use crate::store::{Store, Stream};
 use guard::Guard;
 use problem::{ApiError, ErrorCode};
@@ -40,6 +41,8 @@ pub struct AppState {
     pub acp: Acp,
     /// The catalogue.
     pub agents: Agents,
+    /// Processes and terminals.
+    pub processes: Processes,
     /// The log.
     pub store: Store,
     /// Installation progress of all agents.

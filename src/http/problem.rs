@@ -36,8 +36,9 @@ codes! {
     InvalidRequest = "invalid_request", "Invalid Request", BAD_REQUEST;
     UnsupportedAgent = "unsupported_agent", "Unsupported Agent", BAD_REQUEST;
     TokenInvalid = "token_invalid", "Token Invalid", UNAUTHORIZED;
-    OriginRefused = "permission_denied", "Permission Denied", FORBIDDEN;
+    PermissionDenied = "permission_denied", "Permission Denied", FORBIDDEN;
     EndpointNotFound = "invalid_request", "Not Found", NOT_FOUND;
+    NotFound = "not_found", "Not Found", NOT_FOUND;
     SessionNotFound = "session_not_found", "Session Not Found", NOT_FOUND;
     AgentNotInstalled = "agent_not_installed", "Agent Not Installed", NOT_FOUND;
     MethodNotAllowed = "method_not_allowed", "Method Not Allowed", METHOD_NOT_ALLOWED;
@@ -46,6 +47,8 @@ codes! {
     Conflict = "conflict", "Conflict", CONFLICT;
     PayloadTooLarge = "invalid_request", "Payload Too Large", PAYLOAD_TOO_LARGE;
     UnsupportedMediaType = "unsupported_media_type", "Unsupported Media Type", UNSUPPORTED_MEDIA_TYPE;
+    ExecutableNotFound = "executable_not_found", "Executable Not Found", UNPROCESSABLE_ENTITY;
+    CwdNotFound = "cwd_not_found", "Working Directory Not Found", UNPROCESSABLE_ENTITY;
     InvalidShape = "invalid_request", "Invalid Request", UNPROCESSABLE_ENTITY;
     InstallFailed = "install_failed", "Install Failed", INTERNAL_SERVER_ERROR;
     Internal = "internal", "Internal Server Error", INTERNAL_SERVER_ERROR;
@@ -165,20 +168,44 @@ impl From<LaunchError> for ApiError {
             LaunchError::InstallFailed { agent, reason } => {
                 Self::new(ErrorCode::InstallFailed, text).member("agent", agent).member("details", json!({"stderr": reason}))
             }
-            LaunchError::Spawn(error) => error.into(),
+            LaunchError::Spawn(processes::Error::TooMany { max }) => processes::Error::TooMany { max }.into(),
+            LaunchError::Spawn(error) => {
+                let text = format!("failed to start agent process: {error}");
+                Self::with_message(ErrorCode::AgentStartFailed, "stream error", &text)
+            }
         }
     }
 }
 
 impl From<processes::Error> for ApiError {
     fn from(error: processes::Error) -> Self {
-        let text = format!("failed to start agent process: {error}");
+        use processes::Error;
+        let text = error.to_string();
         match error {
-            processes::Error::ExecutableNotFound { .. }
-            | processes::Error::NotPermitted { .. }
-            | processes::Error::BadCwd { .. }
-            | processes::Error::Refused { .. } => Self::with_message(ErrorCode::AgentStartFailed, "stream error", &text),
-            processes::Error::TooMany { .. } => Self::with_message(ErrorCode::Conflict, "conflict", &error.to_string()),
+            Error::ExecutableNotFound { program } => {
+                let help = "give a path, or a name that is in the PATH of the server or of `env`; for a shell line set `shell`";
+                Self::new(ErrorCode::ExecutableNotFound, format!("{text}: {help}"))
+                    .member("command", program.display().to_string())
+            }
+            Error::NotPermitted { .. } => Self::new(ErrorCode::PermissionDenied, text),
+            Error::BadCwd { cwd } => Self::new(ErrorCode::CwdNotFound, text).member("cwd", cwd.display().to_string()),
+            Error::Refused { .. } => Self::with_message(ErrorCode::AgentStartFailed, "stream error", &text),
+            Error::Invalid(_) => Self::invalid(text),
+            Error::NotFound { id } => Self::new(ErrorCode::NotFound, format!("not found: {text}"))
+                .member("details", json!({"resource": "process", "id": id})),
+            Error::InputTooLarge { .. } => Self::new(ErrorCode::PayloadTooLarge, format!("invalid request: {text}")),
+            Error::NotRunning { .. }
+            | Error::StillRunning { .. }
+            | Error::NoTerminal { .. }
+            | Error::StdinClosed { .. }
+            | Error::InputQueueFull { .. }
+            | Error::KeyReused { .. }
+            | Error::LimitReached { .. }
+            | Error::TooMany { .. } => Self::with_message(ErrorCode::Conflict, "conflict", &text),
+            Error::LogUnreadable { .. } => Self::new(ErrorCode::Internal, text),
+            Error::TooManyViewers { .. } => Self::new(ErrorCode::Busy, format!("{text}: detach one that is no longer needed")),
+            Error::Store(error) => error.into(),
+            Error::Stopping => Self::new(ErrorCode::Stopping, "the server is stopping: try again once it is back"),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
-use super::{Error, Exit, ProcessSpec, Processes, Started, StderrTail};
+use super::{ChildSpec, Error, Exit, Processes, Started, StderrTail};
 
 /// After the exit, how long the output is still read when something in the background keeps the pipes open.
 const DRAIN: Duration = Duration::from_millis(500);
@@ -18,9 +18,9 @@ impl Processes {
     ///
     /// # Errors
     /// As [`Processes::spawn`].
-    pub async fn run(
+    pub async fn errand(
         &self,
-        spec: &ProcessSpec,
+        spec: &ChildSpec,
         timeout: Duration,
         output_max_bytes: usize,
         mut on_line: impl FnMut(&str) + Send,
@@ -81,9 +81,9 @@ mod tests {
     async fn what_an_errand_leaves_in_the_background_is_not_waited_for() {
         let processes = Processes::start("errand-test", Env::from_pairs([("PATH", "/usr/bin:/bin")]), 8).await.expect("a room");
         let args = ["-c", "sleep 60 & echo $!; printf unfinished >&2"].map(Into::into).to_vec();
-        let spec = ProcessSpec { program: "/bin/sh".into(), args, cwd: None, env: Vec::new(), owner: Owner::System };
+        let spec = ChildSpec { program: "/bin/sh".into(), args, cwd: None, env: Vec::new(), owner: Owner::System };
         let started = Instant::now();
-        let run = processes.run(&spec, Duration::from_secs(30), 1024, |_| {}).await;
+        let run = processes.errand(&spec, Duration::from_secs(30), 1024, |_| {}).await;
         let (exit, output) = run.expect("it runs");
         assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
         assert_eq!(exit, Some(Exit::Code(0)));

@@ -10,11 +10,16 @@
 //!    └─stop─▶ TERM to the whole tree ─grace─▶ KILL to the whole tree ─▶ exited, and the answer says what survived
 //! ```
 
+mod api;
 mod errand;
+mod error;
+mod logs;
 mod reap;
 mod scan;
 mod stderr_tail;
+mod terminal;
 mod tree;
+pub mod types;
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -27,8 +32,12 @@ use std::time::Duration;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 
+pub use error::Error;
+pub use logs::{LogEntry, LogItem, LogQuery, LogReader, LogState};
 pub use scan::started_at_ticks;
 pub use stderr_tail::StderrTail;
+pub use terminal::{Attachment, TerminalEvent};
+pub use types::{Exit, Owner, Stopped};
 
 use scan::Scanner;
 use tree::Target;
@@ -40,55 +49,9 @@ use crate::rt::spawn_owned;
 /// Marks every child and what it starts.
 pub const COOKIE_VARIABLE: &str = "SANDBOXD_COOKIE";
 
-/// Why a child could not be started.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum Error {
-    /// No such program, or not a program.
-    #[error("executable not found: {}", program.display())]
-    ExecutableNotFound {
-        /// What was asked for.
-        program: PathBuf,
-    },
-    /// The program may not be executed.
-    #[error("not permitted to execute {}", program.display())]
-    NotPermitted {
-        /// What was asked for.
-        program: PathBuf,
-    },
-    /// The working directory isn't there or isn't a directory.
-    #[error("not a directory: {}", cwd.display())]
-    BadCwd {
-        /// What was asked for.
-        cwd: PathBuf,
-    },
-    /// As many children as `processes_max` run already.
-    #[error("{max} processes run already")]
-    TooMany {
-        /// The bound.
-        max: usize,
-    },
-    /// The system refused for another reason.
-    #[error("failed to start {}: {cause}", program.display())]
-    Refused {
-        /// What was asked for.
-        program: PathBuf,
-        /// What the system said.
-        cause: String,
-    },
-}
-
-/// Who a process belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
-    /// A coding agent.
-    Agent,
-    /// The server's own errands, such as installs.
-    System,
-}
-
 /// What is asked for.
 #[derive(Debug, Clone)]
-pub struct ProcessSpec {
+pub struct ChildSpec {
     /// The executable; a path, not looked up on `PATH`.
     pub program: PathBuf,
     /// Its arguments, without the program itself.
@@ -99,62 +62,6 @@ pub struct ProcessSpec {
     pub env: Vec<(OsString, OsString)>,
     /// Who it belongs to.
     pub owner: Owner,
-}
-
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    /// It returned this code.
-    Code(i32),
-    /// This signal ended it.
-    Signal(i32),
-}
-
-impl Exit {
-    /// The signal's name, such as `SIGKILL`.
-    pub fn signal_name(self) -> Option<&'static str> {
-        match self {
-            Self::Code(_) => None,
-            Self::Signal(number) => {
-                Some(nix::sys::signal::Signal::try_from(number).map_or("SIGRT", nix::sys::signal::Signal::as_str))
-            }
-        }
-    }
-
-    /// The exit code, when it returned one.
-    pub fn code(self) -> Option<i32> {
-        match self {
-            Self::Code(code) => Some(code),
-            Self::Signal(_) => None,
-        }
-    }
-}
-
-impl std::fmt::Display for Exit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Code(code) => write!(f, "exit code {code}"),
-            Self::Signal(number) => write!(f, "killed by {} ({number})", self.signal_name().unwrap_or("signal")),
-        }
-    }
-}
-
-impl From<std::process::ExitStatus> for Exit {
-    fn from(status: std::process::ExitStatus) -> Self {
-        use std::os::unix::process::ExitStatusExt as _;
-        status.code().map_or_else(|| Self::Signal(status.signal().unwrap_or(0)), Self::Code)
-    }
-}
-
-/// What a stop did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Stopped {
-    /// Processes that got TERM.
-    pub terminated: usize,
-    /// Processes that outlived the grace period and got KILL.
-    pub killed: usize,
-    /// Processes of the tree that are still there: only such as the kernel won't end now (uninterruptible sleep).
-    pub survived: usize,
 }
 
 /// A started child: its pipes, and the handle on it.
@@ -231,7 +138,7 @@ impl Processes {
     ///
     /// # Errors
     /// Each reason has its own [`Error`].
-    pub fn spawn(&self, spec: &ProcessSpec) -> Result<Started, Error> {
+    pub fn spawn(&self, spec: &ChildSpec) -> Result<Started, Error> {
         if let Some(cwd) = spec.cwd.as_ref().filter(|cwd| !cwd.is_dir()) {
             return Err(Error::BadCwd { cwd: cwd.clone() });
         }
@@ -272,7 +179,7 @@ impl Processes {
     }
 
     #[allow(clippy::disallowed_methods)] // the one place that makes a command
-    fn command(&self, spec: &ProcessSpec, cookie: &str) -> Command {
+    fn command(&self, spec: &ChildSpec, cookie: &str) -> Command {
         let mut command = Command::new(&spec.program);
         command.args(&spec.args).env_clear().envs(self.inner.env.for_children());
         command.envs(spec.env.iter().map(|(key, value)| (key, value))).env(COOKIE_VARIABLE, cookie);
@@ -324,7 +231,7 @@ impl Process {
     }
 }
 
-fn refused(spec: &ProcessSpec, error: &std::io::Error) -> Error {
+fn refused(spec: &ChildSpec, error: &std::io::Error) -> Error {
     let program = spec.program.clone();
     match error.kind() {
         std::io::ErrorKind::NotFound => Error::ExecutableNotFound { program },

@@ -1,0 +1,652 @@
+//! What the room is asked for and what it shows: the same types for HTTP and for whatever else calls it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Names a process: `proc_<n>`, counted over the life of the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcessId(pub u64);
+
+impl std::fmt::Display for ProcessId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "proc_{}", self.0)
+    }
+}
+
+impl std::str::FromStr for ProcessId {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let digits = text.strip_prefix("proc_").ok_or(())?;
+        let is_number = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
+        if is_number { digits.parse().map(Self).map_err(|_| ()) } else { Err(()) }
+    }
+}
+
+impl Serialize for ProcessId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ProcessId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(|()| serde::de::Error::custom("a process id looks like proc_1"))
+    }
+}
+
+/// Who a process belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Owner {
+    /// Made through the API.
+    User,
+    /// The desktop's own processes.
+    Desktop,
+    /// The server's own errands, such as installs.
+    System,
+    /// A coding agent.
+    Agent,
+    /// A one-shot run.
+    Run,
+    /// A language server.
+    Lsp,
+    /// A browser.
+    Browser,
+}
+
+impl Owner {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Desktop => "desktop",
+            Self::System => "system",
+            Self::Agent => "agent",
+            Self::Run => "run",
+            Self::Lsp => "lsp",
+            Self::Browser => "browser",
+        }
+    }
+
+    /// Whether a list shows it that doesn't ask for a certain owner: agents, runs and errands are only shown on request,
+    /// so that a client that cleans up what it sees does not end them.
+    pub fn is_listed(self) -> bool {
+        matches!(self, Self::User | Self::Desktop | Self::Browser)
+    }
+}
+
+/// Where a process is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProcessStatus {
+    /// It runs.
+    Running,
+    /// It ended, and is about to be started again by its restart policy.
+    Restarting,
+    /// It ended. Everything it wrote is in its log.
+    Exited,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It returned this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+impl Exit {
+    /// The signal's name, such as `SIGKILL`.
+    pub fn signal_name(self) -> Option<&'static str> {
+        match self {
+            Self::Code(_) => None,
+            Self::Signal(number) => {
+                Some(nix::sys::signal::Signal::try_from(number).map_or("SIGRT", nix::sys::signal::Signal::as_str))
+            }
+        }
+    }
+
+    /// The exit code, when it returned one.
+    pub fn code(self) -> Option<i32> {
+        match self {
+            Self::Code(code) => Some(code),
+            Self::Signal(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(number) => write!(f, "killed by {} ({number})", self.signal_name().unwrap_or("signal")),
+        }
+    }
+}
+
+impl From<std::process::ExitStatus> for Exit {
+    fn from(status: std::process::ExitStatus) -> Self {
+        use std::os::unix::process::ExitStatusExt as _;
+        status.code().map_or_else(|| Self::Signal(status.signal().unwrap_or(0)), Self::Code)
+    }
+}
+
+/// The end as clients see it: `{"code":0}` or `{"signal":"SIGKILL","number":9}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum ExitInfo {
+    /// It returned.
+    Code {
+        /// What it returned, 0 to 255.
+        code: i32,
+    },
+    /// A signal ended it.
+    Signal {
+        /// Its name, such as `SIGKILL`.
+        signal: &'static str,
+        /// Its number (signal(7)).
+        number: i32,
+    },
+}
+
+impl From<Exit> for ExitInfo {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Code(code) => Self::Code { code },
+            Exit::Signal(number) => Self::Signal { signal: exit.signal_name().unwrap_or("SIGRT"), number },
+        }
+    }
+}
+
+/// Why a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitReason {
+    /// By itself, or by a signal that did not come from here.
+    Exited,
+    /// `stop` was called.
+    Stopped,
+    /// `kill` was called.
+    Killed,
+    /// It ran longer than `limits.wallTimeMs` (or a run's `timeoutMs`).
+    WallTimeLimit,
+    /// It wrote more than `limits.outputBytes`.
+    OutputLimit,
+    /// Its tree used more than `limits.memoryBytes`.
+    MemoryLimit,
+    /// Its tree had more than `limits.pids` processes.
+    PidsLimit,
+    /// The server was stopped.
+    ServerStopped,
+    /// The server died, and the process was ended by the next one: how it would have ended isn't known.
+    ServerLost,
+    /// A restart could not start it.
+    StartFailed,
+}
+
+/// When a process that ended is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RestartPolicy {
+    /// Not at all.
+    #[default]
+    Never,
+    /// When it returned anything but 0, or a signal or limit ended it.
+    OnFailure,
+    /// Whenever it ends, unless it was stopped or killed through the API.
+    Always,
+}
+
+/// What a process tree may use. Absent: no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Limits {
+    /// Milliseconds from the start; then the tree is ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wall_time_ms: Option<u64>,
+    /// Bytes written to all streams together; then the tree is ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_bytes: Option<u64>,
+    /// Memory of the whole tree; then it is ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads of the whole tree. A cgroup refuses the next one; without it the tree is ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u64>,
+}
+
+/// Size of a terminal in character cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TerminalSize {
+    /// Columns, 1 to 1000.
+    pub cols: u16,
+    /// Rows, 1 to 1000.
+    pub rows: u16,
+}
+
+impl Default for TerminalSize {
+    fn default() -> Self {
+        Self { cols: 80, rows: 24 }
+    }
+}
+
+/// A script to run instead of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Script {
+    /// Which interpreter.
+    pub language: ScriptLanguage,
+    /// The text; it is put into a file that is removed when the process ends.
+    pub source: String,
+}
+
+/// Who runs a script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ScriptLanguage {
+    /// `sh`.
+    Sh,
+    /// `python3`, else `python`.
+    #[serde(alias = "py")]
+    Python,
+    /// `node`, else `bun`, else `deno run`.
+    #[serde(alias = "javascript")]
+    Js,
+}
+
+/// How text in JSON stands for bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// RFC 4648 section 4, padded.
+    Base64,
+    /// As it stands.
+    #[serde(alias = "text")]
+    Utf8,
+}
+
+/// What is to run: the part that a managed process and a run share.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CommandSpec {
+    /// A program's name or path; with `shell`, a line for `sh -c`. Not needed with `script`.
+    #[serde(default)]
+    pub command: String,
+    /// Its arguments. With `shell` they are `$1` and so on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// Working directory; a relative one counts from the server's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Variables on top of the server's environment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// `command` is a line for `sh -c`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shell: bool,
+    /// Runs this instead of `command`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<Script>,
+    /// What the process reads first on its stdin; a run's stdin ends after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<String>,
+    /// How `stdin` is encoded; `utf8` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin_encoding: Option<Encoding>,
+    /// What its tree may use.
+    #[serde(default)]
+    pub limits: Limits,
+    /// A repeated request with the same key and the same content starts nothing and gets the first one's answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}
+
+/// A managed process that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProcessSpec {
+    /// What is to run.
+    #[serde(flatten)]
+    pub run: CommandSpec,
+    /// In a terminal of its own.
+    #[serde(default)]
+    pub tty: bool,
+    /// Kept and shown, without effect.
+    #[serde(default)]
+    pub interactive: bool,
+    /// The terminal's first size; 80 columns and 24 rows when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<TerminalSize>,
+    /// What happens when it ends.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// stdin ends after `stdin`, instead of staying open.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub close_stdin: bool,
+}
+
+/// A one-shot run that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunSpec {
+    /// What is to run.
+    #[serde(flatten)]
+    pub run: CommandSpec,
+    /// Milliseconds; 0 or absent is the default, above the maximum is the maximum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// Bytes of each stream that are kept, at most the configured `maxOutputBytes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_output_bytes: Option<u64>,
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunResult {
+    /// `null` when a signal ended it or it timed out.
+    pub exit_code: Option<i32>,
+    /// It was ended because its time was over.
+    pub timed_out: bool,
+    /// The first bytes it wrote; what isn't UTF-8 is replaced.
+    pub stdout: String,
+    /// As `stdout`.
+    pub stderr: String,
+    /// It wrote more than is shown.
+    pub stdout_truncated: bool,
+    /// As `stdoutTruncated`.
+    pub stderr_truncated: bool,
+    /// From start to end.
+    pub duration_ms: u64,
+    /// Bytes it wrote in all.
+    pub stdout_bytes: u64,
+    /// As `stdoutBytes`.
+    pub stderr_bytes: u64,
+    /// The id it had while it ran.
+    #[schema(value_type = String)]
+    pub process_id: ProcessId,
+    /// How it ended; absent when it timed out before it could be ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit: Option<ExitInfo>,
+    /// Why it ended.
+    pub exit_reason: ExitReason,
+    /// What ending its tree came to, when it was ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tree: Option<Stopped>,
+    /// Processes it left in the background; they go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_running: Option<usize>,
+}
+
+/// What ending or signalling a tree did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, ToSchema)]
+pub struct Stopped {
+    /// Processes that got TERM.
+    pub terminated: usize,
+    /// Processes that got KILL.
+    pub killed: usize,
+    /// Processes of the tree that are still there: only such as the kernel won't end now (uninterruptible sleep).
+    pub survived: usize,
+}
+
+/// A process as clients see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProcessInfo {
+    /// `proc_<n>`.
+    #[schema(value_type = String)]
+    pub id: ProcessId,
+    /// As asked for.
+    pub command: Box<str>,
+    /// As asked for.
+    pub args: Vec<Box<str>>,
+    /// As asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<Box<str>>,
+    /// It runs in a terminal.
+    pub tty: bool,
+    /// As asked for.
+    pub interactive: bool,
+    /// Who it belongs to.
+    pub owner: Owner,
+    /// Where it is in its life.
+    pub status: ProcessStatus,
+    /// While it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// What it returned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Unix milliseconds.
+    pub created_at_ms: i64,
+    /// Unix milliseconds; set with the status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exited_at_ms: Option<i64>,
+    /// How it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit: Option<ExitInfo>,
+    /// Why it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_reason: Option<ExitReason>,
+    /// Its restart policy, when it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart: Option<RestartPolicy>,
+    /// How often it was started again.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub restarts: u32,
+    /// The terminal's size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<TerminalSize>,
+    /// What ending its tree came to: in the answers to stop and kill.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tree: Option<Stopped>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl ProcessInfo {
+    /// True while it runs or is about to run again.
+    pub fn is_alive(&self) -> bool {
+        self.status != ProcessStatus::Exited
+    }
+}
+
+/// The limits that clients may change while the server runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProcessConfig {
+    /// Managed processes that run at once.
+    pub max_concurrent_processes: u64,
+    /// A run's time when it asks for none.
+    pub default_run_timeout_ms: u64,
+    /// The longest time a run may ask for.
+    pub max_run_timeout_ms: u64,
+    /// Bytes of each stream that a run's answer may hold.
+    pub max_output_bytes: u64,
+    /// Bytes of output kept on disk for each process.
+    pub max_log_bytes_per_process: u64,
+    /// Bytes of input that one request may carry.
+    pub max_input_bytes_per_request: u64,
+}
+
+/// Which streams of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogStream {
+    /// Its standard output.
+    Stdout,
+    /// Its standard error.
+    Stderr,
+    /// Both, in the order of arrival.
+    Combined,
+    /// A terminal's output.
+    Pty,
+}
+
+/// Signals that clients may name: `TERM`, `SIGTERM` or `15`.
+pub fn parse_signal(name: &str) -> Option<nix::sys::signal::Signal> {
+    use nix::sys::signal::Signal;
+    if let Ok(number) = name.parse::<i32>() {
+        return Signal::try_from(number).ok();
+    }
+    let upper = name.to_ascii_uppercase();
+    let full = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+    full.parse().ok()
+}
+
+/// Whom a signal goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SignalScope {
+    /// The process alone.
+    #[default]
+    Process,
+    /// Its process group; of a terminal, the group in the foreground.
+    Group,
+    /// Everything that descends from it.
+    Tree,
+}
+
+/// What is waited for; whatever comes first. The exit ends every wait.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WaitSpec {
+    /// Its output has a line that matches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<WaitOutput>,
+    /// It wrote nothing for so many milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quiet_ms: Option<u64>,
+    /// One of its processes listens on this TCP port; 0: on any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The longest time to wait, in milliseconds; 30 000 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// Output that is waited for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitOutput {
+    /// A regular expression (the syntax of Rust's `regex`: no look-around, linear time), tried on each line without
+    /// escape sequences, and on the last line before it ends.
+    pub pattern: String,
+    /// Which streams; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<LogStream>,
+    /// Only output after this sequence number; 0, from the beginning, when absent.
+    #[serde(default)]
+    pub since: u64,
+}
+
+/// What a wait came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitResult {
+    /// What came: `exit`, `output`, `quiet`, `port`; absent when the time was over first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub met: Option<WaitMet>,
+    /// The time was over first.
+    pub timed_out: bool,
+    /// How long it took, in milliseconds.
+    pub waited_ms: u64,
+    /// The line that matched.
+    #[serde(rename = "match", skip_serializing_if = "Option::is_none")]
+    pub matched: Option<MatchedLine>,
+    /// The port that is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The process as it is now.
+    pub process: ProcessInfo,
+}
+
+/// What ended a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WaitMet {
+    /// It ended.
+    Exit,
+    /// A line matched.
+    Output,
+    /// It was quiet for long enough.
+    Quiet,
+    /// The port is open.
+    Port,
+}
+
+/// A line of output that matched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct MatchedLine {
+    /// Where the line began: a log entry's sequence number.
+    pub sequence: u64,
+    /// The line without escape sequences.
+    pub line: String,
+}
+
+/// What is searched for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SearchSpec {
+    /// A regular expression (the syntax of Rust's `regex`), 1 to 200 characters.
+    pub pattern: String,
+    /// Matches at most, 1 to 500.
+    pub limit: usize,
+    /// Lines before and after each, 0 to 50.
+    pub context: usize,
+    /// Which streams; all when absent.
+    pub stream: Option<LogStream>,
+    /// Where; both when absent.
+    pub source: Option<SearchSource>,
+}
+
+/// Where lines are searched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SearchSource {
+    /// A terminal's screen and scrollback, as it is now.
+    Screen,
+    /// What was written, without escape sequences.
+    Log,
+}
+
+/// What a search found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SearchResult {
+    /// The matches: those on the screen first.
+    pub matches: Vec<SearchMatch>,
+    /// Lines that match, shown or not.
+    pub total: usize,
+    /// More match than are shown.
+    pub truncated: bool,
+    /// Lines that were searched.
+    pub total_lines: u64,
+    /// Bytes of output that the log no longer has.
+    pub bytes_missing: u64,
+}
+
+/// One match.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SearchMatch {
+    /// 1-based within its source, counting what is kept.
+    pub line: u64,
+    /// The line.
+    pub content: String,
+    /// Lines before it.
+    pub context_before: Vec<String>,
+    /// Lines after it.
+    pub context_after: Vec<String>,
+    /// Where it was found.
+    pub source: SearchSource,
+    /// In the log: where the line began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+}
