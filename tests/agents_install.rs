@@ -11,7 +11,7 @@ use sandboxd::agents::{
     ListOptions,
 };
 use sandboxd::config::{Bounds, Dirs, Env};
-use sandboxd::processes::{Owner, ProcessSpec, Processes};
+use sandboxd::processes::{ChildSpec, Owner, Processes};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::runtime::Runtime;
 
@@ -206,8 +206,8 @@ fn what_a_killed_install_left_is_removed_and_the_launcher_works() {
     assert!(!left.exists() && house.staging_dirs("toy") == 0);
     let launch = ROOM.0.block_on(house.agents.launch("toy")).unwrap();
     let spec =
-        ProcessSpec { program: launch.program, args: vec!["it's".into()], cwd: None, env: launch.env, owner: Owner::Agent };
-    let (_, output) = ROOM.0.block_on(ROOM.1.run(&spec, Duration::from_secs(10), 4096, |_| {})).unwrap();
+        ChildSpec { program: launch.program, args: vec!["it's".into()], cwd: None, env: launch.env, owner: Owner::Agent };
+    let (_, output) = ROOM.0.block_on(ROOM.1.errand(&spec, Duration::from_secs(10), 4096, |_| {})).unwrap();
     assert_eq!(output, "toy runs --acp it's");
 }
 
@@ -375,7 +375,7 @@ async fn initialize(house: &House, id: &str) -> Result<String, String> {
     let mut env = launch.env;
     env.push(("HOME".into(), house.dir.path().into()));
     let spec =
-        ProcessSpec { program: launch.program, args: launch.args, cwd: Some(house.dir.path().into()), env, owner: Owner::Agent };
+        ChildSpec { program: launch.program, args: launch.args, cwd: Some(house.dir.path().into()), env, owner: Owner::Agent };
     let mut started = ROOM.1.spawn(&spec).map_err(|error| error.to_string())?;
     let request = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":1,"clientCapabilities":{}}}"#;
     started.stdin.write_all(format!("{request}\n").as_bytes()).await.map_err(|error| error.to_string())?;
