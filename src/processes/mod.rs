@@ -13,6 +13,8 @@
 mod errand;
 mod reap;
 mod scan;
+#[allow(dead_code, unused_imports)] // nobody uses it yet
+mod spool;
 mod stderr_tail;
 mod tree;
 
