@@ -16,6 +16,8 @@ mod error;
 mod logs;
 mod reap;
 mod scan;
+#[allow(dead_code, unused_imports)] // nobody uses it yet
+mod spool;
 mod stderr_tail;
 mod terminal;
 mod tree;
