@@ -10,11 +10,13 @@
 //!    └─stop─▶ TERM to the whole tree ─grace─▶ KILL to the whole tree ─▶ exited, and the answer says what survived
 //! ```
 
+mod cgroup;
 mod errand;
 mod reap;
 mod scan;
 mod stderr_tail;
 mod tree;
+mod usage;
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -27,8 +29,10 @@ use std::time::Duration;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 
+pub use cgroup::{Cgroup, CgroupRoot, Enforcement};
 pub use scan::started_at_ticks;
 pub use stderr_tail::StderrTail;
+pub use usage::{Breach, Limits, TreeUsage, breach, rlimits};
 
 use scan::Scanner;
 use tree::Target;
