@@ -11,6 +11,8 @@
 //! ```
 
 mod api;
+#[allow(dead_code, unused_imports)] // nobody uses it yet
+mod cgroup;
 mod errand;
 mod error;
 mod logs;
@@ -22,6 +24,8 @@ mod stderr_tail;
 mod terminal;
 mod tree;
 pub mod types;
+#[allow(dead_code, unused_imports)] // nobody uses it yet
+mod usage;
 
 use std::collections::HashSet;
 use std::ffi::OsString;
