@@ -13,6 +13,8 @@
 mod errand;
 mod reap;
 mod scan;
+#[allow(dead_code)] // nothing uses it yet
+mod screen;
 mod stderr_tail;
 mod tree;
 
