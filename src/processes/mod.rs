@@ -19,6 +19,8 @@ mod logs;
 mod reap;
 mod scan;
 #[allow(dead_code, unused_imports)] // nobody uses it yet
+mod screen;
+#[allow(dead_code, unused_imports)] // nobody uses it yet
 mod spool;
 mod stderr_tail;
 mod terminal;
