@@ -15,7 +15,7 @@ use crate::acp::{Acp, AgentSource, BoxFuture, Launch, LaunchError, Quirks};
 use crate::agents::{self, Agents, AgentsConfig};
 use crate::config::{Config, as_duration, as_usize};
 use crate::http::{self, AppState};
-use crate::processes::{self, Processes};
+use crate::processes::{self, Children, Processes};
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
 use crate::store::{Store, Stream};
@@ -40,6 +40,9 @@ pub enum Error {
     /// The database can't be had.
     #[error(transparent)]
     Store(#[from] crate::store::Error),
+    /// The processes of the last run can't be taken up.
+    #[error(transparent)]
+    Processes(#[from] crate::processes::Error),
     /// What the last run left can't be taken up.
     #[error(transparent)]
     Acp(#[from] crate::acp::Error),
@@ -57,7 +60,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let signals = Signals::new()?;
     let listener = TcpListener::bind(config.bind).await.map_err(|cause| Error::Bind { address: config.bind, cause })?;
     let address = listener.local_addr()?;
-    let (state, processes) = build(Arc::new(config), address.port()).await?;
+    let (state, children) = build(Arc::new(config), address.port()).await?;
     crate::rt::keep_a_timer_near();
     announce(&state, address);
     let stop = state.stop.clone();
@@ -71,20 +74,21 @@ pub async fn run(config: Config) -> Result<(), Error> {
     // The last quarter of the time is for what is left then.
     let deadline = as_duration(bounds.shutdown_deadline_ms) * 3 / 4;
     tokio::select! {
-        () = shut_down(&state, &processes, server) => tracing::info!("stopped"),
+        () = shut_down(&state, &children, server) => tracing::info!("stopped"),
         () = tokio::time::sleep(deadline) => tracing::warn!("stopping took too long: ending now"),
         signal = signals.next() => tracing::warn!(signal, "second signal: ending now"),
     }
-    processes.end_all().await; // nothing when the stop above got through
+    children.end_all().await; // nothing when the stop above got through
     let _ = tokio::time::timeout(CLOSE_TIME, state.store.close()).await; // a disk that hangs can't be waited for
     Ok(())
 }
 
 /// Store first, since everything is written there; then what starts children; then what uses both.
-async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Processes), Error> {
+async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), Error> {
     let fallback = config.dirs.data.join(format!("sandboxd-{port}.db"));
     let store = Store::open(&config.dirs.database(), &fallback, &config.bounds)?;
-    let processes = Processes::start(store.id(), config.env.clone(), as_usize(config.bounds.processes_max)).await?;
+    let children = Children::start(store.id(), config.env.clone(), as_usize(config.bounds.processes_max)).await?;
+    let processes = Processes::start(children.clone(), store.clone(), config.bounds.clone(), &config.dirs.data).await?;
     let install_events = store.open_stream("agents/install").await?;
     let agents = Agents::new(AgentsConfig {
         dirs: config.dirs.clone(),
@@ -92,32 +96,33 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Processes), 
         self_exe: config.self_exe.clone(),
         bounds: config.bounds.clone(),
         require_preinstall: config.require_preinstall,
-        processes: processes.clone(),
+        children: children.clone(),
         progress: progress_into(store.clone(), Arc::clone(&install_events)),
     });
     let source = Arc::new(Catalogue(agents.clone()));
-    let acp = Acp::start(store.clone(), processes.clone(), source, config.bounds.clone()).await?;
+    let acp = Acp::start(store.clone(), children.clone(), source, config.bounds.clone()).await?;
     let subscribers = Arc::new(Semaphore::new(as_usize(config.bounds.sse_subscribers_max)));
     let state = AppState {
         config,
         acp,
         agents,
-        processes: processes.clone(),
+        processes,
         store,
         install_events,
         subscribers,
         stop: CancellationToken::new(),
         started_at_ms: now_ms(),
     };
-    Ok((state, processes))
+    Ok((state, children))
 }
 
 /// Streams say goodbye and agents stop in their time. Then what has no owner to wait for, such as an installer or the
 /// agent of a client that left, is killed; with that, whoever waits for it is answered.
-async fn shut_down(state: &AppState, processes: &Processes, server: tokio::task::JoinHandle<()>) {
+async fn shut_down(state: &AppState, children: &Children, server: tokio::task::JoinHandle<()>) {
     state.stop.cancel();
-    state.acp.shut_down().await;
-    processes.end_all().await;
+    let grace = as_duration(state.config.bounds.process_shutdown_grace_ms);
+    tokio::join!(state.acp.shut_down(), state.processes.shut_down(grace));
+    children.end_all().await;
     if tokio::time::timeout(ANSWER_TIME, server).await.is_err() {
         tracing::warn!("requests were not answered in time: their connections are cut");
     }

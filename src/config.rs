@@ -412,6 +412,27 @@ bounds! {
     agent_manifests_max = 256, "Agent manifests that are read; further files are reported and ignored.";
     agent_manifest_max_bytes = 256 * KIB, "Size of one manifest; a larger one is reported and ignored.";
     processes_max = 1024, "Children at once over all owners; one more is refused.";
+    processes_concurrent_max = 64, "Managed processes that run at once, until a client changes it; one more is 409.";
+    processes_finished_max = 10_000, "Finished processes that are kept with their logs; beyond that the oldest go.";
+    processes_finished_max_age_ms = 7 * 24 * 3_600_000, "How long a finished process is kept; looked at when another one finishes.";
+    process_logs_max_bytes = 2 * GIB, "Logs of all finished processes on disk; beyond that the oldest processes go.";
+    process_log_max_bytes = 10 * MIB, "Output of one process kept on disk, until a client changes it: the first eighth and the latest bytes; readers get a gap with counts.";
+    process_input_max_bytes = 64 * KIB, "Input in one request or terminal frame, until a client changes it; more is 413.";
+    process_input_queue_max_bytes = MIB, "Input that waits for a process that doesn't read; more is 409.";
+    process_mailbox_max_messages = 64, "Commands that wait for one process's owner; senders wait.";
+    process_exit_drain_ms = 300, "After an exit, how long output is still waited for when something in the background holds the pipes.";
+    process_stop_grace_ms = 1_500, "From TERM to KILL for the whole tree of a process that is stopped (or waitMs, when that is longer).";
+    process_shutdown_grace_ms = 1_000, "The same when the server stops.";
+    process_restart_max_delay_ms = 30_000, "Longest pause before a restart; the first is 100 ms and each doubles it.";
+    process_wait_timeout_default_ms = 30_000, "How long a wait waits when it doesn't say.";
+    process_wait_timeout_max_ms = 3_600_000, "The longest time that a wait may ask for.";
+    run_timeout_default_ms = 30_000, "Time for a run that asks for none, until a client changes it.";
+    run_timeout_max_ms = 300_000, "The longest time for a run, until a client changes it.";
+    run_output_max_bytes = MIB, "Each stream of a run that its answer holds, until a client changes it; the rest is counted.";
+    terminal_scrollback_max_lines = 1_000, "Lines above a terminal's screen that are kept in memory; older ones are in its log.";
+    terminal_viewers_max = 64, "Clients attached to one terminal; one more is 503.";
+    terminal_viewer_queue_max_bytes = MIB, "Output that waits for one attached client; then the terminal pauses.";
+    terminal_viewer_patience_ms = 250, "How long a terminal pauses for a client that doesn't read; then that client gets the screen instead of what it missed.";
 }
 
 fn read_bound(env: &Env, name: &str, default: u64) -> Result<u64, ConfigError> {

@@ -11,15 +11,15 @@ use sandboxd::agents::{
     ListOptions,
 };
 use sandboxd::config::{Bounds, Dirs, Env};
-use sandboxd::processes::{ChildSpec, Owner, Processes};
+use sandboxd::processes::{ChildSpec, Children, Owner};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::runtime::Runtime;
 
 /// One runtime and one processes room for all tests: a process has one subreaper.
-static ROOM: LazyLock<(Runtime, Processes)> = LazyLock::new(|| {
+static ROOM: LazyLock<(Runtime, Children)> = LazyLock::new(|| {
     let runtime = Runtime::new().unwrap();
-    let processes = runtime.block_on(Processes::start("agents-install-test", Env::read(), 1024)).unwrap();
-    (runtime, processes)
+    let children = runtime.block_on(Children::start("agents-install-test", Env::read(), 1024)).unwrap();
+    (runtime, children)
 });
 
 /// A home of its own, with `tools/` as the whole `PATH` of the agents room.
@@ -56,7 +56,7 @@ impl House {
             self_exe: "/opt/sandboxd".into(),
             bounds,
             require_preinstall: false,
-            processes: ROOM.1.clone(),
+            children: ROOM.1.clone(),
             progress: Arc::new(move |event| sink.lock().unwrap().push(event)),
         });
         Self { dir, events, agents }
@@ -205,8 +205,7 @@ fn what_a_killed_install_left_is_removed_and_the_launcher_works() {
     house.install("toy").unwrap();
     assert!(!left.exists() && house.staging_dirs("toy") == 0);
     let launch = ROOM.0.block_on(house.agents.launch("toy")).unwrap();
-    let spec =
-        ChildSpec { program: launch.program, args: vec!["it's".into()], cwd: None, env: launch.env, owner: Owner::Agent };
+    let spec = ChildSpec { program: launch.program, args: vec!["it's".into()], cwd: None, env: launch.env, owner: Owner::Agent };
     let (_, output) = ROOM.0.block_on(ROOM.1.errand(&spec, Duration::from_secs(10), 4096, |_| {})).unwrap();
     assert_eq!(output, "toy runs --acp it's");
 }

@@ -13,13 +13,13 @@ use tokio::task::JoinHandle;
 use super::line::LineCutter;
 use super::types::{Launch, LaunchError, Quirks};
 use crate::config::{Bounds, as_usize};
-use crate::processes::{ChildSpec, Exit, Owner, Process, Processes, Started, StderrTail};
+use crate::processes::{Child, ChildSpec, Children, Exit, Owner, Started, StderrTail};
 use crate::rt::spawn_owned;
 use crate::store::Store;
 
 /// A started agent.
 pub(super) struct Agent {
-    pub(super) process: Process,
+    pub(super) process: Child,
     pub(super) quirks: Quirks,
     pub(super) input: Input,
     pub(super) output: Output,
@@ -54,7 +54,7 @@ pub(super) enum AgentEvent {
 }
 
 impl Agent {
-    pub(super) fn start(processes: &Processes, launch: &Launch, name: &str, bounds: &Bounds) -> Result<Self, LaunchError> {
+    pub(super) fn start(children: &Children, launch: &Launch, name: &str, bounds: &Bounds) -> Result<Self, LaunchError> {
         let spec = ChildSpec {
             program: launch.program.clone(),
             args: launch.args.clone(),
@@ -62,7 +62,7 @@ impl Agent {
             env: launch.env.clone(),
             owner: Owner::Agent,
         };
-        let Started { stdin, stdout, stderr, process } = processes.spawn(&spec)?;
+        let Started { stdin, stdout, stderr, process } = children.spawn(&spec)?;
         let tail =
             Arc::new(Mutex::new(StderrTail::new(as_usize(bounds.stderr_tail_max_lines), as_usize(bounds.stderr_line_max_bytes))));
         let stderr_task = spawn_owned("agent-stderr", read_stderr(stderr, Arc::clone(&tail), name.to_owned()));

@@ -27,7 +27,7 @@ pub use readers::{Reader, Readers};
 pub use types::{AgentSource, BoxFuture, Error, Launch, LaunchError, Posted, Quirks, ServerInfo, Status};
 
 use crate::config::{Bounds, as_duration, as_usize};
-use crate::processes::Processes;
+use crate::processes::Children;
 use crate::rt::clock::now_ms;
 use crate::rt::ids::new_id;
 use crate::rt::spawn_owned;
@@ -44,7 +44,7 @@ pub struct Acp {
 
 struct Inner {
     store: Store,
-    processes: Processes,
+    children: Children,
     source: Arc<dyn AgentSource>,
     bounds: Bounds,
     servers: Mutex<Servers>,
@@ -92,10 +92,10 @@ impl Acp {
     ///
     /// # Errors
     /// [`Error::Store`] when the log can't be read.
-    pub async fn start(store: Store, processes: Processes, source: Arc<dyn AgentSource>, bounds: Bounds) -> Result<Self, Error> {
+    pub async fn start(store: Store, children: Children, source: Arc<dyn AgentSource>, bounds: Bounds) -> Result<Self, Error> {
         let inner = Inner {
             store,
-            processes,
+            children,
             source,
             bounds,
             servers: Mutex::default(),
@@ -311,7 +311,7 @@ impl Acp {
             return Err(Error::Deleted { id: row.server_id });
         }
         // Still under the lock: rows of one id are written in the order in which its servers come and go.
-        let first = Agent::start(&self.inner.processes, &launch, agent, &self.inner.bounds)?;
+        let first = Agent::start(&self.inner.children, &launch, agent, &self.inner.bounds)?;
         let change = RowChange::PutAcpServer(row.clone());
         self.inner.store.append(&inbound, "acp.created", bytes::Bytes::from_static(b"{}"), Some(change));
         let memory = Memory::new(as_usize(self.inner.bounds.acp_sessions_max));
@@ -348,7 +348,7 @@ impl Acp {
             inbound,
             outbound: Arc::clone(&outbound),
             store: self.inner.store.clone(),
-            processes: self.inner.processes.clone(),
+            children: self.inner.children.clone(),
             source: Arc::clone(&self.inner.source),
             bounds: self.inner.bounds.clone(),
             mailbox: commands,

@@ -109,7 +109,7 @@ impl Agents {
         let Some(program) = ask else { return info };
         let inner = &self.inner;
         let timeout = as_duration(inner.bounds.agent_version_timeout_ms);
-        match inner.versions.probe(&inner.processes, &program, timeout, options.no_cache).await {
+        match inner.versions.probe(&inner.children, &program, timeout, options.no_cache).await {
             Ok(version) => info.version = Some(version),
             Err(error) => info.config_error = Some(error),
         }

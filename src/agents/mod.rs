@@ -35,7 +35,7 @@ pub use registry::Problem;
 pub use resolve::Launch;
 
 use crate::config::{Bounds, Dirs, Env};
-use crate::processes::Processes;
+use crate::processes::Children;
 
 /// What the room needs from outside.
 pub struct AgentsConfig {
@@ -50,7 +50,7 @@ pub struct AgentsConfig {
     /// Missing agents are an error instead of being installed on first use.
     pub require_preinstall: bool,
     /// Starts npm and version probes.
-    pub processes: Processes,
+    pub children: Children,
     /// Is called for each step of an installation, on the task that does it: it must not block.
     pub progress: ProgressSink,
 }
@@ -68,18 +68,18 @@ struct Inner {
     installs: install::Installs,
     bounds: Bounds,
     require_preinstall: bool,
-    processes: Processes,
+    children: Children,
     progress: ProgressSink,
 }
 
 impl Agents {
     /// Opens the room; nothing is read or started yet.
     pub fn new(config: AgentsConfig) -> Self {
-        let AgentsConfig { dirs, env, self_exe, bounds, require_preinstall, processes, progress } = config;
+        let AgentsConfig { dirs, env, self_exe, bounds, require_preinstall, children, progress } = config;
         let registry = registry::Registry::new(&dirs.config, &bounds);
         let places = resolve::Places { dirs, env, self_exe };
         let (versions, installs) = Default::default();
-        let inner = Inner { registry, places, versions, installs, bounds, require_preinstall, processes, progress };
+        let inner = Inner { registry, places, versions, installs, bounds, require_preinstall, children, progress };
         Self { inner: Arc::new(inner) }
     }
 

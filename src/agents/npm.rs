@@ -210,7 +210,7 @@ impl Job<'_> {
         let bounds = &self.inner.bounds;
         let left = self.deadline.saturating_duration_since(Instant::now());
         let on_line = |line: &str| self.progress.line(&npm_output::without_hosts(line));
-        let ran = self.inner.processes.errand(&spec, left, as_usize(bounds.agent_install_output_max_bytes), on_line).await;
+        let ran = self.inner.children.errand(&spec, left, as_usize(bounds.agent_install_output_max_bytes), on_line).await;
         let (exit, output) = ran.map_err(|error| quiet(InstallFailure::NotStarted { cause: error.to_string() }))?;
         let output = npm_output::without_hosts(&output);
         match exit {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 
 use super::files;
-use crate::processes::{ChildSpec, Exit, Owner, Processes};
+use crate::processes::{ChildSpec, Children, Exit, Owner};
 
 const VERSION_MAX_BYTES: u64 = 4096;
 const PACKAGE_JSON_MAX_BYTES: u64 = 1024 * 1024;
@@ -32,12 +32,12 @@ pub(super) struct Versions {
 impl Versions {
     /// The trimmed stdout of `<program> --version`, or why there is none. Cancel safe: a probe that is dropped ends by
     /// itself.
-    pub(super) async fn probe(&self, processes: &Processes, program: &Path, timeout: Duration, no_cache: bool) -> Answer {
+    pub(super) async fn probe(&self, children: &Children, program: &Path, timeout: Duration, no_cache: bool) -> Answer {
         let identity = identity(program);
         if let Some(answer) = identity.filter(|_| !no_cache).and_then(|identity| self.known(program, identity)) {
             return answer;
         }
-        let answer = ask(processes, program, timeout).await;
+        let answer = ask(children, program, timeout).await;
         if let Some(identity) = identity {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             known.insert(program.to_owned(), (identity, answer.clone()));
@@ -56,7 +56,7 @@ fn identity(program: &Path) -> Option<Identity> {
     Some((meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
 }
 
-async fn ask(processes: &Processes, program: &Path, timeout: Duration) -> Answer {
+async fn ask(children: &Children, program: &Path, timeout: Duration) -> Answer {
     let spec = ChildSpec {
         program: program.to_owned(),
         args: vec!["--version".into()],
@@ -64,7 +64,7 @@ async fn ask(processes: &Processes, program: &Path, timeout: Duration) -> Answer
         env: Vec::new(),
         owner: Owner::System,
     };
-    let started = processes.spawn(&spec).map_err(|error| error.to_string())?;
+    let started = children.spawn(&spec).map_err(|error| error.to_string())?;
     drop(started.stdin);
     let _unread = started.stderr; // kept open: closing it would end a program that warns there first
     let process = started.process;

@@ -12,7 +12,7 @@ use super::rooms::Rooms;
 use super::{Failure, block_on, print, say};
 use crate::agents::{Agents, InstallOptions, ListOptions};
 use crate::config::Env;
-use crate::processes::Processes;
+use crate::processes::Children;
 
 #[derive(Debug, Args)]
 pub(super) struct InstallArgs {
@@ -37,14 +37,14 @@ pub(super) fn run(args: &InstallArgs, env: Env) -> Result<(), Failure> {
         let rooms = Rooms::open(env, args.data_dir.as_deref()).await?;
         let options = args.what.options();
         match &args.agent {
-            Some(agent) => unless_interrupted(&rooms.processes, install_one(&rooms.agents, agent, options)).await,
-            None => unless_interrupted(&rooms.processes, install_all(&rooms.agents, options)).await,
+            Some(agent) => unless_interrupted(&rooms.children, install_one(&rooms.agents, agent, options)).await,
+            None => unless_interrupted(&rooms.children, install_all(&rooms.agents, options)).await,
         }
     })
 }
 
 /// Children lead their own process groups, so Ctrl-C reaches only us: we pass it on.
-async fn unless_interrupted(processes: &Processes, work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+async fn unless_interrupted(children: &Children, work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()));
     let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) = signals else { return work.await };
     tokio::select! {
@@ -53,7 +53,7 @@ async fn unless_interrupted(processes: &Processes, work: impl Future<Output = Re
         _ = terminate.recv() => {}
         _ = hangup.recv() => {}
     }
-    processes.end_all().await;
+    children.end_all().await;
     Err(Failure::failed("interrupted: what was there before is unchanged; run it again to install"))
 }
 

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::{Failure, say};
 use crate::agents::{Agents, AgentsConfig, InstallEvent, ProgressSink};
 use crate::config::{Bounds, Dirs, Env, as_usize, self_exe};
-use crate::processes::Processes;
+use crate::processes::Children;
 use crate::rt::ids::new_id;
 
 /// The agents room, and the one that starts its children.
 pub(super) struct Rooms {
     pub(super) agents: Agents,
-    pub(super) processes: Processes,
+    pub(super) children: Children,
 }
 
 impl Rooms {
@@ -24,18 +24,18 @@ impl Rooms {
         let dirs = Dirs::resolve(&env, data_dir)?;
         let bounds = Bounds::from_env(&env)?;
         // A new store id: what servers on this machine run is none of our business.
-        let processes = Processes::start(&new_id("cli"), env.clone(), as_usize(bounds.processes_max)).await;
-        let processes = processes.map_err(|error| Failure::failed(format_args!("can't start: {error}")))?;
+        let children = Children::start(&new_id("cli"), env.clone(), as_usize(bounds.processes_max)).await;
+        let children = children.map_err(|error| Failure::failed(format_args!("can't start: {error}")))?;
         let agents = Agents::new(AgentsConfig {
             dirs,
             env,
             self_exe: self_exe(),
             bounds,
             require_preinstall: false,
-            processes: processes.clone(),
+            children: children.clone(),
             progress: progress_on_stderr(),
         });
-        Ok(Self { agents, processes })
+        Ok(Self { agents, children })
     }
 }
 

@@ -59,6 +59,9 @@ pub enum Owner {
 }
 
 impl Owner {
+    /// All of them.
+    pub const ALL: [Self; 7] = [Self::User, Self::Desktop, Self::System, Self::Agent, Self::Run, Self::Lsp, Self::Browser];
+
     /// The word on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -189,6 +192,30 @@ pub enum ExitReason {
     StartFailed,
 }
 
+impl ExitReason {
+    /// The reason that a word of [`ExitReason::as_str`] stands for; `ServerLost` for an unknown one.
+    pub fn from_word(word: &str) -> Self {
+        let value = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(word);
+        Self::deserialize(value).unwrap_or(Self::ServerLost)
+    }
+
+    /// The word on the wire and in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exited => "exited",
+            Self::Stopped => "stopped",
+            Self::Killed => "killed",
+            Self::WallTimeLimit => "wall_time_limit",
+            Self::OutputLimit => "output_limit",
+            Self::MemoryLimit => "memory_limit",
+            Self::PidsLimit => "pids_limit",
+            Self::ServerStopped => "server_stopped",
+            Self::ServerLost => "server_lost",
+            Self::StartFailed => "start_failed",
+        }
+    }
+}
+
 /// When a process that ended is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -227,6 +254,18 @@ pub struct TerminalSize {
     pub cols: u16,
     /// Rows, 1 to 1000.
     pub rows: u16,
+}
+
+impl TerminalSize {
+    /// # Errors
+    /// [`Error::Invalid`](super::Error::Invalid) outside of 1 to 1000.
+    pub fn check(self) -> Result<(), super::Error> {
+        let is_right = |cells| (1..=1000).contains(&cells);
+        if is_right(self.cols) && is_right(self.rows) {
+            return Ok(());
+        }
+        Err(super::Error::Invalid(format!("a terminal has 1 to 1000 columns and rows, not {} by {}", self.cols, self.rows)))
+    }
 }
 
 impl Default for TerminalSize {

@@ -15,6 +15,7 @@ mod checkpoint;
 mod deferred;
 mod extent;
 mod open;
+mod processes;
 mod queue;
 mod read;
 mod rows;
@@ -32,7 +33,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-pub use rows::{AcpServerRow, AcpSessionRow, RowChange};
+pub use rows::{AcpServerRow, AcpSessionRow, ProcessEnd, ProcessRow, RowChange};
 pub use stream::{Newest, Stream};
 pub use types::{Error, Event, GapReason, Health, Item};
 
@@ -181,6 +182,15 @@ impl Store {
     /// [`Error::Read`] when the file can't be read.
     pub async fn acp_servers(&self) -> Result<Vec<(AcpServerRow, Vec<AcpSessionRow>)>, Error> {
         self.inner.readers.run(rows::acp_servers).await
+    }
+
+    /// The managed processes by number, as the last run left them, and the highest number that was ever used.
+    /// `owner_word` knows the owners' words. Cancel safe: it only reads.
+    ///
+    /// # Errors
+    /// [`Error::Read`] when the file can't be read.
+    pub async fn processes(&self, owner_word: fn(&str) -> Option<&'static str>) -> Result<(Vec<ProcessRow>, u64), Error> {
+        self.inner.readers.run(move |connection| processes::all(connection, owner_word)).await
     }
 
     /// Commits what is queued and ends the writer. Later appends are dropped. Idempotent. Dropping the

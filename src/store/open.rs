@@ -12,7 +12,8 @@ use rusqlite_migration::{M, Migrations};
 use super::types::Error;
 use crate::rt::ids::new_id;
 
-const MIGRATIONS: &[M<'static>] = &[M::up(include_str!("../../schemas/sql/0001_log_and_acp.sql"))];
+const MIGRATIONS: &[M<'static>] =
+    &[M::up(include_str!("../../schemas/sql/0001_log_and_acp.sql")), M::up(include_str!("../../schemas/sql/0002_processes.sql"))];
 
 /// How long a connection waits for a lock that another process holds.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);

@@ -2,6 +2,8 @@
 
 use rusqlite::{Connection, Transaction};
 
+use super::processes;
+
 /// An ACP server as the file remembers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcpServerRow {
@@ -30,6 +32,42 @@ pub struct AcpSessionRow {
     pub params: String,
     /// Settings since then: a JSON object of key to `[method, params]`.
     pub settings: String,
+}
+
+/// A managed process as the file remembers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessRow {
+    /// The n of `proc_<n>`.
+    pub number: u64,
+    /// What was asked for, as JSON text.
+    pub spec: String,
+    /// Who it belongs to.
+    pub owner: &'static str,
+    /// Unix milliseconds.
+    pub created_at_ms: i64,
+    /// How it ended, once it did.
+    pub end: Option<ProcessEnd>,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// The terminal's columns and rows.
+    pub terminal: Option<(u16, u16)>,
+    /// What its creator called the request, and a digest of it.
+    pub idempotency: Option<(String, String)>,
+}
+
+/// How a managed process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessEnd {
+    /// Unix milliseconds.
+    pub at_ms: i64,
+    /// What it returned.
+    pub code: Option<i32>,
+    /// What ended it.
+    pub signal: Option<i32>,
+    /// Why, as a word.
+    pub reason: String,
+    /// Bytes its output takes on disk.
+    pub log_bytes: u64,
 }
 
 /// A change of rows. Data, not closures: all SQL stays in this room.
@@ -63,6 +101,18 @@ pub enum RowChange {
         instance: String,
         /// JSON text.
         params: String,
+    },
+    /// A process was made, changed or ended. The highest number ever used is remembered, too.
+    PutProcess(Box<ProcessRow>),
+    /// A process that has no row of its own took this number.
+    CountProcess {
+        /// Its number.
+        number: u64,
+    },
+    /// Processes were deleted.
+    DeleteProcesses {
+        /// Their numbers.
+        numbers: Vec<u64>,
     },
     /// A session was opened, loaded or resumed.
     PutAcpSession {
@@ -110,6 +160,9 @@ impl RowChange {
             Self::PutAcpSession { server_id, instance, session, forget } => {
                 put_session(tx, server_id, instance, session, forget.as_deref())?;
             }
+            Self::PutProcess(row) => processes::put(tx, row)?,
+            Self::CountProcess { number } => processes::count(tx, *number)?,
+            Self::DeleteProcesses { numbers } => processes::delete(tx, numbers)?,
         }
         Ok(())
     }
@@ -122,19 +175,23 @@ impl RowChange {
             }
             (Self::SetInitialize { .. }, Self::SetInitialize { .. })
             | (Self::SetAuthenticate { .. }, Self::SetAuthenticate { .. })
-            | (_, Self::DeleteAcpServer { .. }) => self.owner() == other.owner(),
+            | (_, Self::DeleteAcpServer { .. }) => self.owner().is_some() && self.owner() == other.owner(),
+            (Self::PutProcess(row), Self::PutProcess(later)) => row.number == later.number,
+            (Self::PutProcess(row), Self::DeleteProcesses { numbers }) => numbers.contains(&row.number),
+            (Self::CountProcess { number }, Self::CountProcess { number: later }) => number <= later,
             _ => false,
         }
     }
 
-    /// Id and instance of the server it belongs to.
-    fn owner(&self) -> (&str, &str) {
+    /// Id and instance of the ACP server it belongs to.
+    fn owner(&self) -> Option<(&str, &str)> {
         match self {
             Self::PutAcpServer(AcpServerRow { server_id, instance, .. })
             | Self::DeleteAcpServer { server_id, instance, .. }
             | Self::SetInitialize { server_id, instance, .. }
             | Self::SetAuthenticate { server_id, instance, .. }
-            | Self::PutAcpSession { server_id, instance, .. } => (server_id, instance),
+            | Self::PutAcpSession { server_id, instance, .. } => Some((server_id, instance)),
+            Self::PutProcess(_) | Self::CountProcess { .. } | Self::DeleteProcesses { .. } => None,
         }
     }
 }

@@ -30,7 +30,7 @@ use super::messages;
 use super::restore::{Memory, Step};
 use super::types::{AgentSource, BoxFuture, Launch, LaunchError, Status};
 use crate::config::{Bounds, as_duration, as_usize};
-use crate::processes::{Exit, Processes};
+use crate::processes::{Children, Exit};
 use crate::rt::spawn_owned;
 use crate::store::{Store, Stream};
 
@@ -71,7 +71,7 @@ pub(super) struct Owner {
     pub(super) inbound: Arc<Stream>,
     pub(super) outbound: Arc<Stream>,
     pub(super) store: Store,
-    pub(super) processes: Processes,
+    pub(super) children: Children,
     pub(super) source: Arc<dyn AgentSource>,
     pub(super) bounds: Bounds,
     pub(super) mailbox: mpsc::Receiver<Command>,

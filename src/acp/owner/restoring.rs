@@ -27,7 +27,7 @@ impl Running {
     pub(super) fn launched(&mut self, result: Result<Launch, LaunchError>) {
         self.launching = None;
         let agent =
-            result.and_then(|launch| Agent::start(&self.owner.processes, &launch, &self.owner.agent_name, &self.owner.bounds));
+            result.and_then(|launch| Agent::start(&self.owner.children, &launch, &self.owner.agent_name, &self.owner.bounds));
         match agent {
             Ok(agent) => {
                 let reason = self.ended.take().unwrap_or_default();

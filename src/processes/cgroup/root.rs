@@ -14,7 +14,7 @@ use std::io::{Error, ErrorKind, Result};
 use std::path::{Component, Path, PathBuf};
 
 use super::{Enforcement, remove_tree, write};
-use crate::processes::scan::started_at_ticks;
+use crate::processes::started_at_ticks;
 
 const PREFIX: &str = "sandboxd-";
 

@@ -24,6 +24,7 @@ mod tidy;
 
 use std::time::Duration;
 
+use crate::processes::types::TerminalSize;
 use alacritty_terminal::vte::ansi::{Processor, Timeout};
 
 pub use cells::{CursorInfo, CursorShape, Modes, Run, ScreenCells, Underline};
@@ -33,15 +34,6 @@ use sequence::Sequence;
 
 /// The parser looks for the next ESC after each invalid byte: longer pieces would make garbage quadratic.
 const PIECE: usize = 4096;
-
-/// Columns and rows of a terminal, each from 1 to 1000.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
-pub struct TerminalSize {
-    /// Columns.
-    pub cols: u16,
-    /// Rows.
-    pub rows: u16,
-}
 
 impl TerminalSize {
     /// The emulator needs two columns for a wide character: a terminal with one column is kept with two.

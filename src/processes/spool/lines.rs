@@ -102,6 +102,11 @@ impl LineAssembler {
         }
     }
 
+    /// The lines that have not ended, without taking them out. Their numbers are those of the last line that did.
+    pub fn open_lines(&self) -> impl Iterator<Item = Line> {
+        self.open.iter().filter(|open| !open.text.is_empty()).map(|open| open.line(self.number, &open.text, LineEnd::Unfinished))
+    }
+
     fn entry(&mut self, entry: &Entry, out: &mut impl Extend<LineItem>) {
         let mut bytes = entry.bytes.as_slice();
         while let Some((first, rest)) = bytes.split_first() {

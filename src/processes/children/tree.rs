@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::Stopped;
 use super::scan::{Scanner, Snapshot, Stat, read_stat};
+use crate::processes::types::Stopped;
 
 /// After KILL, how long the kernel is given to take the processes of one tree away.
 pub(super) const KILL_WAIT: Duration = Duration::from_secs(2);
@@ -94,6 +94,18 @@ async fn kill_all(scanner: &Scanner, target: &Target, wait: Duration, stopped: &
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
+}
+
+/// Signals each living member once; gives how many there were.
+pub(super) async fn signal_all(scanner: &Scanner, target: &Target, with: Signal) -> usize {
+    let living = members(scanner, target).await;
+    living.iter().for_each(|stat| signal(stat, with));
+    living.len()
+}
+
+/// The living members.
+pub(super) async fn pids(scanner: &Scanner, target: &Target) -> Vec<u32> {
+    members(scanner, target).await.into_iter().map(|stat| stat.pid.cast_unsigned()).collect()
 }
 
 async fn members(scanner: &Scanner, target: &Target) -> Vec<Stat> {

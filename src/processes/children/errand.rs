@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
-use super::{ChildSpec, Error, Exit, Processes, Started, StderrTail};
+use super::{ChildSpec, Children, Started, StderrTail};
+use crate::processes::{Error, Exit};
 
 /// After the exit, how long the output is still read when something in the background keeps the pipes open.
 const DRAIN: Duration = Duration::from_millis(500);
 
-impl Processes {
+impl Children {
     /// Runs an errand to its end and gives its exit and the tail of its output, both streams together. What it leaves in
     /// the background is stopped.
     ///
@@ -17,7 +18,7 @@ impl Processes {
     /// its own end.
     ///
     /// # Errors
-    /// As [`Processes::spawn`].
+    /// As [`Children::spawn`].
     pub async fn errand(
         &self,
         spec: &ChildSpec,
@@ -79,7 +80,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_an_errand_leaves_in_the_background_is_not_waited_for() {
-        let processes = Processes::start("errand-test", Env::from_pairs([("PATH", "/usr/bin:/bin")]), 8).await.expect("a room");
+        let processes = Children::start("errand-test", Env::from_pairs([("PATH", "/usr/bin:/bin")]), 8).await.expect("a room");
         let args = ["-c", "sleep 60 & echo $!; printf unfinished >&2"].map(Into::into).to_vec();
         let spec = ChildSpec { program: "/bin/sh".into(), args, cwd: None, env: Vec::new(), owner: Owner::System };
         let started = Instant::now();

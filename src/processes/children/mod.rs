@@ -1,0 +1,348 @@
+//! Starting, finding and ending children with all that comes of them.
+//!
+//! A child leads its own process group (with a terminal: its own session), inherits no descriptor of ours and the
+//! environment without our secrets, and carries a cookie in its environment (`SANDBOXD_COOKIE=<store>/<run>/proc_<n>`),
+//! by which descendants are found even after they double-forked or called `setsid`. One task owns each child: it alone
+//! waits for it, and publishes the exit. The server is a child subreaper, so orphans come to it and are reaped
+//! ([`reap`]).
+//!
+//! ```text
+//! running ──exit──▶ exited(code | signal)
+//!    └─stop─▶ TERM to the whole tree ─grace─▶ KILL to the whole tree ─▶ exited, and the answer says what survived
+//! ```
+
+mod errand;
+mod launch;
+mod reap;
+mod scan;
+mod stderr_tail;
+mod sys;
+mod tree;
+mod tty;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
+use tokio::sync::watch;
+
+pub(super) use launch::{Launch, resolve};
+pub use scan::started_at_ticks;
+pub use stderr_tail::StderrTail;
+pub(super) use sys::BeforeExec;
+pub(super) use tty::Tty;
+
+use scan::Scanner;
+use tree::Target;
+
+use super::Error;
+use super::types::{Exit, Owner, ProcessId, SignalScope, Stopped};
+use crate::config::Env;
+use crate::rt::clock::now_ms;
+use crate::rt::ids::new_id;
+use crate::rt::spawn_owned;
+
+/// Marks every child and what it starts.
+pub const COOKIE_VARIABLE: &str = "SANDBOXD_COOKIE";
+
+/// A child that another room speaks to through its pipes.
+#[derive(Debug, Clone)]
+pub struct ChildSpec {
+    /// The executable; a path, not looked up on `PATH`.
+    pub program: PathBuf,
+    /// Its arguments, without the program itself.
+    pub args: Vec<OsString>,
+    /// Working directory; the server's own when absent.
+    pub cwd: Option<PathBuf>,
+    /// Variables on top of the server's environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// Who it belongs to.
+    pub owner: Owner,
+}
+
+/// A started child: its pipes, and the handle on it.
+pub struct Started {
+    /// Towards the child.
+    pub stdin: ChildStdin,
+    /// From the child.
+    pub stdout: ChildStdout,
+    /// From the child.
+    pub stderr: ChildStderr,
+    /// To follow and stop it.
+    pub process: Child,
+}
+
+/// What is known of a child while it runs.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) id: ProcessId,
+    pub(super) owner: Owner,
+    pub(super) pid: u32,
+    pub(super) program: PathBuf,
+    pub(super) args: Vec<OsString>,
+    pub(super) cwd: Option<PathBuf>,
+    pub(super) created_at_ms: i64,
+}
+
+/// A cheap handle on a child. Dropping it stops nothing.
+#[derive(Clone)]
+pub struct Child {
+    record: Arc<Record>,
+    cookie: Arc<str>,
+    scanner: Arc<Scanner>,
+    exit: watch::Receiver<Option<Exit>>,
+}
+
+/// Starts children and knows which are its own.
+#[derive(Clone)]
+pub struct Children {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    env: Env,
+    /// `<store>/<run>`: the cookie's beginning.
+    cookie_prefix: String,
+    numbers: AtomicU64,
+    /// Held for reading while a child is being started and for writing while orphans are collected: so the reaper never
+    /// takes a child that isn't in `known` yet.
+    starting: RwLock<()>,
+    /// Children whose exit their owner task collects, by pid.
+    known: Mutex<BTreeMap<u32, Child>>,
+    max: usize,
+    scanner: Arc<Scanner>,
+    /// Nothing is started any more. Set while `starting` is held for writing.
+    closed: AtomicBool,
+}
+
+impl Inner {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<u32, Child>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner) // a map is whole after each change
+    }
+}
+
+impl Children {
+    /// Becomes the subreaper, starts the reaper, and ends what an earlier run of a server on this store left behind.
+    /// Dropping the future leaves some of that.
+    ///
+    /// # Errors
+    /// The kernel refuses the SIGCHLD handler.
+    pub async fn start(store_id: &str, env: Env, max: usize) -> std::io::Result<Self> {
+        if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
+            tracing::warn!(%errno, "not a child subreaper: processes that daemonise are found by their cookie only");
+        }
+        let run = new_id("run");
+        let inner = Inner {
+            env,
+            cookie_prefix: format!("{store_id}/{run}"),
+            numbers: AtomicU64::new(1),
+            starting: RwLock::default(),
+            known: Mutex::default(),
+            max,
+            scanner: Arc::default(),
+            closed: AtomicBool::new(false),
+        };
+        let children = Self { inner: Arc::new(inner) };
+        reap::start(&children.inner)?;
+        let leftovers = Target::Leftovers { store: format!("{store_id}/"), run: children.inner.cookie_prefix.clone() };
+        let grace = Duration::from_millis(500);
+        let left = tree::end(&children.inner.scanner, leftovers, grace, tree::KILL_WAIT).await.terminated;
+        if left > 0 {
+            tracing::warn!(processes = left, "ended processes that an earlier run left behind");
+        }
+        Ok(children)
+    }
+
+    /// Starts a child with three pipes, leading its own process group.
+    ///
+    /// # Errors
+    /// Each reason has its own [`Error`].
+    pub fn spawn(&self, spec: &ChildSpec) -> Result<Started, Error> {
+        let launch = Launch {
+            id: self.next_id(),
+            owner: spec.owner,
+            name: spec.program.clone().into_os_string(),
+            program: spec.program.clone(),
+            args: spec.args.clone(),
+            cwd: spec.cwd.clone(),
+            env: spec.env.clone(),
+        };
+        let mut command = launch.command(&self.inner.env);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (mut child, process) = self.launch(launch, command, None)?;
+        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else { unreachable!("all three are piped above") };
+        let own = |error: std::io::Error| Error::Refused { program: spec.program.clone(), cause: error.to_string() };
+        Ok(Started {
+            stdin: ChildStdin::from_std(stdin).map_err(own)?,
+            stdout: ChildStdout::from_std(stdout).map_err(own)?,
+            stderr: ChildStderr::from_std(stderr).map_err(own)?,
+            process,
+        })
+    }
+
+    /// The next process's number.
+    pub(super) fn next_id(&self) -> ProcessId {
+        ProcessId(self.inner.numbers.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Numbers go on after `last`.
+    pub(super) fn count_from(&self, last: u64) {
+        self.inner.numbers.fetch_max(last + 1, Ordering::Relaxed);
+    }
+
+    /// What children inherit.
+    pub(super) fn env(&self) -> &Env {
+        &self.inner.env
+    }
+
+    /// Starts what is prepared. `before_exec` makes the start slower (fork instead of vfork): only where it is needed.
+    ///
+    /// # Errors
+    /// Each reason has its own [`Error`].
+    pub(super) fn launch(
+        &self,
+        launch: Launch,
+        mut command: std::process::Command,
+        before_exec: Option<BeforeExec>,
+    ) -> Result<(std::process::Child, Child), Error> {
+        let cookie: Arc<str> = format!("{}/{}", self.inner.cookie_prefix, launch.id).into();
+        command.env(COOKIE_VARIABLE, &*cookie);
+        match before_exec {
+            Some(plan) => sys::apply(&mut command, plan),
+            None => {
+                std::os::unix::process::CommandExt::process_group(&mut command, 0);
+            }
+        }
+        let starting = self.inner.starting.read().unwrap_or_else(PoisonError::into_inner);
+        if self.inner.closed.load(Ordering::Relaxed) {
+            return Err(Error::Stopping);
+        }
+        if self.inner.known().len() >= self.inner.max {
+            return Err(Error::TooMany { max: self.inner.max });
+        }
+        let child = launch.spawn(&mut command)?;
+        let pid = child.id();
+        let (publish, exit) = watch::channel(None);
+        let created_at_ms = now_ms();
+        let Launch { id, owner, program, args, cwd, .. } = launch;
+        let record = Arc::new(Record { id, owner, pid, program, args, cwd, created_at_ms });
+        let handle = Child { record, cookie, scanner: Arc::clone(&self.inner.scanner), exit };
+        self.inner.known().insert(pid, handle.clone());
+        drop(starting);
+        tracing::debug!(pid, %id, ?owner, "process started");
+        self.own(pid, publish);
+        Ok((child, handle))
+    }
+
+    /// The children that run, in the order of their ids.
+    pub(super) fn running(&self) -> Vec<Child> {
+        let mut all: Vec<_> = self.inner.known().values().cloned().collect();
+        all.sort_by_key(|child| child.record.id);
+        all
+    }
+
+    /// Starts nothing any more, and kills whatever this run has started with all that came of it. For an end that can't
+    /// wait for each owner to stop its own; takes at most about a second. Gives how many there were.
+    ///
+    /// Dropping the future leaves what it has not come to.
+    pub async fn end_all(&self) -> usize {
+        {
+            // Whoever is just starting a child holds it: that child is seen below.
+            let _none = self.inner.starting.write().unwrap_or_else(PoisonError::into_inner);
+            self.inner.closed.store(true, Ordering::Relaxed);
+        }
+        let run = Target::Run { run: format!("{}/", self.inner.cookie_prefix) };
+        let stopped = tree::end(&self.inner.scanner, run, Duration::ZERO, Duration::from_secs(1)).await;
+        if stopped.survived > 0 {
+            tracing::error!(survived = stopped.survived, "processes could not be killed");
+        }
+        stopped.killed
+    }
+
+    /// The owner task: it alone waits for the child, and publishes the exit.
+    fn own(&self, pid: u32, publish: watch::Sender<Option<Exit>>) {
+        let inner = Arc::clone(&self.inner);
+        spawn_owned("process", async move {
+            let outcome = reap::exit_of(pid).await;
+            inner.known().remove(&pid);
+            tracing::debug!(pid, %outcome, "process exited");
+            publish.send_replace(Some(outcome));
+        });
+    }
+}
+
+impl Child {
+    /// Its number among all that this server started.
+    pub fn id(&self) -> ProcessId {
+        self.record.id
+    }
+
+    /// The child's process id, which is also its group's.
+    pub fn pid(&self) -> u32 {
+        self.record.pid
+    }
+
+    pub(super) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The exit, once there is one. Cancel safe.
+    pub async fn exited(&self) -> Exit {
+        let mut exit = self.exit.clone();
+        let known = exit.wait_for(Option::is_some).await.map(|exit| *exit);
+        known.ok().flatten().unwrap_or(Exit::Code(-1)) // the owner task is gone: only when the runtime ends
+    }
+
+    /// Ends the whole tree: TERM, then KILL after `grace`. Also finds what the child left after its own exit.
+    ///
+    /// Returns when nothing is left, or what is left can't be killed. Dropping the future stops the escalation.
+    pub async fn stop(&self, grace: Duration) -> Stopped {
+        let stopped = tree::end(&self.scanner, self.tree(), grace, tree::KILL_WAIT).await;
+        if stopped.survived > 0 {
+            tracing::error!(pid = self.pid(), survived = stopped.survived, "processes could not be killed");
+        }
+        stopped
+    }
+
+    /// Signals the child, its group or its tree; gives how many processes that were (a group counts as one).
+    pub(super) async fn signal(&self, signal: Signal, scope: SignalScope) -> usize {
+        let pid = Pid::from_raw(self.root());
+        let running = self.exit.borrow().is_none(); // afterwards the number may be somebody else's
+        match scope {
+            SignalScope::Process => usize::from(running && kill(pid, signal).is_ok()),
+            SignalScope::Group => usize::from(running && killpg(pid, signal).is_ok()),
+            SignalScope::Tree => tree::signal_all(&self.scanner, &self.tree(), signal).await,
+        }
+    }
+
+    /// The pids of the whole tree, also after the child's own exit.
+    pub(super) async fn tree_pids(&self) -> Vec<u32> {
+        tree::pids(&self.scanner, &self.tree()).await
+    }
+
+    fn root(&self) -> i32 {
+        i32::try_from(self.pid()).unwrap_or(i32::MAX)
+    }
+
+    fn tree(&self) -> Target {
+        Target::Tree { root: self.root(), cookie: self.cookie.to_string() }
+    }
+}
+
+/// The id in a cookie of this store and run, or of any.
+pub(super) fn id_in_cookie(cookie: &str) -> Option<ProcessId> {
+    cookie.rsplit('/').next()?.parse().ok()
+}
+
+/// True when `path` is a file that this process may execute.
+fn is_executable(path: &Path) -> bool {
+    path.is_file() && nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok()
+}

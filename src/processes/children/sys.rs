@@ -1,0 +1,61 @@
+//! The only `unsafe` of the crate: what a child does between fork and exec, and descriptors that tokio watches.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use nix::sys::resource::{Resource, setrlimit};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// What has to be done in the child itself, before it becomes the program.
+#[derive(Debug, Default)]
+pub(in crate::processes) struct BeforeExec {
+    /// Lead a new session whose controlling terminal is stdin (setsid(2), TIOCSCTTY); else only a new process group.
+    pub(in crate::processes) terminal: bool,
+    /// Both limits, soft and hard.
+    pub(in crate::processes) rlimits: Vec<(Resource, u64)>,
+    /// A cgroup's `cgroup.procs`, to enter it before anything can be started outside.
+    pub(in crate::processes) cgroup_procs: Option<OwnedFd>,
+}
+
+/// Has the plan carried out in the child that `command` starts.
+#[allow(unsafe_code)]
+pub(super) fn apply(command: &mut Command, plan: BeforeExec) {
+    if !plan.terminal {
+        command.process_group(0);
+    }
+    // SAFETY: between fork and exec of a process with several threads only async-signal-safe functions may be called
+    // (signal-safety(7)). `carry_out` makes plain system calls: setsid, ioctl, setrlimit, write. It neither allocates nor
+    // takes a lock: `plan` was made before the fork, and errors are numbers. A panic can't unwind into std's code,
+    // because nothing in it panics.
+    unsafe {
+        command.pre_exec(move || carry_out(&plan));
+    }
+}
+
+fn carry_out(plan: &BeforeExec) -> io::Result<()> {
+    if let Some(procs) = &plan.cgroup_procs {
+        rustix::io::write(procs, b"0")?; // cgroup v2: 0 is the writer itself
+    }
+    for (resource, limit) in &plan.rlimits {
+        setrlimit(*resource, *limit, *limit)?;
+    }
+    if plan.terminal {
+        rustix::process::setsid()?;
+        rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+    }
+    Ok(())
+}
+
+/// Has tokio watch a descriptor.
+///
+/// # Errors
+/// epoll can't watch it.
+#[allow(unsafe_code)]
+pub(super) fn watched(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor has to stay open and the same for as long as the AsyncFd has it. An OwnedFd is: nobody else
+    // may close it, and its `as_raw_fd` always gives the same number.
+    unsafe { AsyncFd::register_with_interest(descriptor, interest) }.map_err(io::Error::from)
+}

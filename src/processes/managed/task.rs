@@ -1,0 +1,407 @@
+//! The owner of one managed process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::core::{After, after_exit};
+use super::limits::Watched;
+use super::output::{Output, read_now};
+use super::stdio::Stdio;
+use super::terminal::Terminal;
+use super::viewers::Piece;
+use super::{Command, Handle};
+use crate::config::{as_duration, as_usize};
+use crate::processes::Error;
+use crate::processes::children::Child;
+use crate::processes::prepare::Prepared;
+use crate::processes::room::{Kept, Room};
+use crate::processes::spool::Stream;
+use crate::processes::types::{Exit, ExitInfo, ExitReason, Owner, ProcessId, ProcessInfo, ProcessSpec, ProcessStatus};
+use crate::rt::clock::now_ms;
+use crate::rt::spawn_owned;
+
+/// A process that ran so long is taken to have come up: its restarts count from the beginning again.
+const STEADY: Duration = Duration::from_secs(10);
+
+/// How long the store may take to commit an exit before it is shown all the same.
+const COMMIT_PATIENCE: Duration = Duration::from_millis(250);
+
+/// The owner's state.
+pub(super) struct Task {
+    pub(super) room: Arc<Room>,
+    pub(super) spec: ProcessSpec,
+    kept: Kept,
+    prepared: Prepared,
+    pub(super) info: ProcessInfo,
+    publish: watch::Sender<Arc<ProcessInfo>>,
+    mailbox: mpsc::Receiver<Command>,
+    pub(super) child: Child,
+    pub(super) stdio: Stdio,
+    /// Input that the process hasn't taken yet.
+    pub(super) input: BytesMut,
+    /// stdin ends once `input` is empty.
+    pub(super) close_stdin: bool,
+    pub(super) output: Output,
+    pub(super) terminal: Option<Terminal>,
+    phase: Phase,
+    /// Why it is being ended, when it is.
+    pub(super) ending: Option<ExitReason>,
+    watched: Watched,
+    started_at: Instant,
+    restarts_in_a_row: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Phase {
+    Running,
+    /// It exited; what is still in the pipes is read.
+    Draining {
+        exit: Exit,
+        until: Instant,
+    },
+    /// It is started again then.
+    Pausing {
+        until: Instant,
+    },
+    /// The end is published.
+    Ended,
+}
+
+enum Event {
+    Command(Command),
+    /// Nobody can ask any more.
+    Alone,
+    Exited(Exit),
+    Readable(Stream),
+    Writable,
+    Timer,
+}
+
+/// What a task is made with.
+pub(in crate::processes) struct Beginning {
+    pub(in crate::processes) room: Arc<Room>,
+    pub(in crate::processes) id: ProcessId,
+    pub(in crate::processes) owner: Owner,
+    pub(in crate::processes) spec: ProcessSpec,
+    pub(in crate::processes) prepared: Prepared,
+    pub(in crate::processes) kept: Kept,
+    /// It ran under an earlier server: its log goes on.
+    pub(in crate::processes) predecessor: Option<ProcessInfo>,
+}
+
+/// Starts a process and its owner.
+///
+/// # Errors
+/// As [`Children::launch`](crate::processes::children::Children::launch).
+pub(in crate::processes) fn start(beginning: Beginning) -> Result<Handle, Error> {
+    let Beginning { room, id, owner, mut spec, prepared, kept, predecessor } = beginning;
+    let size = spec.tty.then(|| spec.terminal.unwrap_or_default());
+    let (stdio, child) = Stdio::start(&room.children, prepared.launch(), size, true, room.before_exec(&spec.run.limits))?;
+    let mut info = describe(id, owner, &spec, &child);
+    let is_again = predecessor.is_some();
+    if let Some(before) = predecessor {
+        (info.created_at_ms, info.restarts) = (before.created_at_ms, before.restarts + 1);
+    }
+    let info = Arc::new(info);
+    let (publish, watcher) = watch::channel(Arc::clone(&info));
+    let (mailbox_tx, mailbox) = mpsc::channel(as_usize(room.bounds.process_mailbox_max_messages));
+    let mut output = Output::new(&room.spool_dir, id.0, room.config().max_log_bytes_per_process, is_again);
+    let terminal = size.map(|size| Terminal::new(size, &room.bounds));
+    if let Some(size) = size {
+        output.resized(size);
+    }
+    let handle = Handle { id, mailbox: mailbox_tx, info: watcher, log: output.log() };
+    let input = BytesMut::from(&prepared.stdin[..]);
+    let watched = Watched::start(&spec.run.limits);
+    (spec.run.stdin, spec.run.script) = (None, None); // `prepared` has them
+    let close_stdin = spec.close_stdin;
+    let task = Task {
+        room,
+        spec,
+        kept,
+        prepared,
+        info: ProcessInfo::clone(&info),
+        publish,
+        mailbox,
+        child,
+        stdio,
+        input,
+        close_stdin,
+        output,
+        terminal,
+        phase: Phase::Running,
+        ending: None,
+        watched,
+        started_at: Instant::now(),
+        restarts_in_a_row: 0,
+    };
+    spawn_owned("process-owner", task.run());
+    Ok(handle)
+}
+
+fn describe(id: ProcessId, owner: Owner, spec: &ProcessSpec, child: &Child) -> ProcessInfo {
+    let boxed = |text: &String| text.as_str().into();
+    let script = spec.run.script.as_ref().map(|_| Box::from(&*child.record().program.to_string_lossy()));
+    ProcessInfo {
+        id,
+        command: script.unwrap_or_else(|| boxed(&spec.run.command)),
+        args: spec.run.args.iter().map(boxed).collect(),
+        cwd: spec.run.cwd.as_ref().map(boxed),
+        tty: spec.tty,
+        interactive: spec.interactive,
+        owner,
+        status: ProcessStatus::Running,
+        pid: Some(child.pid()),
+        exit_code: None,
+        created_at_ms: child.record().created_at_ms,
+        exited_at_ms: None,
+        exit: None,
+        exit_reason: None,
+        restart: Some(spec.restart).filter(|policy| *policy != Default::default()),
+        restarts: 0,
+        terminal: spec.tty.then(|| spec.terminal.unwrap_or_default()),
+        tree: None,
+    }
+}
+
+impl Task {
+    async fn run(mut self) {
+        self.write_input();
+        drop(self.room.log_change("process.started", &self.info, &self.kept, 0));
+        while !self.is_finished() {
+            match self.next_event().await {
+                Event::Command(command) => self.handle(command),
+                Event::Alone => break,
+                Event::Exited(exit) => {
+                    let until = Instant::now() + as_duration(self.room.bounds.process_exit_drain_ms);
+                    self.phase = Phase::Draining { exit, until };
+                }
+                Event::Readable(stream) => self.read(stream),
+                Event::Writable => self.write_input(),
+                Event::Timer => self.on_time(),
+            }
+            self.advance().await;
+        }
+        self.room.finished(&self.info, self.output.disk_bytes());
+    }
+
+    /// The end is published and nothing can write into the log any more.
+    fn is_finished(&self) -> bool {
+        self.phase == Phase::Ended && self.stdio.is_read_to_its_end()
+    }
+
+    /// What happens next. Commands come first, so that a flood of output doesn't delay them.
+    async fn next_event(&mut self) -> Event {
+        let held = self.terminal.as_mut().and_then(|terminal| terminal.viewers.held_until());
+        let timer = self.timer().into_iter().chain(held.map(Instant::from_std)).min();
+        let running = self.phase == Phase::Running;
+        let Self { mailbox, child, stdio, terminal, input, close_stdin, .. } = self;
+        let held = terminal.as_ref().filter(|_| held.is_some());
+        tokio::select! {
+            biased;
+            command = mailbox.recv() => command.map_or(Event::Alone, Event::Command),
+            exit = child.exited(), if running => Event::Exited(exit),
+            () = async { tokio::time::sleep_until(timer.unwrap_or_else(Instant::now)).await }, if timer.is_some() => Event::Timer,
+            () = stdio.writable(), if !input.is_empty() || *close_stdin => Event::Writable,
+            stream = stdio.readable(), if held.is_none() => Event::Readable(stream),
+            () = async { if let Some(held) = held { held.viewers.emptied().await } }, if held.is_some() => Event::Timer,
+        }
+    }
+
+    /// The nearest of what is due.
+    fn timer(&self) -> Option<Instant> {
+        let phase = match self.phase {
+            Phase::Draining { until, .. } | Phase::Pausing { until } => Some(until),
+            Phase::Running => self.watched.wall_end.filter(|_| self.ending.is_none()),
+            Phase::Ended => None,
+        };
+        let feed = self.terminal.as_ref().and_then(Terminal::feed_at).map(Instant::from_std);
+        phase.into_iter().chain(feed).min()
+    }
+
+    fn on_time(&mut self) {
+        let now = Instant::now();
+        if self.terminal.as_ref().and_then(Terminal::feed_at).is_some_and(|at| Instant::from_std(at) <= now) {
+            self.feed_screen();
+        }
+        if self.phase == Phase::Running && self.watched.wall_end.is_some_and(|end| end <= now) {
+            self.breach(ExitReason::WallTimeLimit);
+        }
+    }
+
+    fn feed_screen(&mut self) {
+        let Some(terminal) = &mut self.terminal else { return };
+        terminal.feed();
+        let replies = terminal.take_replies();
+        if !replies.is_empty() {
+            self.input.extend_from_slice(&replies);
+            self.write_input();
+        }
+    }
+
+    fn read(&mut self, stream: Stream) {
+        let Self { stdio, output, terminal, .. } = self;
+        read_now(stdio, stream, |bytes| {
+            if bytes.is_empty() {
+                return output.finish(stream);
+            }
+            output.take(stream, bytes);
+            if let Some(terminal) = terminal {
+                terminal.take(bytes);
+            }
+        });
+        if self.output.bytes > self.watched.output_bytes {
+            self.breach(ExitReason::OutputLimit);
+        }
+    }
+
+    /// Gives the process as much input as it takes.
+    pub(super) fn write_input(&mut self) {
+        while !self.input.is_empty() {
+            match self.stdio.try_write(&self.input) {
+                Ok(count) => self.input.advance(count),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.input.clear(); // nobody reads any more
+                    self.stdio.close_stdin();
+                }
+            }
+        }
+        self.input = BytesMut::new();
+        if std::mem::take(&mut self.close_stdin) {
+            self.stdio.close_stdin();
+        }
+    }
+
+    /// Ends the tree because of a limit.
+    pub(super) fn breach(&mut self, reason: ExitReason) {
+        if self.ending.is_none() && self.phase == Phase::Running {
+            tracing::info!(id = %self.info.id, ?reason, "a process is ended because of its limits");
+            self.ending = Some(reason);
+            let child = self.child.clone();
+            spawn_owned("process-stop", async move { child.stop(Duration::ZERO).await });
+        }
+    }
+
+    /// Moves on when a phase is over.
+    async fn advance(&mut self) {
+        match self.phase {
+            Phase::Draining { exit, until } if self.stdio.is_read_to_its_end() || Instant::now() >= until => {
+                self.after(Some(exit), self.ending.unwrap_or(ExitReason::Exited)).await;
+            }
+            Phase::Pausing { .. } if self.ending.is_some() => {
+                let reason = self.ending.unwrap_or(ExitReason::Stopped);
+                self.end(self.last_exit(), reason).await;
+            }
+            Phase::Pausing { until } if Instant::now() >= until => self.restart().await,
+            _ => {}
+        }
+    }
+
+    fn last_exit(&self) -> Option<Exit> {
+        self.info.exit.map(|exit| match exit {
+            ExitInfo::Code { code } => Exit::Code(code),
+            ExitInfo::Signal { number, .. } => Exit::Signal(number),
+        })
+    }
+
+    /// After an exit, or a start that failed.
+    async fn after(&mut self, exit: Option<Exit>, reason: ExitReason) {
+        if self.started_at.elapsed() >= STEADY {
+            self.restarts_in_a_row = 0;
+        }
+        let max_delay = as_duration(self.room.bounds.process_restart_max_delay_ms);
+        match after_exit(self.spec.restart, exit, reason, self.restarts_in_a_row, max_delay) {
+            After::Restart(pause) if !self.room.is_stopping() => {
+                self.note_exit(exit, reason);
+                self.info.status = ProcessStatus::Restarting;
+                self.phase = Phase::Pausing { until: Instant::now() + pause };
+                self.show("process.exited").await;
+                self.child.stop(Duration::ZERO).await; // what it left would be in the way of its successor
+            }
+            _ => self.end(exit, reason).await,
+        }
+    }
+
+    fn note_exit(&mut self, exit: Option<Exit>, reason: ExitReason) {
+        self.info.pid = None;
+        self.info.exit_code = exit.and_then(Exit::code);
+        self.info.exit = exit.map(ExitInfo::from);
+        self.info.exit_reason = Some(reason);
+        self.info.exited_at_ms = Some(now_ms());
+    }
+
+    /// The end: everything that was written is in the log.
+    async fn end(&mut self, exit: Option<Exit>, reason: ExitReason) {
+        self.note_exit(exit, reason);
+        self.info.status = ProcessStatus::Exited;
+        self.phase = Phase::Ended;
+        self.ending = None;
+        self.show("process.exited").await;
+        if let Some(terminal) = &mut self.terminal {
+            terminal.finish(&Piece::Exited(Arc::new(self.info.clone())));
+        }
+    }
+
+    async fn restart(&mut self) {
+        let size = self.terminal.as_ref().map(|terminal| terminal.size);
+        let before_exec = self.room.before_exec(&self.spec.run.limits);
+        match Stdio::start(&self.room.children, self.prepared.launch(), size, true, before_exec) {
+            Ok((stdio, child)) => {
+                (self.stdio, self.child) = (stdio, child);
+                self.input = BytesMut::from(&self.prepared.stdin[..]);
+                self.close_stdin = self.spec.close_stdin;
+                self.watched = Watched::start(&self.spec.run.limits);
+                self.output.bytes = 0;
+                self.started_at = Instant::now();
+                self.phase = Phase::Running;
+                self.restarts_in_a_row += 1;
+                self.info.restarts += 1;
+                self.info.status = ProcessStatus::Running;
+                self.info.pid = Some(self.child.pid());
+                (self.info.exit, self.info.exit_code, self.info.exit_reason, self.info.exited_at_ms) = (None, None, None, None);
+                self.show("process.restarted").await;
+                self.write_input();
+            }
+            Err(error) => {
+                tracing::warn!(id = %self.info.id, %error, "a process could not be started again");
+                self.restarts_in_a_row += 1;
+                self.after(None, ExitReason::StartFailed).await;
+            }
+        }
+    }
+
+    /// Commits the process as it is now, with an event, and then shows it.
+    pub(super) async fn show(&mut self, event: &'static str) {
+        let committed = self.room.log_change(event, &self.info, &self.kept, self.output.disk_bytes());
+        let _ = tokio::time::timeout(COMMIT_PATIENCE, committed).await; // a slow disk doesn't keep the exit back
+        if !self.info.is_alive() {
+            self.room.is_over(self.info.id);
+        }
+        self.publish.send_replace(Arc::new(self.info.clone()));
+    }
+
+    /// How much input may still be queued.
+    pub(super) fn input_room(&self) -> usize {
+        as_usize(self.room.bounds.process_input_queue_max_bytes).saturating_sub(self.input.len())
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.phase == Phase::Running
+    }
+
+    pub(super) fn queue_input(&mut self, bytes: &Bytes) {
+        self.input.extend_from_slice(bytes);
+        self.write_input();
+    }
+
+    /// Shows a small change; its row is written with the next event.
+    pub(super) fn shown_later(&mut self) {
+        self.publish.send_replace(Arc::new(self.info.clone()));
+    }
+}

@@ -1,0 +1,280 @@
+//! Who watches a terminal, and how far each may lag behind.
+//!
+//! The owner hands every piece of output to each viewer's queue. When a queue is full the owner pauses reading the
+//! terminal, as a real one does, until the viewer took half of it; a viewer that doesn't within `patience` is *slow*: its
+//! queue is dropped, and once it has sent what it had, it gets the screen as it is then.
+//!
+//! ```text
+//! following ──queue full for longer than `patience`──▶ slow ──its socket took everything──▶ following, from a snapshot
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::processes::types::{ProcessInfo, TerminalSize};
+
+/// What waits for a viewer.
+#[derive(Debug, Clone)]
+pub(in crate::processes) enum Piece {
+    /// Output.
+    Output(Bytes),
+    /// For one who was slow: the screen as it is now.
+    Redraw {
+        /// Bytes that draw it.
+        snapshot: Bytes,
+        /// Bytes of output that were left out.
+        skipped_bytes: u64,
+    },
+    /// The size is another one now.
+    Resized(TerminalSize),
+    /// The process ended.
+    Exited(Arc<ProcessInfo>),
+}
+
+/// A viewer's end of its queue.
+#[derive(Debug)]
+pub(in crate::processes) struct Viewer {
+    queue: Arc<Queue>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    state: Mutex<State>,
+    /// For the viewer: there is something.
+    filled: Notify,
+    /// For the owner: a full queue has room again.
+    emptied: Arc<Notify>,
+    max_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pieces: VecDeque<Piece>,
+    bytes: usize,
+    full_since: Option<Instant>,
+    /// Output left out since it is slow.
+    skipped: Option<u64>,
+    /// It was told that it is slow.
+    told: bool,
+}
+
+impl Queue {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner) // whole after each change
+    }
+}
+
+/// What a viewer finds.
+#[derive(Debug)]
+pub(in crate::processes) enum Next {
+    /// The next piece.
+    Piece(Piece),
+    /// It was too slow, and took everything now: it has to ask for the screen. Said once.
+    Slow,
+}
+
+impl Viewer {
+    /// The next piece. Cancel safe.
+    pub(in crate::processes) async fn next(&self) -> Next {
+        loop {
+            let filled = self.queue.filled.notified();
+            if let Some(next) = self.take() {
+                return next;
+            }
+            filled.await;
+        }
+    }
+
+    fn take(&self) -> Option<Next> {
+        let mut state = self.queue.state();
+        if let Some(piece) = state.pieces.pop_front() {
+            if let Piece::Output(bytes) = &piece {
+                state.bytes -= bytes.len();
+            }
+            if state.full_since.is_some() && state.bytes <= self.queue.max_bytes / 2 {
+                state.full_since = None;
+                self.queue.emptied.notify_one();
+            }
+            return Some(Next::Piece(piece));
+        }
+        if state.skipped.is_some() && !state.told {
+            state.told = true;
+            return Some(Next::Slow);
+        }
+        None
+    }
+}
+
+impl Drop for Viewer {
+    fn drop(&mut self) {
+        self.queue.emptied.notify_one(); // whoever waits for it need not any more
+    }
+}
+
+/// The owner's side: all viewers of one terminal.
+#[derive(Debug)]
+pub(in crate::processes) struct Viewers {
+    all: Vec<Weak<Queue>>,
+    emptied: Arc<Notify>,
+    max_bytes: usize,
+    max: usize,
+    patience: Duration,
+}
+
+impl Viewers {
+    pub(in crate::processes) fn new(max: usize, max_bytes: usize, patience: Duration) -> Self {
+        Self { all: Vec::new(), emptied: Arc::default(), max_bytes, max, patience }
+    }
+
+    /// One more; `None` when there are as many as allowed.
+    pub(in crate::processes) fn add(&mut self) -> Option<Viewer> {
+        self.all.retain(|queue| queue.strong_count() > 0);
+        if self.all.len() >= self.max {
+            return None;
+        }
+        let (state, filled) = (Mutex::default(), Notify::new());
+        let queue = Arc::new(Queue { state, filled, emptied: Arc::clone(&self.emptied), max_bytes: self.max_bytes });
+        self.all.push(Arc::downgrade(&queue));
+        Some(Viewer { queue })
+    }
+
+    /// As many as allowed.
+    pub(in crate::processes) fn max(&self) -> usize {
+        self.max
+    }
+
+    pub(in crate::processes) fn is_empty(&self) -> bool {
+        self.all.iter().all(|queue| queue.strong_count() == 0)
+    }
+
+    /// Hands a piece to all. Slow ones are only told how much they miss.
+    pub(in crate::processes) fn push(&mut self, piece: &Piece) {
+        self.all.retain(|queue| queue.strong_count() > 0);
+        for queue in self.all.iter().filter_map(Weak::upgrade) {
+            let mut state = queue.state();
+            match (piece, &mut state.skipped) {
+                (Piece::Output(bytes), Some(skipped)) => *skipped += bytes.len() as u64,
+                (Piece::Resized(_), Some(_)) => {} // the screen it gets has the size
+                (Piece::Output(bytes), None) => {
+                    state.bytes += bytes.len();
+                    state.pieces.push_back(piece.clone());
+                    if state.bytes >= queue.max_bytes && state.full_since.is_none() {
+                        state.full_since = Some(Instant::now());
+                    }
+                }
+                (Piece::Exited(_) | Piece::Resized(_) | Piece::Redraw { .. }, _) => state.pieces.push_back(piece.clone()),
+            }
+            drop(state);
+            queue.filled.notify_one();
+        }
+    }
+
+    /// Until when reading has to pause at most for somebody whose queue is full; those whose time is over become slow.
+    pub(in crate::processes) fn held_until(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut until: Option<Instant> = None;
+        for queue in self.all.iter().filter_map(Weak::upgrade) {
+            let mut state = queue.state();
+            let Some(end) = state.full_since.map(|since| since + self.patience) else { continue };
+            if end > now {
+                until = Some(until.map_or(end, |until| until.max(end)));
+                continue;
+            }
+            let left_out: usize = std::mem::take(&mut state.bytes);
+            state.pieces.clear();
+            (state.full_since, state.skipped, state.told) = (None, Some(left_out as u64), false);
+            drop(state);
+            queue.filled.notify_one();
+        }
+        until
+    }
+
+    /// Resolves when a full queue has room again, or its viewer is gone. Cancel safe.
+    pub(in crate::processes) async fn emptied(&self) {
+        self.emptied.notified().await;
+    }
+
+    /// A slow viewer gets the screen and follows again from here.
+    pub(in crate::processes) fn redraw(&self, viewer: &ViewerKey, snapshot: impl FnOnce() -> Bytes) {
+        if let Some(queue) = viewer.0.upgrade() {
+            redraw(&queue, snapshot);
+        }
+    }
+
+    /// The same for all slow ones, before the end is told.
+    pub(in crate::processes) fn redraw_all(&self, mut snapshot: impl FnMut() -> Bytes) {
+        self.all.iter().filter_map(Weak::upgrade).for_each(|queue| redraw(&queue, &mut snapshot));
+    }
+}
+
+fn redraw(queue: &Queue, snapshot: impl FnOnce() -> Bytes) {
+    let mut state = queue.state();
+    if let Some(skipped_bytes) = state.skipped.take() {
+        state.pieces.push_back(Piece::Redraw { snapshot: snapshot(), skipped_bytes });
+        drop(state);
+        queue.filled.notify_one();
+    }
+}
+
+/// Names a viewer towards the owner.
+#[derive(Debug, Clone)]
+pub(in crate::processes) struct ViewerKey(Weak<Queue>);
+
+impl Viewer {
+    pub(in crate::processes) fn key(&self) -> ViewerKey {
+        ViewerKey(Arc::downgrade(&self.queue))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(len: usize) -> Piece {
+        Piece::Output(Bytes::from(vec![b'x'; len]))
+    }
+
+    #[tokio::test]
+    async fn a_quick_viewer_gets_every_byte() {
+        let mut viewers = Viewers::new(2, 100, Duration::from_secs(60));
+        let viewer = viewers.add().expect("room");
+        let mut got = 0;
+        for _ in 0..50 {
+            viewers.push(&output(60));
+            viewers.push(&output(60));
+            assert!(viewers.held_until().is_some(), "it is full");
+            for _ in 0..2 {
+                let Next::Piece(Piece::Output(bytes)) = viewer.next().await else { panic!("output") };
+                got += bytes.len();
+            }
+            viewers.emptied().await;
+            assert!(viewers.held_until().is_none());
+        }
+        assert_eq!(got, 50 * 120);
+    }
+
+    #[tokio::test]
+    async fn a_slow_viewer_holds_nobody_up_for_long_and_learns_what_it_missed() {
+        let mut viewers = Viewers::new(2, 100, Duration::ZERO);
+        let (slow, quick) = (viewers.add().expect("room"), viewers.add().expect("room"));
+        assert!(viewers.add().is_none(), "as many as allowed");
+        viewers.push(&output(70));
+        assert!(matches!(quick.next().await, Next::Piece(_)));
+        viewers.push(&output(70));
+        assert!(matches!(quick.next().await, Next::Piece(_)));
+        assert_eq!(viewers.held_until(), None, "its time is over at once");
+        viewers.push(&output(5));
+        assert!(matches!(slow.next().await, Next::Slow));
+        viewers.redraw(&slow.key(), || Bytes::from_static(b"screen"));
+        viewers.push(&output(1));
+        assert!(matches!(slow.next().await, Next::Piece(Piece::Redraw { skipped_bytes: 145, .. })));
+        assert!(matches!(slow.next().await, Next::Piece(Piece::Output(_))));
+        assert!(matches!(quick.next().await, Next::Piece(_)));
+        drop(slow);
+        assert!(viewers.add().is_some(), "its place is free again");
+    }
+}

@@ -1,0 +1,420 @@
+//! Which processes there are: living ones by their owners' handles, finished ones as they ended.
+//!
+//! A finished process keeps its place until it is deleted or retention takes the oldest: by count, age, and bytes of all
+//! logs together. Places are rows in the store, too, so that a restart of the server finds them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::Error;
+use super::children::{BeforeExec, Children};
+use super::managed::{Command, Handle};
+use super::run::RunKeys;
+use super::spool;
+use super::types::{
+    CommandSpec, ExitInfo, ExitReason, Limits, ProcessConfig, ProcessId, ProcessInfo, ProcessSpec, RestartPolicy,
+};
+use crate::config::Bounds;
+use crate::rt::clock::now_ms;
+use crate::rt::spawn_owned;
+use crate::store::{ProcessEnd, ProcessRow, RowChange, Store, Stream};
+
+/// What all owners share.
+pub(super) struct Room {
+    pub(super) children: Children,
+    pub(super) store: Store,
+    pub(super) events: Arc<Stream>,
+    pub(super) bounds: Bounds,
+    pub(super) spool_dir: PathBuf,
+    pub(super) script_dir: PathBuf,
+    pub(super) run_keys: RunKeys,
+    config: Mutex<ProcessConfig>,
+    table: Mutex<Table>,
+    stopping: AtomicBool,
+}
+
+#[derive(Default)]
+struct Table {
+    places: BTreeMap<ProcessId, Place>,
+    /// Processes that run, are about to, or are being started.
+    alive: u64,
+    /// Bytes that the logs of finished processes take.
+    log_bytes: u64,
+    finished: usize,
+    keys: HashMap<String, Key>,
+}
+
+struct Key {
+    digest: String,
+    id: ProcessId,
+}
+
+enum Place {
+    Alive(Handle),
+    Finished(Arc<Finished>),
+}
+
+/// A process that is no more.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) info: Arc<ProcessInfo>,
+    pub(super) log_bytes: u64,
+}
+
+/// What an id stands for.
+pub(super) enum Found {
+    Alive(Handle),
+    Finished(Arc<Finished>),
+}
+
+impl Found {
+    pub(super) fn info(&self) -> Arc<ProcessInfo> {
+        match self {
+            Self::Alive(handle) => handle.info(),
+            Self::Finished(finished) => Arc::clone(&finished.info),
+        }
+    }
+}
+
+/// A permission to start one more process. Dropped unused, its place is free again.
+pub(super) struct Slot {
+    room: Arc<Room>,
+    used: bool,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if !self.used {
+            self.room.table().alive -= 1;
+        }
+    }
+}
+
+/// What a key was used for.
+pub(super) enum KeyUse {
+    Free,
+    Same(ProcessId),
+    Other,
+}
+
+impl Room {
+    pub(super) fn new(
+        children: Children,
+        store: Store,
+        events: Arc<Stream>,
+        bounds: Bounds,
+        (spool_dir, script_dir): (PathBuf, PathBuf),
+    ) -> Self {
+        let config = ProcessConfig {
+            max_concurrent_processes: bounds.processes_concurrent_max,
+            default_run_timeout_ms: bounds.run_timeout_default_ms,
+            max_run_timeout_ms: bounds.run_timeout_max_ms,
+            max_output_bytes: bounds.run_output_max_bytes,
+            max_log_bytes_per_process: bounds.process_log_max_bytes,
+            max_input_bytes_per_request: bounds.process_input_max_bytes,
+        };
+        Self {
+            children,
+            store,
+            events,
+            bounds,
+            spool_dir,
+            script_dir,
+            run_keys: RunKeys::default(),
+            config: Mutex::new(config),
+            table: Mutex::default(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner) // each change leaves it whole
+    }
+
+    pub(super) fn config(&self) -> ProcessConfig {
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes new limits; owners learn the new bound of their logs.
+    pub(super) fn set_config(&self, config: ProcessConfig) {
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config;
+        for handle in self.alive() {
+            let _ = handle.mailbox.try_send(Command::BoundLog { max_bytes: config.max_log_bytes_per_process }); // full: keeps the old one
+        }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Nothing is started or restarted any more.
+    pub(super) fn stop_starting(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Room for one more process.
+    pub(super) fn slot(self: &Arc<Self>) -> Result<Slot, Error> {
+        if self.is_stopping() {
+            return Err(Error::Stopping);
+        }
+        let max = self.config().max_concurrent_processes;
+        let mut table = self.table();
+        if table.alive >= max {
+            return Err(Error::LimitReached { max });
+        }
+        table.alive += 1;
+        Ok(Slot { room: Arc::clone(self), used: false })
+    }
+
+    /// Enters a process that runs.
+    pub(super) fn enter(&self, mut slot: Slot, handle: Handle) {
+        slot.used = true;
+        self.table().places.insert(handle.id, Place::Alive(handle));
+    }
+
+    /// It won't run again. Called once, before its end is shown.
+    pub(super) fn is_over(&self, _id: ProcessId) {
+        self.table().alive -= 1;
+    }
+
+    /// Its owner ends: nothing is written into its log any more.
+    pub(super) fn finished(self: &Arc<Self>, info: &ProcessInfo, log_bytes: u64) {
+        let mut table = self.table();
+        if let Some(place @ Place::Alive(_)) = table.places.get_mut(&info.id) {
+            *place = Place::Finished(Arc::new(Finished { info: Arc::new(info.clone()), log_bytes }));
+            table.log_bytes += log_bytes;
+            table.finished += 1;
+        }
+        let gone = self.retain(&mut table);
+        drop(table);
+        self.forget(gone);
+    }
+
+    /// Takes the oldest finished ones out, beyond the bounds.
+    fn retain(&self, table: &mut Table) -> Vec<ProcessId> {
+        let oldest_ms = now_ms().saturating_sub_unsigned(self.bounds.processes_finished_max_age_ms);
+        let mut gone = Vec::new();
+        while table.finished > 0 {
+            let too_many = table.finished as u64 > self.bounds.processes_finished_max
+                || table.log_bytes > self.bounds.process_logs_max_bytes;
+            // Ids rise with time; the first that is finished is about the oldest.
+            let first = table.places.iter().find_map(|(id, place)| match place {
+                Place::Finished(finished) => Some((*id, finished.info.exited_at_ms.unwrap_or(0))),
+                Place::Alive(_) => None,
+            });
+            match first {
+                Some((id, ended_ms)) if too_many || ended_ms < oldest_ms => {
+                    table.remove(id);
+                    gone.push(id);
+                }
+                _ => break,
+            }
+        }
+        gone
+    }
+
+    /// Removes rows and files of processes that are out of the table.
+    fn forget(&self, gone: Vec<ProcessId>) {
+        if gone.is_empty() {
+            return;
+        }
+        let numbers: Vec<u64> = gone.iter().map(|id| id.0).collect();
+        let ids: Vec<String> = gone.iter().map(ToString::to_string).collect();
+        let payload = Bytes::from(json!({"type": "process.deleted", "ids": ids}).to_string());
+        let change = RowChange::DeleteProcesses { numbers: numbers.clone() };
+        self.store.append(&self.events, "process.deleted", payload, Some(change));
+        let folder = self.spool_dir.clone();
+        let removed = tokio::task::spawn_blocking(move || {
+            for number in numbers {
+                if let Err(error) = spool::remove(&folder, number) {
+                    tracing::warn!(number, %error, "a process's log could not be removed");
+                }
+            }
+        });
+        spawn_owned("process-forget", async move { _ = removed.await });
+    }
+
+    /// Deletes one that is finished.
+    pub(super) fn delete(&self, id: ProcessId) -> bool {
+        let removed = self.table().remove(id);
+        if removed {
+            self.forget(vec![id]);
+        }
+        removed
+    }
+
+    pub(super) fn find(&self, id: ProcessId) -> Option<Found> {
+        Some(match self.table().places.get(&id)? {
+            Place::Alive(handle) => Found::Alive(handle.clone()),
+            Place::Finished(finished) => Found::Finished(Arc::clone(finished)),
+        })
+    }
+
+    /// All processes by id.
+    pub(super) fn infos(&self) -> Vec<Arc<ProcessInfo>> {
+        let table = self.table();
+        let infos = table.places.values().map(|place| match place {
+            Place::Alive(handle) => handle.info(),
+            Place::Finished(finished) => Arc::clone(&finished.info),
+        });
+        infos.collect()
+    }
+
+    /// The owners that there are.
+    pub(super) fn alive(&self) -> Vec<Handle> {
+        let table = self.table();
+        let alive = table.places.values().filter_map(|place| match place {
+            Place::Alive(handle) => Some(handle.clone()),
+            Place::Finished(_) => None,
+        });
+        alive.collect()
+    }
+
+    /// What a key was used for; a free one is taken for `id`.
+    pub(super) fn use_key(&self, key: &str, digest: &str, id: ProcessId) -> KeyUse {
+        let mut table = self.table();
+        match table.keys.get(key) {
+            Some(used) if used.digest == digest => KeyUse::Same(used.id),
+            Some(_) => KeyUse::Other,
+            None => {
+                table.keys.insert(key.to_owned(), Key { digest: digest.to_owned(), id });
+                KeyUse::Free
+            }
+        }
+    }
+
+    /// The key is free again: what it was used for failed.
+    pub(super) fn free_key(&self, key: &str) {
+        self.table().keys.remove(key);
+    }
+
+    /// Writes a process's row with an event; resolves once both are committed.
+    pub(super) fn log_change(
+        &self,
+        kind: &'static str,
+        info: &ProcessInfo,
+        kept: &Kept,
+        log_bytes: u64,
+    ) -> oneshot::Receiver<u64> {
+        let payload = Bytes::from(json!({"type": kind, "process": info}).to_string());
+        let change = RowChange::PutProcess(Box::new(row(info, kept, log_bytes)));
+        let committed = self.store.append_acked(&self.events, kind, payload, Some(change));
+        self.store.flush();
+        committed
+    }
+
+    /// What has to be done in the child because of its limits.
+    pub(super) fn before_exec(&self, _limits: &Limits) -> Option<BeforeExec> {
+        None
+    }
+
+    /// Enters what the last run left. Called once, before anything is started.
+    pub(super) fn enter_finished(&self, rows: Vec<(ProcessInfo, u64, Option<(String, String)>)>) {
+        let mut table = self.table();
+        for (info, log_bytes, key) in rows {
+            let id = info.id;
+            table.log_bytes += log_bytes;
+            table.finished += 1;
+            table.places.insert(id, Place::Finished(Arc::new(Finished { info: Arc::new(info), log_bytes })));
+            if let Some((key, digest)) = key {
+                table.keys.insert(key, Key { digest, id });
+            }
+        }
+        let gone = self.retain(&mut table);
+        drop(table);
+        self.forget(gone);
+    }
+
+    /// Takes a finished process out, to be started again under its id.
+    pub(super) fn take_finished(&self, id: ProcessId) {
+        self.table().take(id);
+    }
+}
+
+impl Table {
+    /// Takes a finished process out; its key is free again.
+    fn remove(&mut self, id: ProcessId) -> bool {
+        let removed = self.take(id);
+        if removed {
+            self.keys.retain(|_, key| key.id != id);
+        }
+        removed
+    }
+
+    fn take(&mut self, id: ProcessId) -> bool {
+        let Some(Place::Finished(finished)) = self.places.get(&id) else { return false };
+        self.log_bytes = self.log_bytes.saturating_sub(finished.log_bytes);
+        self.finished -= 1;
+        self.places.remove(&id);
+        true
+    }
+}
+
+/// What the file remembers of a request.
+#[derive(Debug, Clone)]
+pub(super) struct Kept {
+    spec: String,
+    idempotency: Option<(String, String)>,
+}
+
+impl Kept {
+    /// As it was kept.
+    pub(super) fn remembered(row: &ProcessRow) -> Self {
+        Self { spec: row.spec.clone(), idempotency: row.idempotency.clone() }
+    }
+
+    /// Environment, stdin and script are only kept where they may be needed again.
+    pub(super) fn new(spec: &ProcessSpec, digest: Option<String>) -> Self {
+        let idempotency = spec.run.idempotency_key.clone().zip(digest);
+        let spec = if spec.restart == RestartPolicy::Never {
+            let CommandSpec { command, args, cwd, shell, .. } = spec.run.clone();
+            let run = CommandSpec { command, args, cwd, shell, ..CommandSpec::default() };
+            &ProcessSpec { run, tty: spec.tty, interactive: spec.interactive, ..ProcessSpec::default() }
+        } else {
+            spec
+        };
+        Self { spec: serde_json::to_string(spec).unwrap_or_default(), idempotency }
+    }
+}
+
+/// The row of a process as it is now.
+fn row(info: &ProcessInfo, kept: &Kept, log_bytes: u64) -> ProcessRow {
+    let end = info.exited_at_ms.filter(|_| !info.is_alive()).map(|at_ms| ProcessEnd {
+        at_ms,
+        code: info.exit_code,
+        signal: match info.exit {
+            Some(ExitInfo::Signal { number, .. }) => Some(number),
+            _ => None,
+        },
+        reason: info.exit_reason.unwrap_or(ExitReason::Exited).as_str().to_owned(),
+        log_bytes,
+    });
+    ProcessRow {
+        number: info.id.0,
+        spec: kept.spec.clone(),
+        owner: info.owner.as_str(),
+        created_at_ms: info.created_at_ms,
+        end,
+        restarts: info.restarts,
+        terminal: info.terminal.map(|size| (size.cols, size.rows)),
+        idempotency: kept.idempotency.clone(),
+    }
+}
+
+/// Names a request's content.
+pub(super) fn digest(spec: &impl serde::Serialize) -> String {
+    use sha2::Digest as _;
+    use std::fmt::Write as _;
+    let text = serde_json::to_vec(spec).unwrap_or_default();
+    let mut hex = String::with_capacity(64);
+    for byte in sha2::Sha256::digest(&text) {
+        let _ = write!(hex, "{byte:02x}"); // writing to a String can't fail
+    }
+    hex
+}
