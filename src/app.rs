@@ -98,6 +98,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Processes), 
     let source = Arc::new(Catalogue(agents.clone()));
     let acp = Acp::start(store.clone(), processes.clone(), source, config.bounds.clone()).await?;
     let subscribers = Arc::new(Semaphore::new(as_usize(config.bounds.sse_subscribers_max)));
+    let ws_clients = Arc::new(Semaphore::new(as_usize(config.bounds.ws_clients_max)));
     let state = AppState {
         config,
         acp,
@@ -106,6 +107,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Processes), 
         store,
         install_events,
         subscribers,
+        ws_clients,
         stop: CancellationToken::new(),
         started_at_ms: now_ms(),
     };
