@@ -102,6 +102,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
     let source = Arc::new(Catalogue(agents.clone()));
     let acp = Acp::start(store.clone(), children.clone(), source, config.bounds.clone()).await?;
     let subscribers = Arc::new(Semaphore::new(as_usize(config.bounds.sse_subscribers_max)));
+    let ws_clients = Arc::new(Semaphore::new(as_usize(config.bounds.ws_clients_max)));
     let state = AppState {
         config,
         acp,
@@ -110,6 +111,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         store,
         install_events,
         subscribers,
+        ws_clients,
         stop: CancellationToken::new(),
         started_at_ms: now_ms(),
     };

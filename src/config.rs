@@ -380,6 +380,9 @@ bounds! {
     sse_subscribers_max = 1024, "Event streams open at once over all servers; one more is 503.";
     sse_heartbeat_ms = 15_000, "Silence on an event stream before a comment line is sent.";
     sse_chunk_max_bytes = 64 * KIB, "Events handed to one reader's socket at a time: what a slow reader costs in memory.";
+    ws_clients_max = 256, "Terminal WebSockets open at once over all processes; one more is 503.";
+    ws_ping_ms = 15_000, "How often a WebSocket client is pinged; one that says nothing for four times as long is dropped.";
+    ws_message_max_bytes = MIB, "One message from a WebSocket client; a longer one closes the connection with code 1009.";
     acp_servers_max = 512, "ACP servers that exist at once, exited ones included; one more is 409.";
     acp_body_max_bytes = 64 * MIB, "One ACP envelope from a client; more is 413.";
     acp_line_max_bytes = 64 * MIB, "One line from an agent; a longer one is dropped and reported as _adapter/invalid_stdout, and a request it answered fails.";

@@ -58,15 +58,42 @@ impl<T: DeserializeOwned, S: BodyLimit + Send + Sync> FromRequest<S> for ApiJson
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         if !is_json(request.headers()) {
-            let why = "Expected request with `Content-Type: application/json`";
-            return Err(ApiError::with_message(ErrorCode::UnsupportedMediaType, "unsupported media type", why));
+            return Err(not_json());
         }
         let body = read_body(request.into_body(), state.body_max_bytes(), state.body_idle_timeout()).await?;
-        let value: serde_json::Value =
-            serde_json::from_slice(&body).map_err(|error| ApiError::invalid(format!("invalid JSON body: {error}")))?;
-        let typed = serde_json::from_value(value);
-        typed.map(Self).map_err(|error| ApiError::new(ErrorCode::InvalidShape, format!("invalid request: {error}")))
+        parse_json(&body).map(Self)
     }
+}
+
+/// As [`ApiJson`], but an empty body stands for the default, whatever its type.
+#[derive(Debug)]
+pub struct OptionalJson<T>(pub T);
+
+impl<T: DeserializeOwned + Default, S: BodyLimit + Send + Sync> FromRequest<S> for OptionalJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let is_json = is_json(request.headers());
+        let body = read_body(request.into_body(), state.body_max_bytes(), state.body_idle_timeout()).await?;
+        match (body.is_empty(), is_json) {
+            (true, _) => Ok(Self(T::default())),
+            (false, true) => parse_json(&body).map(Self),
+            (false, false) => Err(not_json()),
+        }
+    }
+}
+
+fn not_json() -> ApiError {
+    let why = "Expected request with `Content-Type: application/json`";
+    ApiError::with_message(ErrorCode::UnsupportedMediaType, "unsupported media type", why)
+}
+
+/// Broken JSON is 400, another shape 422.
+fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    let value: serde_json::Value =
+        serde_json::from_slice(body).map_err(|error| ApiError::invalid(format!("invalid JSON body: {error}")))?;
+    let typed = serde_json::from_value(value);
+    typed.map_err(|error| ApiError::new(ErrorCode::InvalidShape, format!("invalid request: {error}")))
 }
 
 /// The body, whole. One that is too long is read on for a while and thrown away, so that the client reads our answer

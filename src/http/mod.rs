@@ -49,6 +49,8 @@ pub struct AppState {
     pub install_events: Arc<Stream>,
     /// One permit per open event stream.
     pub subscribers: Arc<Semaphore>,
+    /// One permit per open WebSocket.
+    pub ws_clients: Arc<Semaphore>,
     /// Ends open streams at shutdown.
     pub stop: CancellationToken,
     /// When the server started, in Unix milliseconds.

@@ -1,10 +1,12 @@
-//! The one encoder of event streams (WHATWG HTML, "Server-sent events"): a tail of a stream of the log.
+//! The one encoder of event streams (WHATWG HTML, "Server-sent events"): heartbeats, permits and ends, over a
+//! [`Source`] of frames; and the source that most of them have, a tail of a stream of the log.
 //!
-//! `message` events carry the log's own positions as ids. What can't be had any more is a `gap {from,to,reason}`;
-//! what the disk refused but memory still has is announced by `not_kept {from,to}`; the end of the stream is
-//! `end {reason}`. A reader that doesn't read costs one chunk.
+//! A tail's `message` events carry the log's own positions as ids. What can't be had any more is a `gap
+//! {from,to,reason}`; what the disk refused but memory still has is announced by `not_kept {from,to}`. Every stream ends
+//! with `end {reason}`, or with `error` and a problem. A reader that doesn't read costs one chunk.
 
 use std::fmt::Write as _;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,58 +23,49 @@ use crate::acp::{Reader, Readers};
 use crate::config::{Bounds, as_duration, as_usize};
 use crate::store::{Item, Newest, Stream};
 
-/// What a feed needs.
-pub struct Feed {
-    stream: Arc<Stream>,
-    reader: Option<Arc<Reader>>,
-    newest: watch::Receiver<Newest>,
-    cursor: u64,
-    /// The client's `Last-Event-ID` when it lies beyond what the log has: the disk lost what it names.
-    beyond: Option<u64>,
+/// What an event stream is made of.
+pub trait Source: Send + 'static {
+    /// What is there now. Being asked again means that the socket took the last chunk.
+    fn read(&mut self) -> impl Future<Output = Read> + Send;
+
+    /// Waits until `read` may have something else to say. Cancel safe.
+    fn changed(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// What a source has.
+#[derive(Debug)]
+pub enum Read {
+    /// Whole frames.
+    Frames(Bytes),
+    /// No more for now.
+    Nothing,
+    /// Nothing will follow, and why.
+    Over(&'static str),
+    /// It can't go on.
+    Failed(ApiError),
+}
+
+/// An event stream on its way to one client.
+pub struct Feed<S> {
+    source: S,
     heartbeat: Duration,
-    page_max_events: usize,
-    chunk_max_bytes: usize,
     stop: CancellationToken,
-    /// Why the stream ends, when it does by itself.
-    ended_because: &'static str,
-    state: State,
+    is_over: bool,
     _permit: OwnedSemaphorePermit,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum State {
-    Live,
-    Over,
-}
-
-impl Feed {
-    /// A feed of what follows `after`, ending with the stream or with `stop`. `reader` is kept informed of how far
-    /// the socket got.
-    pub fn new(
-        stream: Arc<Stream>,
-        reader: Option<Arc<Reader>>,
-        after: u64,
-        bounds: &Bounds,
-        stop: CancellationToken,
-        ended_because: &'static str,
-        permit: OwnedSemaphorePermit,
-    ) -> Self {
-        let newest = stream.watch();
-        let last = newest.borrow().seq;
-        Self {
-            stream,
-            reader,
-            newest,
-            cursor: after.min(last),
-            beyond: (after > last).then_some(after),
-            heartbeat: as_duration(bounds.sse_heartbeat_ms),
-            page_max_events: as_usize(bounds.log_page_max_events),
-            chunk_max_bytes: as_usize(bounds.sse_chunk_max_bytes),
-            stop,
-            ended_because,
-            state: State::Live,
-            _permit: permit,
-        }
+impl<S: Source> Feed<S> {
+    /// A feed that ends with its source or with the server.
+    ///
+    /// # Errors
+    /// 503 when as many streams are open as `sse_subscribers_max` allows.
+    pub fn new(state: &AppState, source: S) -> Result<Self, ApiError> {
+        let permit = state.subscribers.clone().try_acquire_owned().map_err(|_| {
+            let max = state.config.bounds.sse_subscribers_max;
+            ApiError::new(ErrorCode::Busy, format!("{max} event streams are open already: close one that is no longer read"))
+        })?;
+        let heartbeat = as_duration(state.config.bounds.sse_heartbeat_ms);
+        Ok(Self { source, heartbeat, stop: state.stop.clone(), is_over: false, _permit: permit })
     }
 
     /// The response.
@@ -85,55 +78,101 @@ impl Feed {
         (headers, Body::from_stream(frames)).into_response()
     }
 
-    /// The next chunk. Being asked again means that the socket took the last one.
     async fn next(&mut self) -> Option<Bytes> {
-        if self.state == State::Over {
+        if self.is_over {
             return None;
         }
-        if let Some(beyond) = self.beyond.take() {
-            return Some(gap(self.cursor + 1, beyond, "not_kept", self.cursor).into());
-        }
         loop {
-            let newest = *self.newest.borrow_and_update(); // before reading: what comes after wakes `changed`
-            if let Some(reader) = &self.reader {
-                reader.reached(self.cursor, newest.seq);
-            }
-            if self.cursor < newest.seq {
-                match self.read().await {
-                    Ok(Some(chunk)) => return Some(chunk),
-                    Ok(None) => {}
-                    Err(chunk) => return Some(chunk),
-                }
-            } else if newest.ended {
+            match self.source.read().await {
+                Read::Frames(chunk) => return Some(chunk),
                 // At a shutdown the rooms end their streams, too: nothing was deleted then.
-                return Some(self.end(if self.stop.is_cancelled() { "shutdown" } else { self.ended_because }));
+                Read::Over(reason) => return Some(self.end(if self.stop.is_cancelled() { "shutdown" } else { reason })),
+                Read::Failed(error) => {
+                    self.is_over = true;
+                    return Some(format!("event: error\ndata: {}\n\n", error.body()).into());
+                }
+                Read::Nothing => {}
             }
             tokio::select! {
-                changed = self.newest.changed() => if changed.is_err() { return Some(self.end(self.ended_because)) },
+                () = self.source.changed() => {}
                 () = tokio::time::sleep(self.heartbeat) => return Some(Bytes::from_static(b": heartbeat\n\n")),
                 () = self.stop.cancelled() => return Some(self.end("shutdown")),
             }
         }
     }
 
-    async fn read(&mut self) -> Result<Option<Bytes>, Bytes> {
-        let items = self.stream.read_after(self.cursor, self.page_max_events, self.chunk_max_bytes).await;
-        let items = items.map_err(|error| {
-            self.state = State::Over;
-            Bytes::from(format!("event: error\ndata: {}\n\n", ApiError::from(error).body()))
-        })?;
-        let Some(last) = items.last() else { return Ok(None) };
-        self.cursor = last.end();
-        Ok(Some(encode(&items)))
-    }
-
     fn end(&mut self, reason: &str) -> Bytes {
-        self.state = State::Over;
+        self.is_over = true;
         format!("event: end\ndata: {{\"reason\":\"{reason}\"}}\n\n").into()
     }
 }
 
+/// What follows a position of a stream of the log.
+struct Tail {
+    stream: Arc<Stream>,
+    /// Kept informed of how far the socket got.
+    reader: Option<Arc<Reader>>,
+    newest: watch::Receiver<Newest>,
+    cursor: u64,
+    /// The client's `Last-Event-ID` when it lies beyond what the log has: the disk lost what it names.
+    beyond: Option<u64>,
+    page_max_events: usize,
+    chunk_max_bytes: usize,
+    /// Why the stream ends, when it does by itself.
+    ended_because: &'static str,
+    /// The stream is gone from memory: nothing will be told any more.
+    is_gone: bool,
+}
+
+impl Tail {
+    fn new(stream: Arc<Stream>, after: u64, bounds: &Bounds, ended_because: &'static str) -> Self {
+        let newest = stream.watch();
+        let last = newest.borrow().seq;
+        Self {
+            stream,
+            reader: None,
+            newest,
+            cursor: after.min(last),
+            beyond: (after > last).then_some(after),
+            page_max_events: as_usize(bounds.log_page_max_events),
+            chunk_max_bytes: as_usize(bounds.sse_chunk_max_bytes),
+            ended_because,
+            is_gone: false,
+        }
+    }
+}
+
+impl Source for Tail {
+    async fn read(&mut self) -> Read {
+        if let Some(beyond) = self.beyond.take() {
+            return Read::Frames(gap(self.cursor + 1, beyond, "not_kept", self.cursor).into());
+        }
+        let newest = *self.newest.borrow_and_update(); // before reading: what comes after wakes `changed`
+        if let Some(reader) = &self.reader {
+            reader.reached(self.cursor, newest.seq);
+        }
+        if self.cursor >= newest.seq || self.is_gone {
+            return if newest.ended || self.is_gone { Read::Over(self.ended_because) } else { Read::Nothing };
+        }
+        match self.stream.read_after(self.cursor, self.page_max_events, self.chunk_max_bytes).await {
+            Ok(items) => {
+                let Some(last) = items.last() else { return Read::Nothing };
+                self.cursor = last.end();
+                Read::Frames(encode(&items))
+            }
+            Err(error) => Read::Failed(error.into()),
+        }
+    }
+
+    async fn changed(&mut self) {
+        self.is_gone = self.newest.changed().await.is_err();
+    }
+}
+
 /// A stream of the log as an event stream, from where `Last-Event-ID` says.
+///
+/// # Errors
+/// 406 and 400 as [`check`], 503 when too many streams are open.
 pub fn open(
     state: &AppState,
     stream: Arc<Stream>,
@@ -142,28 +181,33 @@ pub fn open(
     ended_because: &'static str,
 ) -> Result<Response, ApiError> {
     let after = check(headers)?;
-    let permit = state.subscribers.clone().try_acquire_owned().map_err(|_| {
-        let max = state.config.bounds.sse_subscribers_max;
-        ApiError::new(ErrorCode::Busy, format!("{max} event streams are open already: close one that is no longer read"))
-    })?;
-    let reader = readers.map(|readers| readers.register(after));
-    Ok(Feed::new(stream, reader, after, &state.config.bounds, state.stop.clone(), ended_because, permit).into_response())
+    let tail = Tail::new(stream, after, &state.config.bounds, ended_because);
+    let mut feed = Feed::new(state, tail)?;
+    feed.source.reader = readers.map(|readers| readers.register(after)); // only a stream that is opened is waited for
+    Ok(feed.into_response())
 }
 
-/// What a request for events must say; gives its `Last-Event-ID`.
+/// What a request for events must say; gives its `Last-Event-ID`, 0 without one.
+///
+/// # Errors
+/// 406 when `Accept` excludes event streams, 400 for an id that is no number.
 pub fn check(headers: &HeaderMap) -> Result<u64, ApiError> {
     if accepts(headers, "text", "event-stream") {
-        return last_event_id(headers);
+        return last_event_id(headers).map(Option::unwrap_or_default);
     }
     Err(ApiError::with_message(ErrorCode::NotAcceptable, "not acceptable", "accept must allow text/event-stream"))
 }
 
-fn last_event_id(headers: &HeaderMap) -> Result<u64, ApiError> {
-    let Some(value) = headers.get("last-event-id") else { return Ok(0) };
+/// The last id a client says it has received.
+///
+/// # Errors
+/// 400 when it is no number.
+pub fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
+    let Some(value) = headers.get("last-event-id") else { return Ok(None) };
     match value.to_str().map(str::trim) {
-        Ok("") => Ok(0),
+        Ok("") => Ok(None),
         Ok(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
-            text.parse().map_err(|_| ApiError::invalid("Last-Event-ID must be a positive integer"))
+            text.parse().map(Some).map_err(|_| ApiError::invalid("Last-Event-ID must be a positive integer"))
         }
         _ => Err(ApiError::invalid("Last-Event-ID must be a positive integer")),
     }

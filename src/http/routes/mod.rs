@@ -2,6 +2,7 @@
 
 mod acp;
 mod agents;
+mod processes;
 mod server;
 
 use serde::Serialize;
@@ -31,7 +32,11 @@ pub struct ProblemDetails {
 
 /// The routes and what describes them.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::with_openapi(base()).merge(server::router()).merge(agents::router()).merge(acp::router())
+    OpenApiRouter::with_openapi(base())
+        .merge(server::router())
+        .merge(agents::router())
+        .merge(acp::router())
+        .merge(processes::router())
 }
 
 /// The OpenAPI document, from the same registration as the routes.
