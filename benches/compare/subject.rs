@@ -40,6 +40,14 @@ pub enum Side {
 impl Side {
     /// Both, in the order in which they take turns.
     pub const BOTH: [Side; 2] = [Side::Ours, Side::Reference];
+
+    /// As it stands in notes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::Reference => "reference",
+        }
+    }
 }
 
 /// One value for each side.

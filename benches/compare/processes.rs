@@ -1,0 +1,239 @@
+//! The rows about many small processes: `run`, creation, and what five thousand finished ones cost.
+
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use crate::Result;
+use crate::http::{Client, Reply};
+use crate::lanes::Lanes;
+use crate::process_api::{Api, REQUEST_LIMIT, json_of};
+use crate::report::{Better, Row, Summary, quantile};
+use crate::rows::{Context, ms};
+use crate::subject::{Server, Side};
+
+/// Both paths take the same body.
+const TRUE: &[u8] = br#"{"command":"/bin/true"}"#;
+const RUN: &str = "/v1/processes/run";
+const CREATE: &str = "/v1/processes";
+const WARM_UP: usize = 50;
+const BLOCK: usize = 100;
+const RUN_BLOCKS: usize = 10;
+const CREATE_BLOCKS: usize = 5;
+/// Finished processes in that row, and how many are asked for at once.
+const FINISHED: usize = 5000;
+const IN_FLIGHT: usize = 16;
+/// Far more than can run at once when [`IN_FLIGHT`] are asked for: the limit is not what is measured.
+const RUNNING_LIMIT: usize = 1000;
+const LISTINGS: usize = 20;
+
+/// One side of the rows about latency.
+struct Lane {
+    server: Server,
+    client: Client,
+    blocks: Vec<Vec<f64>>,
+}
+
+impl Lane {
+    fn open(ctx: &Context, side: Side) -> Result<Self> {
+        let server = ctx.start(side)?;
+        let client = ctx.solo.block_on(Client::connect(server.addr))?;
+        Ok(Self { server, client, blocks: Vec::new() })
+    }
+
+    /// Times `count` requests, each to the last byte of its answer, and checks every answer.
+    async fn run_block(&mut self, path: &str, count: usize, check: fn(&Value) -> bool) -> Result<()> {
+        let mut block = Vec::with_capacity(count);
+        for _ in 0..count {
+            let begin = Instant::now();
+            let reply = self.client.call("POST", path, TRUE, REQUEST_LIMIT).await?;
+            block.push(ms(begin.elapsed()));
+            checked(path, &reply, check)?;
+        }
+        self.blocks.push(block);
+        Ok(())
+    }
+
+    /// Removes what the block created, which is not timed.
+    async fn clear(&self) -> Result<()> {
+        Api::connect(self.server.addr).await?.clear().await
+    }
+}
+
+fn checked(path: &str, reply: &Reply, check: fn(&Value) -> bool) -> Result<()> {
+    let value = json_of(reply).map_err(|e| format!("POST {path}: {e}"))?;
+    match check(&value) {
+        true => Ok(()),
+        false => Err(format!("POST {path}: unexpected {value:.200}").into()),
+    }
+}
+
+fn ran_well(reply: &Value) -> bool {
+    reply["exitCode"] == 0 && reply["timedOut"] == false
+}
+
+fn was_created(info: &Value) -> bool {
+    info["id"].is_string() && info["status"].is_string()
+}
+
+fn quantile_of(q: f64) -> impl Fn(&Lane) -> Summary {
+    move |lane| Summary::quantile(&lane.blocks, q)
+}
+
+/// `/bin/true` through `POST /v1/processes/run` over one keep-alive connection, 1000 per side after 50 for warming
+/// up, in blocks of 100 that take turns with blocks of plain spawns by this process; p50 and p99, ms. The last row is
+/// the p50 as a multiple of that of the plain spawn: what the server adds to what the kernel takes.
+pub fn run(ctx: &Context) -> Result<Vec<Row>> {
+    let mut lanes = Lanes::open(|side| Lane::open(ctx, side));
+    let mut plain = Vec::new();
+    lanes.each(|_, lane| {
+        ctx.solo.block_on(lane.run_block(RUN, WARM_UP, ran_well))?;
+        lane.blocks.clear();
+        Ok(())
+    });
+    plain_block(WARM_UP)?;
+    for _ in 0..ctx.times(RUN_BLOCKS) {
+        lanes.each(|_, lane| ctx.solo.block_on(lane.run_block(RUN, BLOCK, ran_well)));
+        plain.push(plain_block(BLOCK)?);
+    }
+    let spawn = Summary::quantile(&plain, 0.5);
+    let times = |lane: &Lane| {
+        let own = Summary::quantile(&lane.blocks, 0.5);
+        Summary { value: own.value / spawn.value, min: own.min / spawn.max, max: own.max / spawn.min }
+    };
+    let note = format!("a plain spawn and wait: p50 {:.3} ms, p99 {:.3} ms", spawn.value, quantile(&plain.concat(), 0.99));
+    Ok(lanes.report(vec![
+        lanes.row("run /bin/true p50", "ms", Better::Lower, quantile_of(0.5)),
+        lanes.row("run /bin/true p99", "ms", Better::Lower, quantile_of(0.99)),
+        lanes.row("run p50 / plain spawn", "times", Better::Lower, times).note(note),
+    ]))
+}
+
+/// Times of starting `/bin/true` and waiting for it without any server.
+fn plain_block(count: usize) -> Result<Vec<f64>> {
+    let mut block = Vec::with_capacity(count);
+    for _ in 0..count {
+        let begin = Instant::now();
+        let mut command = Command::new("/bin/true");
+        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+        block.push(ms(begin.elapsed()));
+        if !status.success() {
+            return Err(format!("/bin/true: {status}").into());
+        }
+    }
+    Ok(block)
+}
+
+/// `POST /v1/processes` with `/bin/true` over one keep-alive connection, to its answer; 500 per side in blocks of 100
+/// that take turns, each cleared away before the next; p50 and p99, ms.
+pub fn create(ctx: &Context) -> Result<Vec<Row>> {
+    let mut lanes = Lanes::open(|side| Lane::open(ctx, side));
+    let mut block = |count| {
+        lanes.each(|_, lane| {
+            ctx.solo.block_on(async {
+                lane.run_block(CREATE, count, was_created).await?;
+                lane.clear().await
+            })
+        });
+    };
+    block(WARM_UP);
+    for _ in 0..ctx.times(CREATE_BLOCKS) {
+        block(BLOCK);
+    }
+    lanes.each(|_, lane| {
+        lane.blocks.remove(0);
+        Ok(())
+    });
+    Ok(lanes.report(vec![
+        lanes.row("create process p50", "ms", Better::Lower, quantile_of(0.5)),
+        lanes.row("create process p99", "ms", Better::Lower, quantile_of(0.99)),
+    ]))
+}
+
+/// One side with many finished processes.
+struct Crowded {
+    server: Server,
+    client: Client,
+    rate: f64,
+    grown: f64,
+    resident: f64,
+    list_times: Vec<f64>,
+    list_bytes: usize,
+    listed: usize,
+}
+
+impl Crowded {
+    /// Creates `count` processes over [`IN_FLIGHT`] connections and waits until the last has ended.
+    fn open(ctx: &Context, side: Side, count: usize) -> Result<Self> {
+        let server = ctx.start(side)?;
+        ctx.crowd.block_on(async {
+            let mut api = Api::connect(server.addr).await?;
+            api.allow_running(RUNNING_LIMIT).await?;
+            api.create(&serde_json::from_slice(TRUE)?).await?;
+            let before = server.memory_mib("VmRSS")?;
+            let begin = Instant::now();
+            create_many(server.addr, count).await?;
+            let rate = count as f64 / begin.elapsed().as_secs_f64();
+            api.wait_all_exited().await?;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let (client, grown) = (Client::connect(server.addr).await?, server.memory_mib("VmRSS")? - before);
+            Ok(Self { server, client, rate, grown, resident: 0.0, list_times: Vec::new(), list_bytes: 0, listed: 0 })
+        })
+    }
+
+    async fn list_once(&mut self) -> Result<()> {
+        let begin = Instant::now();
+        let reply = self.client.call("GET", CREATE, b"", REQUEST_LIMIT).await?;
+        self.list_times.push(ms(begin.elapsed()));
+        self.list_bytes = reply.body.len();
+        self.listed = json_of(&reply)?["processes"].as_array().map_or(0, Vec::len);
+        Ok(())
+    }
+}
+
+async fn create_many(addr: SocketAddr, count: usize) -> Result<()> {
+    let created = Arc::new(AtomicUsize::new(0));
+    let mut tasks = JoinSet::<Result<()>>::new();
+    for _ in 0..IN_FLIGHT {
+        let created = created.clone();
+        tasks.spawn(async move {
+            let mut client = Client::connect(addr).await?;
+            while created.fetch_add(1, Ordering::Relaxed) < count {
+                checked(CREATE, &client.call("POST", CREATE, TRUE, REQUEST_LIMIT).await?, was_created)?;
+            }
+            Ok(())
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+/// 5000 finished processes, created 16 at a time: how fast that went, the median of 20 `GET /v1/processes` to the last
+/// byte, its size, and by how much `VmRSS` grew. A server that forgets old ones lists fewer: the note tells.
+pub fn finished(ctx: &Context) -> Result<Vec<Row>> {
+    let count = ctx.times(FINISHED);
+    let mut lanes = Lanes::open(|side| Crowded::open(ctx, side, count));
+    for _ in 0..LISTINGS {
+        lanes.each(|_, lane| ctx.solo.block_on(lane.list_once()));
+    }
+    lanes.each(|_, lane| {
+        lane.resident = lane.server.memory_mib("VmRSS")?;
+        ctx.solo.block_on(async { Api::connect(lane.server.addr).await?.clear().await })
+    });
+    let note = lanes.tell(|lane| format!("lists {} of {}", lane.listed, count + 1));
+    let one = |value: f64| Summary::median(&[value]);
+    Ok(lanes.report(vec![
+        lanes.row("create, 16 at a time", "1/s", Better::Higher, |lane| one(lane.rate)),
+        lanes.row("list 5000 finished", "ms", Better::Lower, |lane| Summary::median(&lane.list_times)).note(note),
+        lanes.row("list 5000 finished", "KiB", Better::Lower, |lane| one(lane.list_bytes as f64 / 1024.0)),
+        lanes.row("RSS growth, 5000 finished", "MiB", Better::Lower, |lane| one(lane.grown)),
+        lanes.row("RSS, 5000 finished, listed", "MiB", Better::Lower, |lane| one(lane.resident)),
+    ]))
+}
