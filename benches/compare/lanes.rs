@@ -11,18 +11,25 @@ use crate::subject::{Pair, Side};
 /// what it had measured until then is gone, because half a row is no figure.
 pub struct Lanes<T> {
     sides: Pair<std::result::Result<T, String>>,
+    reference_first: bool,
 }
 
 impl<T> Lanes<T> {
     /// Makes both lanes, ours first.
     pub fn open(mut open: impl FnMut(Side) -> Result<T>) -> Self {
         let mut lane = |side| open(side).map_err(|e| e.to_string());
-        Self { sides: Pair { ours: lane(Side::Ours), reference: lane(Side::Reference) } }
+        Self { sides: Pair { ours: lane(Side::Ours), reference: lane(Side::Reference) }, reference_first: false }
     }
 
-    /// Lets each side that still stands act once.
+    /// Lets each side that still stands act once. Who goes first changes each time: what ran just before, a plain
+    /// spawn or the other side's clearing up, shows in the slowest hundredth.
     pub fn each(&mut self, mut act: impl FnMut(Side, &mut T) -> Result<()>) {
-        for side in Side::BOTH {
+        let mut order = Side::BOTH;
+        if self.reference_first {
+            order.reverse();
+        }
+        self.reference_first = !self.reference_first;
+        for side in order {
             let lane = self.sides.get_mut(side);
             let outcome = lane.as_mut().map(|inner| act(side, inner));
             if let Ok(Err(error)) = outcome {

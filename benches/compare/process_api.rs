@@ -133,7 +133,8 @@ pub async fn wait_became(process: &Created, arguments: &str) -> Result<()> {
     let begin = Instant::now();
     let path = format!("/proc/{}/cmdline", process.pid);
     while begin.elapsed() < SETTLE_LIMIT {
-        if fs::read(&path)?.starts_with(arguments.as_bytes()) {
+        let now = fs::read(&path).map_err(|e| format!("{} has no {path}: {e}", process.id))?;
+        if now.starts_with(arguments.as_bytes()) {
             return Ok(());
         }
         sleep(Duration::from_millis(2)).await;

@@ -24,7 +24,7 @@ use crate::subject::Server;
 /// Bytes written by one flood, a whole number of lines.
 pub const FLOOD_BYTES: usize = 50_000_000;
 /// Floods per side, each in a fresh server.
-pub const FLOODS: usize = 3;
+pub const FLOODS: usize = 5;
 /// Who misses bytes for this long has lost them.
 pub const STALL: Duration = Duration::from_secs(2);
 /// Nobody reads longer than this.
@@ -36,10 +36,11 @@ const HELLO_LIMIT: Duration = Duration::from_secs(5);
 const LINE: usize = 99;
 const FILL: u8 = b'x';
 
-/// A shell script that greets after the first line of input, writes `bytes` after the second and then just lives.
+/// A shell script that greets after the first line of input, writes `bytes` after the second and then lives until it
+/// is killed or its server is gone.
 pub fn flood_script(bytes: usize) -> String {
     let line = char::from(FILL).to_string().repeat(LINE);
-    format!("read a; echo hello; read b; yes {line} | head -c {bytes}; exec sleep 1000")
+    format!("read a; echo hello; read b; yes {line} | head -c {bytes}; read c")
 }
 
 /// What one flood gave.
@@ -101,7 +102,7 @@ pub fn flood_rows(lanes: &Lanes<Vec<Flood>>, names: [&'static str; 3]) -> Vec<Ro
     ])
 }
 
-/// 50 MB through `logs?follow=true` to a follower that was there before, each time in a fresh server; medians of 3.
+/// 50 MB through `logs?follow=true` to a follower that was there before, each time in a fresh server; medians of 5.
 pub fn follow(ctx: &Context) -> Result<Vec<Row>> {
     let mut lanes = Lanes::open(|_| Ok(Vec::new()));
     for _ in 0..ctx.times(FLOODS) {

@@ -22,11 +22,14 @@ const TRUE: &[u8] = br#"{"command":"/bin/true"}"#;
 const RUN: &str = "/v1/processes/run";
 const CREATE: &str = "/v1/processes";
 const WARM_UP: usize = 50;
-const BLOCK: usize = 100;
+const RUN_BLOCK: usize = 100;
 const RUN_BLOCKS: usize = 10;
-const CREATE_BLOCKS: usize = 5;
-/// Finished processes in that row, and how many are asked for at once.
-const FINISHED: usize = 5000;
+/// Shorter, as the figure depends on how far the one before has got with ending.
+const CREATE_BLOCK: usize = 50;
+const CREATE_BLOCKS: usize = 20;
+/// Finished processes in that row, made in blocks, and how many are asked for at once.
+const FINISHED_BLOCK: usize = 500;
+const FINISHED_BLOCKS: usize = 10;
 const IN_FLIGHT: usize = 16;
 /// Far more than can run at once when [`IN_FLIGHT`] are asked for: the limit is not what is measured.
 const RUNNING_LIMIT: usize = 1000;
@@ -87,7 +90,7 @@ fn quantile_of(q: f64) -> impl Fn(&Lane) -> Summary {
 
 /// `/bin/true` through `POST /v1/processes/run` over one keep-alive connection, 1000 per side after 50 for warming
 /// up, in blocks of 100 that take turns with blocks of plain spawns by this process; p50 and p99, ms. The last row is
-/// the p50 as a multiple of that of the plain spawn: what the server adds to what the kernel takes.
+/// the median of a block as a multiple of that of the plain spawns right after it.
 pub fn run(ctx: &Context) -> Result<Vec<Row>> {
     let mut lanes = Lanes::open(|side| Lane::open(ctx, side));
     let mut plain = Vec::new();
@@ -98,15 +101,17 @@ pub fn run(ctx: &Context) -> Result<Vec<Row>> {
     });
     plain_block(WARM_UP)?;
     for _ in 0..ctx.times(RUN_BLOCKS) {
-        lanes.each(|_, lane| ctx.solo.block_on(lane.run_block(RUN, BLOCK, ran_well)));
-        plain.push(plain_block(BLOCK)?);
+        lanes.each(|_, lane| ctx.solo.block_on(lane.run_block(RUN, RUN_BLOCK, ran_well)));
+        plain.push(plain_block(RUN_BLOCK)?);
     }
-    let spawn = Summary::quantile(&plain, 0.5);
+    let medians = |blocks: &[Vec<f64>]| blocks.iter().map(|b| quantile(b, 0.5)).collect::<Vec<_>>();
+    let spawns = medians(&plain);
     let times = |lane: &Lane| {
-        let own = Summary::quantile(&lane.blocks, 0.5);
-        Summary { value: own.value / spawn.value, min: own.min / spawn.max, max: own.max / spawn.min }
+        let ratios = medians(&lane.blocks).iter().zip(&spawns).map(|(own, spawn)| own / spawn).collect::<Vec<_>>();
+        Summary::median(&ratios)
     };
-    let note = format!("a plain spawn and wait: p50 {:.3} ms, p99 {:.3} ms", spawn.value, quantile(&plain.concat(), 0.99));
+    let (p50, p99) = (quantile(&plain.concat(), 0.5), quantile(&plain.concat(), 0.99));
+    let note = format!("a plain spawn and wait: p50 {p50:.3} ms, p99 {p99:.3} ms");
     Ok(lanes.report(vec![
         lanes.row("run /bin/true p50", "ms", Better::Lower, quantile_of(0.5)),
         lanes.row("run /bin/true p99", "ms", Better::Lower, quantile_of(0.99)),
@@ -129,7 +134,7 @@ fn plain_block(count: usize) -> Result<Vec<f64>> {
     Ok(block)
 }
 
-/// `POST /v1/processes` with `/bin/true` over one keep-alive connection, to its answer; 500 per side in blocks of 100
+/// `POST /v1/processes` with `/bin/true` over one keep-alive connection, to its answer; 1000 per side in blocks of 50
 /// that take turns, each cleared away before the next; p50 and p99, ms.
 pub fn create(ctx: &Context) -> Result<Vec<Row>> {
     let mut lanes = Lanes::open(|side| Lane::open(ctx, side));
@@ -143,7 +148,7 @@ pub fn create(ctx: &Context) -> Result<Vec<Row>> {
     };
     block(WARM_UP);
     for _ in 0..ctx.times(CREATE_BLOCKS) {
-        block(BLOCK);
+        block(CREATE_BLOCK);
     }
     lanes.each(|_, lane| {
         lane.blocks.remove(0);
@@ -158,32 +163,47 @@ pub fn create(ctx: &Context) -> Result<Vec<Row>> {
 /// One side with many finished processes.
 struct Crowded {
     server: Server,
+    api: Api,
     client: Client,
-    rate: f64,
+    before: f64,
     grown: f64,
     resident: f64,
+    rates: Vec<f64>,
     list_times: Vec<f64>,
     list_bytes: usize,
     listed: usize,
 }
 
 impl Crowded {
-    /// Creates `count` processes over [`IN_FLIGHT`] connections and waits until the last has ended.
-    fn open(ctx: &Context, side: Side, count: usize) -> Result<Self> {
+    fn open(ctx: &Context, side: Side) -> Result<Self> {
         let server = ctx.start(side)?;
         ctx.crowd.block_on(async {
             let mut api = Api::connect(server.addr).await?;
             api.allow_running(RUNNING_LIMIT).await?;
-            api.create(&serde_json::from_slice(TRUE)?).await?;
-            let before = server.memory_mib("VmRSS")?;
-            let begin = Instant::now();
-            create_many(server.addr, count).await?;
-            let rate = count as f64 / begin.elapsed().as_secs_f64();
-            api.wait_all_exited().await?;
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            let (client, grown) = (Client::connect(server.addr).await?, server.memory_mib("VmRSS")? - before);
-            Ok(Self { server, client, rate, grown, resident: 0.0, list_times: Vec::new(), list_bytes: 0, listed: 0 })
+            create_many(server.addr, WARM_UP).await?;
+            api.clear().await?;
+            let (client, before) = (Client::connect(server.addr).await?, server.memory_mib("VmRSS")?);
+            let (rates, list_times) = (Vec::new(), Vec::new());
+            Ok(Self { server, api, client, before, grown: 0.0, resident: 0.0, rates, list_times, list_bytes: 0, listed: 0 })
         })
+    }
+
+    /// Creates `count` processes over [`IN_FLIGHT`] connections and waits until the last has ended.
+    async fn create_block(&mut self, count: usize) -> Result<()> {
+        let begin = Instant::now();
+        create_many(self.server.addr, count).await?;
+        self.rates.push(count as f64 / begin.elapsed().as_secs_f64());
+        self.api.wait_all_exited().await
+    }
+
+    fn note_growth(&mut self) -> Result<()> {
+        self.grown = self.server.memory_mib("VmRSS")? - self.before;
+        Ok(())
+    }
+
+    fn note_resident(&mut self) -> Result<()> {
+        self.resident = self.server.memory_mib("VmRSS")?;
+        Ok(())
     }
 
     async fn list_once(&mut self) -> Result<()> {
@@ -215,22 +235,28 @@ async fn create_many(addr: SocketAddr, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// 5000 finished processes, created 16 at a time: how fast that went, the median of 20 `GET /v1/processes` to the last
-/// byte, its size, and by how much `VmRSS` grew. A server that forgets old ones lists fewer: the note tells.
+/// 5000 finished processes, created 16 at a time in blocks of 500 that take turns: how fast that went, the median of
+/// 20 `GET /v1/processes` to the last byte, its size, and `VmRSS`: by how much it grew until the first of these, and
+/// after the last. A server that forgets old ones lists fewer: the note tells.
 pub fn finished(ctx: &Context) -> Result<Vec<Row>> {
-    let count = ctx.times(FINISHED);
-    let mut lanes = Lanes::open(|side| Crowded::open(ctx, side, count));
+    let blocks = ctx.times(FINISHED_BLOCKS);
+    let mut lanes = Lanes::open(|side| Crowded::open(ctx, side));
+    for _ in 0..blocks {
+        lanes.each(|_, lane| ctx.crowd.block_on(lane.create_block(FINISHED_BLOCK)));
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    lanes.each(|_, lane| lane.note_growth());
     for _ in 0..LISTINGS {
         lanes.each(|_, lane| ctx.solo.block_on(lane.list_once()));
     }
     lanes.each(|_, lane| {
-        lane.resident = lane.server.memory_mib("VmRSS")?;
-        ctx.solo.block_on(async { Api::connect(lane.server.addr).await?.clear().await })
+        lane.note_resident()?;
+        ctx.solo.block_on(lane.api.clear())
     });
-    let note = lanes.tell(|lane| format!("lists {} of {}", lane.listed, count + 1));
+    let note = lanes.tell(|lane| format!("lists {} of {}", lane.listed, blocks * FINISHED_BLOCK));
     let one = |value: f64| Summary::median(&[value]);
     Ok(lanes.report(vec![
-        lanes.row("create, 16 at a time", "1/s", Better::Higher, |lane| one(lane.rate)),
+        lanes.row("create, 16 at a time", "1/s", Better::Higher, |lane| Summary::median(&lane.rates)),
         lanes.row("list 5000 finished", "ms", Better::Lower, |lane| Summary::median(&lane.list_times)).note(note),
         lanes.row("list 5000 finished", "KiB", Better::Lower, |lane| one(lane.list_bytes as f64 / 1024.0)),
         lanes.row("RSS growth, 5000 finished", "MiB", Better::Lower, |lane| one(lane.grown)),

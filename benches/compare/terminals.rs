@@ -88,7 +88,7 @@ pub fn echo(ctx: &Context) -> Result<Vec<Row>> {
     Ok(lanes.report(vec![row("PTY echo p50", 0.5), row("PTY echo p99", 0.99)]))
 }
 
-/// 50 MB from a raw terminal to one client that was attached before, each time in a fresh server; medians of 3.
+/// 50 MB from a raw terminal to one client that was attached before, each time in a fresh server; medians of 5.
 pub fn flood(ctx: &Context) -> Result<Vec<Row>> {
     let mut lanes = Lanes::open(|_| Ok(Vec::new()));
     for _ in 0..ctx.times(FLOODS) {
