@@ -118,12 +118,12 @@ fn id_of(process: &Value) -> Result<&str> {
     process["id"].as_str().ok_or_else(|| format!("listed without an id: {process}").into())
 }
 
-/// The JSON of a 200 or 201; anything else is an error that quotes the reply.
+/// The JSON of a 200 or 201; anything else is an error that quotes the problem's detail, or else the reply.
 pub fn json_of(reply: &Reply) -> Result<Value> {
-    let text = String::from_utf8_lossy(&reply.body);
-    match (reply.status, serde_json::from_slice(&reply.body)) {
+    match (reply.status, serde_json::from_slice::<Value>(&reply.body)) {
         (200 | 201, Ok(value)) => Ok(value),
-        (status, _) => Err(format!("answered {status}: {text:.200}").into()),
+        (status, Ok(problem)) if problem["detail"].is_string() => Err(format!("answered {status}: {}", problem["detail"]).into()),
+        (status, _) => Err(format!("answered {status}: {:.200}", String::from_utf8_lossy(&reply.body)).into()),
     }
 }
 

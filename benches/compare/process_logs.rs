@@ -163,21 +163,21 @@ impl Follower {
     async fn follow(&mut self, flood: &mut Flood) -> Result<()> {
         while !flood.is_over() {
             let quiet = flood.last.elapsed();
-            match timeout(STALL.saturating_sub(quiet), self.read(|bytes| flood.take(bytes))).await {
-                Err(_) => return Ok(()),
-                Ok(Ok(true)) => {}
-                Ok(Ok(false) | Err(_)) => {
-                    // A short pause keeps a broken server from being hammered.
-                    sleep(Duration::from_millis(2)).await;
-                    self.stream = EventStream::open_named(self.addr, &self.path, Some(self.last_id), "log").await?;
-                    flood.reopened += 1;
-                }
+            let read = self.read(|bytes| flood.take(bytes));
+            let Ok(open) = timeout(STALL.saturating_sub(quiet), read).await else {
+                return Ok(());
+            };
+            if !open? {
+                // A short pause keeps a broken server from being hammered.
+                sleep(Duration::from_millis(2)).await;
+                self.stream = EventStream::open_named(self.addr, &self.path, Some(self.last_id), "log").await?;
+                flood.reopened += 1;
             }
         }
         Ok(())
     }
 
-    /// Waits for bytes once and hands on the text of every new entry; `false` at the end of the stream.
+    /// Waits for bytes once and hands on the text of every new entry; `false` when the stream ended or broke.
     async fn read(&mut self, mut each: impl FnMut(&[u8])) -> Result<bool> {
         let (last_id, mut failure) = (&mut self.last_id, None);
         let open = self
@@ -192,8 +192,8 @@ impl Follower {
                     Err(error) => failure = Some(error),
                 }
             })
-            .await?;
-        failure.map_or(Ok(open), Err)
+            .await;
+        failure.map_or(Ok(open.unwrap_or(false)), Err)
     }
 }
 
