@@ -197,8 +197,8 @@ impl Dechunker {
     }
 }
 
-/// An open event stream. Only frames named `message` (or unnamed) with a numeric id are handed on, so comments
-/// and notices such as a gap marker are never counted as events.
+/// An open event stream. Only frames of the wanted name with a numeric id are handed on, so comments and notices
+/// such as a gap marker are never counted as events. An unnamed frame is called `message`.
 pub struct EventStream {
     stream: TcpStream,
     chunks: Option<Dechunker>,
@@ -208,20 +208,25 @@ pub struct EventStream {
     first: Vec<u8>,
 }
 
-#[derive(Default)]
 struct Frame {
+    wanted: &'static str,
     id: Option<u64>,
-    other_name: bool,
+    fits: bool,
     data: Vec<u8>,
 }
 
 impl EventStream {
     /// Opens `path` as an event stream, resuming after `last_id` when given; anything but 200 is an error.
     pub async fn open(addr: SocketAddr, path: &str, last_id: Option<u64>) -> Result<Self> {
-        timeout(Duration::from_secs(5), Self::open_now(addr, path, last_id)).await?
+        Self::open_named(addr, path, last_id, "message").await
     }
 
-    async fn open_now(addr: SocketAddr, path: &str, last_id: Option<u64>) -> Result<Self> {
+    /// Like [`EventStream::open`], for frames of another name.
+    pub async fn open_named(addr: SocketAddr, path: &str, last_id: Option<u64>, name: &'static str) -> Result<Self> {
+        timeout(Duration::from_secs(5), Self::open_now(addr, path, last_id, name)).await?
+    }
+
+    async fn open_now(addr: SocketAddr, path: &str, last_id: Option<u64>, name: &'static str) -> Result<Self> {
         let mut stream = TcpStream::connect(addr).await?;
         let resume = last_id.map(|id| format!("last-event-id: {id}\r\n")).unwrap_or_default();
         let request = format!("GET {path} HTTP/1.1\r\nhost: {addr}\r\naccept: text/event-stream\r\n{resume}\r\n");
@@ -232,7 +237,7 @@ impl EventStream {
             return Err(format!("GET {path}: status {}", head.status).into());
         }
         let chunks = head.chunked.then(Dechunker::default);
-        Ok(Self { stream, chunks, raw, text: Vec::new(), frame: Frame::default(), first })
+        Ok(Self { stream, chunks, raw, text: Vec::new(), frame: Frame::named(name), first })
     }
 
     /// Waits for bytes once and hands every event completed by them to `each`; `false` at the end of the stream.
@@ -263,12 +268,10 @@ impl EventStream {
         while let Some(len) = self.text[at..].iter().position(|b| *b == b'\n') {
             let line = self.text[at..at + len].strip_suffix(b"\r").unwrap_or(&self.text[at..at + len]);
             if line.is_empty() {
-                if let (Some(id), false) = (self.frame.id, self.frame.other_name) {
+                if let (Some(id), true) = (self.frame.id, self.frame.fits) {
                     each(id, &self.frame.data);
                 }
-                self.frame.id = None;
-                self.frame.other_name = false;
-                self.frame.data.clear();
+                self.frame.clear();
             } else {
                 self.frame.take_line(line);
             }
@@ -279,13 +282,24 @@ impl EventStream {
 }
 
 impl Frame {
+    fn named(wanted: &'static str) -> Self {
+        Self { wanted, id: None, fits: wanted == "message", data: Vec::new() }
+    }
+
+    /// Keeps the buffer for the next frame.
+    fn clear(&mut self) {
+        self.id = None;
+        self.fits = self.wanted == "message";
+        self.data.clear();
+    }
+
     fn take_line(&mut self, line: &[u8]) {
         if let Some(data) = line.strip_prefix(b"data:") {
             self.data.extend_from_slice(data);
         } else if let Some(id) = line.strip_prefix(b"id:") {
             self.id = std::str::from_utf8(id).ok().and_then(|s| s.trim().parse().ok());
         } else if let Some(name) = line.strip_prefix(b"event:") {
-            self.other_name = name.trim_ascii() != b"message";
+            self.fits = name.trim_ascii() == self.wanted.as_bytes();
         }
     }
 }

@@ -17,10 +17,16 @@
 mod flood;
 mod flood_agent;
 mod http;
+mod lanes;
+mod process_api;
+mod process_logs;
+mod processes;
 mod report;
 mod rows;
 mod sdk;
 mod subject;
+mod terminal;
+mod terminals;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -42,7 +48,8 @@ const USAGE: &str = "\
 usage: cargo bench --bench compare -- [options]
   --ours PATH        our server (or SANDBOXD_BIN; default: the one cargo just built)
   --reference PATH   the reference (or REFERENCE_BIN; default: from tests/npm/node_modules)
-  --only ROW         start, rss, size, echo, echo-sse, bootstrap, flood1, flood8, sdk; may be repeated
+  --only ROW         start, rss, size, echo, echo-sse, bootstrap, flood1, flood8, sdk, run, create,
+                     finished, follow, pty-echo, pty-flood, pty-rss; may be repeated
   --json FILE        write the result as JSON, too
   --quick            a fifth of the repetitions: to see that it works, not for figures
 The same program on both sides shows how much of a difference is noise.
@@ -52,7 +59,7 @@ The SDK rows use node and SDK_DIR (default tests/npm), a directory with node_mod
 type Group = fn(&Context) -> Result<Vec<Row>>;
 
 /// Every group, in the order in which they run and are shown.
-const GROUPS: [(&str, Group); 9] = [
+const GROUPS: [(&str, Group); 16] = [
     ("start", rows::start),
     ("rss", rows::idle_memory),
     ("size", rows::binary_size),
@@ -62,6 +69,13 @@ const GROUPS: [(&str, Group); 9] = [
     ("flood1", flood::one_reader),
     ("flood8", flood::eight_readers),
     ("sdk", sdk::sdk),
+    ("run", processes::run),
+    ("create", processes::create),
+    ("finished", processes::finished),
+    ("follow", process_logs::follow),
+    ("pty-echo", terminals::echo),
+    ("pty-flood", terminals::flood),
+    ("pty-rss", terminals::idle_memory),
 ];
 
 fn main() -> ExitCode {
@@ -109,7 +123,7 @@ fn run(options: Options) -> Result<bool> {
     if let Some(path) = &options.json {
         report.write_json(path)?;
     }
-    Ok(report.failures.is_empty())
+    Ok(report.is_complete())
 }
 
 /// Ends everything on SIGINT, SIGTERM or when the run takes too long.

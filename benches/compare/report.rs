@@ -27,6 +27,9 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// What a side that could not be measured has.
+    pub const NONE: Self = Self { value: f64::NAN, min: f64::NAN, max: f64::NAN };
+
     /// The median of repeated measurements, with their extremes. Panics never: no samples give NaN.
     pub fn median(samples: &[f64]) -> Self {
         Self { value: quantile(samples, 0.5), min: quantile(samples, 0.0), max: quantile(samples, 1.0) }
@@ -62,13 +65,20 @@ pub struct Row {
     pub better: Better,
     pub sides: Pair<Summary>,
     pub notes: Vec<String>,
+    /// Sides that could not be measured, each with its reason; their figures are NaN.
+    pub failures: Vec<String>,
 }
 
 impl Row {
     /// A row whose figures are the medians of repeated measurements.
     pub fn of_medians(name: &'static str, unit: &'static str, better: Better, samples: &Pair<Vec<f64>>) -> Self {
         let sides = Pair { ours: Summary::median(&samples.ours), reference: Summary::median(&samples.reference) };
-        Self { name, unit, better, sides, notes: Vec::new() }
+        Self::new(name, unit, better, sides)
+    }
+
+    /// A row without notes.
+    pub fn new(name: &'static str, unit: &'static str, better: Better, sides: Pair<Summary>) -> Self {
+        Self { name, unit, better, sides, notes: Vec::new(), failures: Vec::new() }
     }
 
     /// Adds a line that is printed below the table.
@@ -105,7 +115,7 @@ impl Row {
             "row": self.name, "unit": self.unit,
             "betterIs": if self.better == Better::Lower { "lower" } else { "higher" },
             "ours": self.sides.ours.to_json(), "reference": self.sides.reference.to_json(),
-            "ratio": self.ratio(), "verdict": self.verdict(), "notes": self.notes,
+            "ratio": self.ratio(), "verdict": self.verdict(), "notes": self.notes, "failures": self.failures,
         })
     }
 }
@@ -121,6 +131,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether every row has a figure for both sides.
+    pub fn is_complete(&self) -> bool {
+        self.failures.is_empty() && self.rows.iter().all(|row| row.failures.is_empty())
+    }
+
     /// The table with its header, notes and failures.
     pub fn print(&self) {
         for (name, value) in &self.header {
@@ -138,6 +153,11 @@ impl Report {
         for row in &self.rows {
             for note in &row.notes {
                 println!("note: {}: {note}", row.name);
+            }
+        }
+        for row in &self.rows {
+            for reason in &row.failures {
+                println!("FAILED: {}: {reason}", row.name);
             }
         }
         for (group, reason) in &self.failures {

@@ -186,7 +186,7 @@ fn echo_rows(ctx: &Context, names: [&'static str; 2], subscribed: bool) -> Resul
     let row = |name, q| {
         let sides =
             Pair { ours: Summary::quantile(&lanes.ours.blocks, q), reference: Summary::quantile(&lanes.reference.blocks, q) };
-        Row { name, unit: "ms", better: Better::Lower, sides, notes: Vec::new() }
+        Row::new(name, "ms", Better::Lower, sides)
     };
     let mut rows = vec![row(names[0], 0.5), row(names[1], 0.99)];
     if subscribed {

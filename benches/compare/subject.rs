@@ -2,12 +2,13 @@
 //!
 //! Both subjects get the same treatment: a fresh temporary home and XDG directories, an empty environment apart
 //! from `PATH`, their own process group, output into a file. A server is killed by its pid when its value is
-//! dropped, and [`kill_all`] does the same for whatever still runs when the benchmark is interrupted.
+//! dropped, and with it what lives in its home; [`kill_all`] does the same when the benchmark is interrupted.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ const START_LIMIT: Duration = Duration::from_secs(15);
 const POLL_PAUSE: Duration = Duration::from_micros(200);
 /// How long a server may take to leave after SIGTERM before its group is killed.
 const STOP_GRACE: Duration = Duration::from_secs(2);
+/// How often what a server left behind is looked for: a shell among it may start a program while it is killed.
+const STRAY_SWEEPS: usize = 5;
 
 /// Leaders of the process groups that are alive now, each with its home.
 static ALIVE: Mutex<BTreeMap<u32, PathBuf>> = Mutex::new(BTreeMap::new());
@@ -40,6 +43,14 @@ pub enum Side {
 impl Side {
     /// Both, in the order in which they take turns.
     pub const BOTH: [Side; 2] = [Side::Ours, Side::Reference];
+
+    /// As it stands in notes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::Reference => "reference",
+        }
+    }
 }
 
 /// One value for each side.
@@ -144,15 +155,17 @@ impl Drop for Server {
         if !alive().contains_key(&pid) {
             return;
         }
-        signal("TERM", &pid.to_string());
+        signal("TERM", &[pid.to_string()]);
         end_group(&mut self.child, STOP_GRACE);
+        end_strays(self.home.path());
     }
 }
 
 /// Kills the group of every program that still runs, and removes their homes. For the way out only.
 pub fn kill_all() {
     for (pid, home) in alive().iter() {
-        signal("KILL", &format!("-{pid}"));
+        signal("KILL", &[format!("-{pid}")]);
+        end_strays(home);
         let _ = fs::remove_dir_all(home);
     }
 }
@@ -177,7 +190,7 @@ fn end_group(child: &mut Child, grace: Duration) {
     while begin.elapsed() < grace && !has_ended(pid) {
         std::thread::sleep(Duration::from_millis(5));
     }
-    signal("KILL", &format!("-{pid}"));
+    signal("KILL", &[format!("-{pid}")]);
     alive().remove(&pid);
     let _ = child.wait();
 }
@@ -194,9 +207,33 @@ fn alive() -> std::sync::MutexGuard<'static, BTreeMap<u32, PathBuf>> {
     ALIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Kills what a server left behind outside its group, known by the server's home in its environment. Terminals of the
+/// reference are such: each is a session of its own, holds its own controlling end and so survives its server.
+fn end_strays(home: &Path) {
+    for _ in 0..STRAY_SWEEPS {
+        let strays = strays(home);
+        if strays.is_empty() {
+            return;
+        }
+        signal("KILL", &strays);
+    }
+}
+
+/// The numbers of the processes that live in this home.
+fn strays(home: &Path) -> Vec<String> {
+    let entry = [b"HOME=", home.as_os_str().as_bytes()].concat();
+    let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = numbers.filter_map(|e| e.file_name().into_string().ok()).filter(|n| n.parse::<u32>().is_ok());
+    let lives_there = |pid: &String| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|b| *b == 0).any(|e| e == entry)
+    };
+    numbers.filter(lives_there).collect()
+}
+
 /// Sends a signal through the shell's own `kill`; a negative target is a process group.
-fn signal(name: &str, target: &str) {
-    let script = format!("kill -s {name} -- {target} 2>/dev/null");
+fn signal(name: &str, targets: &[String]) {
+    let script = format!("kill -s {name} -- {} 2>/dev/null", targets.join(" "));
     let _ = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).status();
 }
 
