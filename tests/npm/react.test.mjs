@@ -83,6 +83,7 @@ processScenario('ProcessTerminal: a shell in the browser, from "Connected" to it
   await page.keyboard.type("sh -c 'echo under way; exec cat'\n");
   await untilOnScreen(page, '\nunder way\n');
   await page.keyboard.press('Control+C');
+  await untilOnScreen(page, '^C\n$');
   await page.keyboard.type('echo status $?\n');
   await untilOnScreen(page, 'status 130');
 
