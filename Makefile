@@ -1,6 +1,6 @@
 # Each target installs what it needs on a bare Debian 12 with a Rust toolchain.
 .DEFAULT_GOAL := help
-.PHONY: help run test check unit api cli npm agents bench static gen clean tools-build tools-node tools-test
+.PHONY: help run test check unit api cli npm agents bench static gen clean tools-build tools-node tools-test tools-browser
 
 PORT ?= 2468
 # Tests must not depend on who runs them.
@@ -36,7 +36,7 @@ cli: tools-build tools-test ## the command line
 agents: tools-build tools-node ## installing agents from the npm registry
 	cargo test --locked --test agents_install
 
-npm: tools-build tools-node tools-test ## the published npm packages and real agents against us
+npm: tools-build tools-node tools-test tools-browser ## the published npm packages and real agents against us
 	cargo build --locked
 	tests/npm/run.sh
 
@@ -66,3 +66,6 @@ tools-node:
 
 tools-test:
 	@scripts/install-tools.sh test
+
+tools-browser:
+	@scripts/install-tools.sh browser

@@ -3,6 +3,7 @@
 #   build   a C compiler (SQLite, ring, mimalloc)
 #   node    Node.js 20 or newer with npm; below .tools/ where Debian's is older
 #   test    small programs that tests start
+#   browser Chromium, for tests of what people see
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,7 +19,7 @@ need() { # package command...
   for command; do command -v "$command" >/dev/null || { install "$package"; return; }; done
 }
 
-case ${1:?build, node or test} in
+case ${1:?build, node, test or browser} in
 build)
   command -v cargo >/dev/null || { echo "cargo is missing: install a Rust toolchain (rustup) first" >&2; exit 1; }
   need gcc gcc
@@ -41,5 +42,8 @@ test)
   need util-linux setsid mount
   need procps ps
   need git git
+  ;;
+browser)
+  need chromium chromium
   ;;
 esac

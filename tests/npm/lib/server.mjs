@@ -6,20 +6,22 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import readline from 'node:readline';
-import { fileURLToPath } from 'node:url';
 
+import { binary, isReference, portToAskFor, prepareBinary } from './target.mjs';
 import { until } from './wait.mjs';
 
-const libDir = path.dirname(fileURLToPath(import.meta.url));
-const binary = path.resolve(process.env.SANDBOXD_BIN ?? path.join(libDir, '../../../target/debug/sandboxd'));
 const STDERR_TAIL_CHARS = 6000;
 
 export class Server {
   #child;
   #stderr = '';
   #port = 0;
+  #flags;
 
-  constructor() {
+  /** `flags` are added to the command line. Without a `token` everyone may call. */
+  constructor({ token, flags = [] } = {}) {
+    this.token = token;
+    this.#flags = [...(token ? ['--token', token] : ['--no-token']), ...flags];
     this.home = fs.mkdtempSync(path.join(os.tmpdir(), 'sandboxd-npm-'));
     this.workDir = path.join(this.home, 'work');
     fs.mkdirSync(this.workDir);
@@ -46,15 +48,25 @@ export class Server {
     return this.#stderr.slice(-STDERR_TAIL_CHARS);
   }
 
-  /** Starts the binary and resolves at its ready line. Later starts use the same home and the same port. */
+  /** Starts the binary and resolves once it is ready. Later starts use the same home and the same port. */
   async start() {
-    if (!fs.existsSync(binary)) throw new Error(`${binary} is missing: run "cargo build", or name a binary in SANDBOXD_BIN`);
-    const options = ['server', '--no-token', '--host', '127.0.0.1', '--port', String(this.#port)];
+    prepareBinary();
+    this.#port = await portToAskFor(this.#port);
+    const options = ['server', '--no-telemetry', '--host', '127.0.0.1', '--port', String(this.#port), ...this.#flags];
     this.#child = spawn(binary, options, { cwd: this.workDir, env: this.env, stdio: ['ignore', 'pipe', 'pipe'] });
     this.#child.stderr.setEncoding('utf8').on('data', (text) => {
       this.#stderr = (this.#stderr + text).slice(-2 * STDERR_TAIL_CHARS);
     });
-    this.#port = await readPort(this.#child, () => this.stderrTail);
+    if (isReference) await this.#untilHealthy();
+    else this.#port = await readPort(this.#child, () => this.stderrTail);
+  }
+
+  /** The reference has no ready line. */
+  async #untilHealthy() {
+    const headers = this.token ? { authorization: `Bearer ${this.token}` } : {};
+    const isHealthy = () => fetch(`${this.url}/v1/health`, { headers }).then(({ status }) => status === 200, () => false);
+    await until(() => this.#child.exitCode !== null || isHealthy(), 'health');
+    if (this.#child.exitCode !== null) throw new Error(`the reference ended at its start:\n${this.stderrTail}`);
   }
 
   /** Sends `signal` and resolves once the server is gone. */
@@ -97,7 +109,7 @@ export class Server {
         setTimeout(reject, 20_000, new Error('the server did not end on SIGTERM')).unref();
       });
       await Promise.race([this.stop('SIGTERM'), gone]);
-      await this.waitUntilNoProcessIsLeft();
+      if (!isReference) await this.waitUntilNoProcessIsLeft();
     } finally {
       await this.stop('SIGKILL');
       for (const { pid } of this.processes()) killQuietly(pid);
