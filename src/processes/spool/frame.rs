@@ -1,11 +1,12 @@
 //! The frame: one entry, or one control, as it lies in a segment. Pure.
 //!
 //! ```text
-//! kind u8 │ mark u8 │ len u16 │ check u32 │ sequence u64 │ time_ms i64 │ offset u64 │ len bytes        (little-endian)
+//! kind u8 │ mark u8 │ len u16 │ check u16 │ body check u16 │ sequence u64 │ time_ms i64 │ offset u64 │ len bytes
 //! ```
 //!
-//! `check` covers the other header fields, so that zeros, garbage or a half-written header are told from a frame. The body
-//! has none: a killed writer leaves a short file, not a wrong one.
+//! Little-endian. `check` covers the other header fields, so that zeros, garbage or half a header are told from a frame,
+//! and frames can be counted without their bodies. With the consecutive sequences that is a strong test; the body's own
+//! check finds a body whose end never came to the disk.
 
 use super::types::{Control, Position, Stream, StreamBytes};
 
@@ -60,9 +61,19 @@ pub(super) struct FrameHeader {
     pub sequence: u64,
     pub time_ms: i64,
     pub offset: u64,
+    pub body_check: u16,
 }
 
 impl FrameHeader {
+    pub fn of(kind: Kind, sequence: u64, time_ms: i64, offset: u64, body: &[u8]) -> Self {
+        Self { kind, len: body.len(), sequence, time_ms, offset, body_check: body_check(body) }
+    }
+
+    /// Whether the body is the one that was written.
+    pub fn fits(&self, body: &[u8]) -> bool {
+        self.body_check == body_check(body)
+    }
+
     /// Header and body together.
     pub fn frame_bytes(&self) -> u64 {
         (FRAME_HEADER_BYTES + self.len) as u64
@@ -74,19 +85,20 @@ impl FrameHeader {
         out[1] = MARK;
         let len = u16::try_from(self.len).unwrap_or(u16::MAX); // bodies end at 8192, as decode() demands
         out[2..4].copy_from_slice(&len.to_le_bytes());
+        out[6..8].copy_from_slice(&self.body_check.to_le_bytes());
         out[8..16].copy_from_slice(&self.sequence.to_le_bytes());
         out[16..24].copy_from_slice(&self.time_ms.to_le_bytes());
         out[24..32].copy_from_slice(&self.offset.to_le_bytes());
-        let check = check(&out);
-        out[4..8].copy_from_slice(&check.to_le_bytes());
+        let check = header_check(&out);
+        out[4..6].copy_from_slice(&check.to_le_bytes());
         out
     }
 
     /// The header, unless it is none.
     pub fn decode(bytes: &[u8; FRAME_HEADER_BYTES]) -> Option<Self> {
         let mut unchecked = *bytes;
-        unchecked[4..8].fill(0);
-        if bytes[1] != MARK || bytes[4..8] != check(&unchecked).to_le_bytes() {
+        unchecked[4..6].fill(0);
+        if bytes[1] != MARK || bytes[4..6] != header_check(&unchecked).to_le_bytes() {
             return None;
         }
         let kind = Kind::from_code(bytes[0])?;
@@ -97,6 +109,7 @@ impl FrameHeader {
             sequence: u64_at(bytes, 8),
             time_ms: u64_at(bytes, 16).cast_signed(),
             offset: u64_at(bytes, 24),
+            body_check: u16::from_le_bytes([bytes[6], bytes[7]]),
         })
     }
 }
@@ -137,10 +150,30 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
 
 /// Tells a header from other bytes; no defence against whoever can write the file. The length is a multiple of 8.
 pub(super) fn check(bytes: &[u8]) -> u32 {
-    let mixed = bytes.chunks_exact(8).fold(0x243F_6A88_85A3_08D3_u64, |mixed, word| {
-        (mixed.rotate_left(23) ^ u64_at(word, 0)).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    (bytes.chunks_exact(8).fold(SEED, |mixed, word| mix(mixed, u64_at(word, 0))) >> 32) as u32
+}
+
+fn header_check(bytes: &[u8; FRAME_HEADER_BYTES]) -> u16 {
+    (check(bytes) >> 16) as u16
+}
+
+fn body_check(body: &[u8]) -> u16 {
+    let blocks = body.chunks_exact(32);
+    let rest = blocks.remainder();
+    let mut last = [0; 32];
+    last[..rest.len()].copy_from_slice(rest);
+    // four sums beside each other: one alone would wait for its own multiplication
+    let sums = blocks.chain([last.as_slice()]).fold([SEED; 4], |sums, block| {
+        let word = |lane: usize| u64_at(block, lane * 8);
+        [mix(sums[0], word(0)), mix(sums[1], word(1)), mix(sums[2], word(2)), mix(sums[3], word(3))]
     });
-    (mixed >> 32) as u32
+    (sums.into_iter().fold(SEED, mix) >> 48) as u16
+}
+
+const SEED: u64 = 0x243F_6A88_85A3_08D3;
+
+fn mix(mixed: u64, word: u64) -> u64 {
+    (mixed.rotate_left(23) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 #[cfg(test)]
@@ -150,7 +183,7 @@ mod tests {
     use super::*;
 
     fn header(kind: Kind, len: usize) -> FrameHeader {
-        FrameHeader { kind, len, sequence: 7, time_ms: -3, offset: u64::MAX }
+        FrameHeader { kind, len, sequence: 7, time_ms: -3, offset: u64::MAX, body_check: 0xABCD }
     }
 
     #[test]
@@ -178,6 +211,18 @@ mod tests {
         for (kind, len) in [(Kind::Output(Stream::Pty), 0), (Kind::Output(Stream::Pty), 8193), (Kind::Resize, 5), (Kind::Lost, 0)]
         {
             assert_eq!(FrameHeader::decode(&header(kind, len).encode()), None);
+        }
+    }
+
+    #[test]
+    fn a_body_that_was_not_written_to_its_end_is_seen() {
+        let body: Vec<u8> = (0..100).map(|at| b'a' + at % 26).collect();
+        let header = FrameHeader::of(Kind::Output(Stream::Pty), 1, 0, 0, &body);
+        assert!(header.fits(&body));
+        for cut in 0..body.len() {
+            let mut zeros_follow = body.clone();
+            zeros_follow[cut..].fill(0);
+            assert!(!header.fits(&zeros_follow), "cut at {cut}");
         }
     }
 

@@ -109,27 +109,21 @@ impl LineAssembler {
 
     fn entry(&mut self, entry: &Entry, out: &mut impl Extend<LineItem>) {
         let mut bytes = entry.bytes.as_slice();
-        while let Some((first, rest)) = bytes.split_first() {
+        while !bytes.is_empty() {
             let open = self.open(entry.stream);
             let plain = open.escape.plain_len(bytes);
-            if plain > 0 {
-                open.show(&bytes[..plain], entry.sequence);
-                bytes = &bytes[plain..];
-                self.cut(entry, out);
-                continue;
-            }
+            let (taken, rest) = bytes.split_at(plain.max(1));
             bytes = rest;
-            match open.escape.take(*first) {
-                Class::Text => open.show(&[*first], entry.sequence),
-                Class::CarriageReturn => open.returned = true,
-                Class::Hidden => {}
-                Class::LineFeed => {
-                    open.begin(entry.sequence);
-                    self.end(entry.stream, LineEnd::Newline, out);
-                    continue;
+            open.begin(entry.sequence);
+            match if plain > 0 { Class::Text } else { open.escape.take(taken[0]) } {
+                Class::Text => {
+                    open.show(taken, entry.sequence);
+                    self.cut(entry, out);
                 }
+                Class::CarriageReturn => open.returned = true,
+                Class::LineFeed => self.end(entry.stream, LineEnd::Newline, out),
+                Class::Hidden => {}
             }
-            self.open(entry.stream).begin(entry.sequence);
         }
     }
 
@@ -183,8 +177,8 @@ impl Open {
     }
 
     fn show(&mut self, text: &[u8], sequence: u64) {
-        self.begin(sequence);
-        if std::mem::take(&mut self.returned) || self.text.is_empty() && self.cut.is_none() {
+        let overwrites = std::mem::take(&mut self.returned);
+        if overwrites || (self.text.is_empty() && self.cut.is_none()) {
             self.text.clear();
             self.sequence = sequence;
         }
@@ -193,14 +187,16 @@ impl Open {
 
     fn line(&self, number: u64, text: &[u8], end: LineEnd) -> Line {
         let mut text = String::from_utf8_lossy(text).into_owned();
-        if text.contains(is_c1) {
+        if text.as_bytes().contains(&C1_LEAD) {
             text.retain(|c| !is_c1(c));
         }
         Line { number, sequence: self.sequence, stream: self.stream, text, end }
     }
 }
 
-/// Control characters that are two bytes in UTF-8.
+/// How control characters of two bytes begin in UTF-8, among others.
+const C1_LEAD: u8 = 0xC2;
+
 fn is_c1(c: char) -> bool {
     ('\u{80}'..='\u{9f}').contains(&c)
 }

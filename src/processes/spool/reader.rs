@@ -157,7 +157,10 @@ impl SpoolReader {
         }
         let mut step = Step::Again;
         if wanted {
-            let Some(body) = open.walk.body(header, open.len)? else { return self.damaged() };
+            let Some(body) = open.walk.body(header, open.len)? else {
+                open.walk.pass(header); // `here` stays: what follows shows the gap
+                return Ok(Step::Again);
+            };
             step = Step::Item(Item::Entry(Entry { sequence, stream, time_ms, offset, bytes: body.to_vec() }));
             self.after = sequence;
         }
@@ -170,7 +173,7 @@ impl SpoolReader {
 
     fn control(&mut self, header: &FrameHeader) -> io::Result<Step> {
         let Some(open) = &mut self.open else { return Ok(Step::Again) };
-        let Some(body) = open.walk.body(header, open.len)? else { return self.damaged() };
+        let body = open.walk.body(header, open.len)?.unwrap_or_default();
         let (control, lost_until) = (decode_control(body), decode_position(body));
         open.walk.pass(header);
         let item = match (header.kind, control, lost_until) {
@@ -181,14 +184,6 @@ impl SpoolReader {
             _ => None,
         };
         Ok(item.map_or(Step::Again, Step::Item))
-    }
-
-    /// The file is shorter than it was: what follows is a gap.
-    fn damaged(&mut self) -> io::Result<Step> {
-        if let Some(open) = &mut self.open {
-            open.walk.give_up(open.len);
-        }
-        Ok(Step::Again)
     }
 
     /// What follows the last whole frame: more of the same file, the next one, or nothing yet.
@@ -239,7 +234,9 @@ impl SpoolReader {
         let walk = Walk::new(file, place.point.at);
         self.open = Some(Open { segment: place.segment, walk, len: place.len, deleted: false });
         let gap = reason.and_then(|reason| self.gap(place.first, reason));
-        self.here = place.point.position;
+        if place.point.position.next > self.here.next {
+            self.here = place.point.position; // never back: what was told as lost before there was a file stays told
+        }
         if gap.is_some() && reason == Some(GapReason::Truncated) {
             self.ready = place.size.map(|(time_ms, control)| Item::Control { time_ms, control });
         }

@@ -91,16 +91,14 @@ fn scan(file: File, segment: &Segment) -> io::Result<Scanned> {
             break;
         }
         let point = Point { at: walk.at(), position: end };
+        let Some(body) = walk.body(&header, segment.disk)? else { break };
         match header.kind {
             Kind::Output(stream) => end = end.after(header.sequence, stream, header.offset, header.len),
-            Kind::Resize | Kind::Lost => {
-                let Some(body) = walk.body(&header, segment.disk)? else { break };
-                if header.kind == Kind::Resize {
-                    size = decode_control(body);
-                } else if let Some(after) = decode_position(body) {
-                    lost = lost.plus(after.since(end));
-                    end = after;
-                }
+            Kind::Resize => size = decode_control(body),
+            Kind::Lost => {
+                let after = decode_position(body).unwrap_or(end);
+                lost = lost.plus(after.since(end));
+                end = after;
             }
         }
         note(&mut points, point, segment.disk);

@@ -36,9 +36,10 @@ impl Walk {
         Ok(header.filter(|header| self.at.saturating_add(header.frame_bytes()) <= limit))
     }
 
-    /// The body of the frame that `peek` showed; `None` when the file ends in it.
+    /// The body of the frame that `peek` showed; `None` when it is damaged, or the file ends in it.
     pub fn body(&mut self, header: &FrameHeader, limit: u64) -> io::Result<Option<&[u8]>> {
-        self.bytes(self.at + FRAME_HEADER_BYTES as u64, header.len, limit)
+        let body = self.bytes(self.at + FRAME_HEADER_BYTES as u64, header.len, limit)?;
+        Ok(body.filter(|body| header.fits(body)))
     }
 
     /// Goes behind the frame that `peek` showed.

@@ -173,12 +173,12 @@ impl Spool {
         }
         if lost > 0 {
             let body = encode_position(self.end);
-            let header = FrameHeader { kind: Kind::Lost, len: body.len(), sequence: self.stored.next, time_ms, offset: 0 };
+            let header = FrameHeader::of(Kind::Lost, self.stored.next, time_ms, 0, &body);
             self.batch.push(&header, &body, self.end, None);
         }
         if let Some((time_ms, control)) = self.held {
             let body = encode_control(control);
-            let header = FrameHeader { kind: Kind::Resize, len: body.len(), sequence: self.end.next, time_ms, offset: 0 };
+            let header = FrameHeader::of(Kind::Resize, self.end.next, time_ms, 0, &body);
             self.batch.push(&header, &body, self.end, Some(control));
         }
         room - lost - held
@@ -201,7 +201,7 @@ impl Spool {
     fn push_output(&mut self, stream: Stream, time_ms: i64, entry: &[u8]) {
         let before = self.batch.after(self.end);
         let (sequence, offset) = (before.next, before.bytes.get(stream));
-        let header = FrameHeader { kind: Kind::Output(stream), len: entry.len(), sequence, time_ms, offset };
+        let header = FrameHeader::of(Kind::Output(stream), sequence, time_ms, offset, entry);
         self.batch.push(&header, entry, before.after(sequence, stream, offset, entry.len()), None);
     }
 
