@@ -12,6 +12,7 @@
 
 mod cgroup;
 mod errand;
+mod ports;
 mod reap;
 mod scan;
 mod stderr_tail;
@@ -30,7 +31,8 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 
 pub use cgroup::{Cgroup, CgroupRoot, Enforcement};
-pub use scan::started_at_ticks;
+pub use ports::{Listening, Owners, PORTS_MAX, Port, PortEvent, PortScan, PortTable, listening};
+pub use scan::{cookie_owner, started_at_ticks};
 pub use stderr_tail::StderrTail;
 pub use usage::{Breach, Limits, TreeUsage, breach, rlimits};
 
@@ -336,3 +338,8 @@ fn refused(spec: &ProcessSpec, error: &std::io::Error) -> Error {
         _ => Error::Refused { program, cause: error.to_string() },
     }
 }
+
+/// Held by each unit test that has children of its own: all run in one process, whose children [`Processes::end_all`] ends
+/// and the reaper collects, whoever started them.
+#[cfg(test)]
+pub(crate) static TEST_CHILDREN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
