@@ -11,6 +11,8 @@ mod children;
 mod error;
 mod logs;
 mod managed;
+#[allow(dead_code, unused_imports)] // nobody uses it yet
+mod ports;
 mod prepare;
 mod room;
 mod run;
@@ -31,3 +33,7 @@ pub use error::Error;
 pub use logs::{LogEntry, LogItem, LogQuery, LogReader, LogState};
 pub use terminal::{Attachment, TerminalEvent};
 pub use types::{Exit, Owner, Stopped};
+
+/// Tests that start children do it one after the other: the reaper of one room would collect another room's.
+#[cfg(test)]
+static TEST_CHILDREN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

@@ -49,7 +49,7 @@ impl CgroupRoot {
         Some(format!("{PREFIX}{}-{pid}-{}", pid_namespace(), started_at_ticks(pid)?))
     }
 
-    fn below(own: &Path, name: &str, write: &mut Write<'_>) -> Result<Self> {
+    pub(super) fn below(own: &Path, name: &str, write: &mut Write<'_>) -> Result<Self> {
         OpenOptions::new().write(true).open(own.join("cgroup.procs"))?; // whoever moves a process needs this one too
         let path = own.join(name);
         if let Err(error) = std::fs::create_dir(&path)
@@ -130,7 +130,7 @@ impl Drop for CgroupRoot {
 }
 
 /// How a kernel's file is written.
-type Write<'a> = dyn FnMut(&Path, &str) -> Result<()> + 'a;
+pub(super) type Write<'a> = dyn FnMut(&Path, &str) -> Result<()> + 'a;
 
 /// What a file lists; nothing when it can't be read.
 fn words(path: &Path) -> Vec<String> {

@@ -35,6 +35,7 @@ use tokio::sync::watch;
 
 pub(super) use launch::{Launch, resolve};
 pub use scan::started_at_ticks;
+pub(super) use scan::{Stat, cookie_owner, read_stat};
 pub use stderr_tail::StderrTail;
 pub(super) use sys::BeforeExec;
 pub(super) use tty::Tty;

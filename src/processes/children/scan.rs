@@ -14,13 +14,13 @@ use super::COOKIE_VARIABLE;
 
 /// What proc_pid_stat(5) tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stat {
-    pub(super) pid: i32,
-    pub(super) state: u8,
-    pub(super) parent: i32,
-    pub(super) group: i32,
-    pub(super) session: i32,
-    pub(super) start_ticks: u64,
+pub(in crate::processes) struct Stat {
+    pub(in crate::processes) pid: i32,
+    pub(in crate::processes) state: u8,
+    pub(in crate::processes) parent: i32,
+    pub(in crate::processes) group: i32,
+    pub(in crate::processes) session: i32,
+    pub(in crate::processes) start_ticks: u64,
 }
 
 /// A process, and its cookie once somebody asked for it.
@@ -103,7 +103,7 @@ fn all_stats() -> Vec<Stat> {
     pids.filter_map(read_stat).filter(|stat| !matches!(stat.state, b'Z' | b'X')).collect()
 }
 
-pub(super) fn read_stat(pid: i32) -> Option<Stat> {
+pub(in crate::processes) fn read_stat(pid: i32) -> Option<Stat> {
     parse_stat(pid, &std::fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
@@ -112,6 +112,20 @@ pub(super) fn read_stat(pid: i32) -> Option<Stat> {
 pub fn started_at_ticks(pid: u32) -> Option<u64> {
     let stat = read_stat(i32::try_from(pid).ok()?)?;
     (!matches!(stat.state, b'Z' | b'X')).then_some(stat.start_ticks)
+}
+
+/// How many parents [`cookie_owner`] asks: more than any sane tree is deep.
+const ANCESTORS_MAX: usize = 256;
+
+/// The cookie of this process; of its nearest ancestor that has one, when its own environment has none or can't be read.
+/// `None` for this server itself, and for what came from elsewhere. Blocks.
+///
+/// Not found is what changed its environment *and* lost its parents: there the tree's cgroup, group or session help.
+pub fn cookie_owner(pid: u32) -> Option<String> {
+    let me = std::process::id().cast_signed();
+    let parents = std::iter::successors(i32::try_from(pid).ok(), |pid| Some(read_stat(*pid)?.parent));
+    let mut chain = parents.take(ANCESTORS_MAX).take_while(|pid| *pid > 0 && *pid != me);
+    chain.find_map(|pid| Some(cookie_in(&environ(pid)).into_string()).filter(|cookie| !cookie.is_empty()))
 }
 
 /// The name in parentheses may itself hold parentheses and spaces: fields count from the last one.
@@ -155,6 +169,27 @@ mod tests {
     fn the_cookie_is_a_whole_variable() {
         assert_eq!(&*cookie_in(b"A=1\0SANDBOXD_COOKIE=s/r/p1\0B=\xff\0"), "s/r/p1");
         assert_eq!(&*cookie_in(b"XSANDBOXD_COOKIE=a\0SANDBOXD_COOKIES=b\0"), "");
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods)] // starts processes to look at
+    fn the_cookie_is_that_of_the_nearest_ancestor_with_one() {
+        use std::io::BufRead as _;
+        use std::process::{Command, Stdio};
+        let _alone = crate::processes::TEST_CHILDREN.blocking_lock();
+        let mut command = Command::new("sh");
+        command.args(["-c", "env -i sh -c 'echo $$; exec sleep 100' & wait"]).env(COOKIE_VARIABLE, "s/r/p");
+        let mut parent = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("a shell");
+        let mut line = String::new();
+        std::io::BufReader::new(parent.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+        let child: i32 = line.trim().parse().expect("a pid");
+        assert_eq!(&*cookie_in(&environ(child)), "", "its environment was emptied");
+        let found = [cookie_owner(child.cast_unsigned()), cookie_owner(parent.id()), cookie_owner(std::process::id())];
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(child), nix::sys::signal::Signal::SIGKILL);
+        parent.wait().expect("ended");
+        let cookie = Some("s/r/p".to_owned());
+        assert_eq!(found, [cookie.clone(), cookie, None]);
+        assert_eq!(cookie_owner(child.cast_unsigned()), None, "it is gone");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! From the start of a process to its deletion, and the limits that hold for all of them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -57,7 +58,8 @@ fn parse_owner(word: Option<&str>) -> Result<(Option<Owner>, bool), ApiError> {
 /// Processes, by id as text.
 #[derive(Debug, Serialize, ToSchema)]
 struct ProcessList {
-    processes: Vec<ProcessInfo>,
+    #[schema(value_type = Vec<ProcessInfo>)]
+    processes: Vec<Arc<ProcessInfo>>,
 }
 
 /// Lists processes.
@@ -117,7 +119,7 @@ async fn set_process_config(
         (status = 413, body = ProblemDetails), (status = 415, body = ProblemDetails),
         (status = 422, body = ProblemDetails, description = "Another shape is asked for, or no such program or directory"),
         (status = 502, body = ProblemDetails, description = "The system refused"), (status = 503, body = ProblemDetails)))]
-async fn run_process(State(state): State<AppState>, ApiJson(spec): ApiJson<RunSpec>) -> Result<Json<RunResult>, ApiError> {
+async fn run_process(State(state): State<AppState>, ApiJson(spec): ApiJson<RunSpec>) -> Result<Json<Arc<RunResult>>, ApiError> {
     Ok(Json(state.processes.run(spec).await?))
 }
 
@@ -125,7 +127,7 @@ async fn run_process(State(state): State<AppState>, ApiJson(spec): ApiJson<RunSp
 #[utoipa::path(get, path = "/v1/processes/{id}", tag = "processes", operation_id = "get_process",
     params(("id" = String, Path, description = "`proc_<n>`")),
     responses((status = 200, body = ProcessInfo), (status = 404, body = ProblemDetails)))]
-async fn get_process(State(state): State<AppState>, ApiPath(id): ApiPath<String>) -> Result<Json<ProcessInfo>, ApiError> {
+async fn get_process(State(state): State<AppState>, ApiPath(id): ApiPath<String>) -> Result<Json<Arc<ProcessInfo>>, ApiError> {
     Ok(Json(state.processes.get(&id)?))
 }
 
@@ -133,19 +135,13 @@ async fn get_process(State(state): State<AppState>, ApiPath(id): ApiPath<String>
 #[into_params(parameter_in = Query)]
 #[serde(rename_all = "camelCase")]
 struct EndQuery {
-    /// How long to wait for the end, in milliseconds; 0 answers at once.
-    #[serde(default = "default_wait_ms")]
-    #[param(default = 2000)]
-    wait_ms: u64,
-}
-
-fn default_wait_ms() -> u64 {
-    2000
+    /// How long to wait for the end, in milliseconds; 0 answers at once. Absent: until nothing is left.
+    wait_ms: Option<u64>,
 }
 
 impl EndQuery {
-    fn wait(&self) -> Duration {
-        Duration::from_millis(self.wait_ms)
+    fn wait(&self) -> Option<Duration> {
+        self.wait_ms.map(Duration::from_millis)
     }
 }
 
