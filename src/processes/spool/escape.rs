@@ -47,7 +47,11 @@ impl Escape {
         if self != Self::Ground {
             return 0;
         }
-        bytes.iter().position(|byte| is_control(*byte)).unwrap_or(bytes.len())
+        // whole blocks without a branch for each byte: lines are mostly text
+        let is_plain = |block: &&[u8]| !block.iter().fold(false, |found, byte| found | is_control(*byte));
+        let blocks = bytes.chunks_exact(16).take_while(is_plain).count() * 16;
+        let rest = &bytes[blocks..];
+        blocks + rest.iter().position(|byte| is_control(*byte)).unwrap_or(rest.len())
     }
 
     fn take_other(&mut self, byte: u8) -> Class {
@@ -113,5 +117,11 @@ mod tests {
         assert_eq!(Escape::Ground.plain_len(b"ab\tc\rd"), 4);
         assert_eq!(Escape::Ground.plain_len("é".as_bytes()), 2);
         assert_eq!(Escape::Csi.plain_len(b"abc"), 0);
+        for len in 0..70 {
+            let mut text = vec![b'x'; len];
+            assert_eq!(Escape::Ground.plain_len(&text), len);
+            text.extend(b"\x7f and more text of some length");
+            assert_eq!(Escape::Ground.plain_len(&text), len);
+        }
     }
 }

@@ -15,6 +15,7 @@
 //!
 //! Whatever can't be written is counted: its sequences are used up, and readers get a [`Gap`].
 
+mod batch;
 mod disk;
 mod escape;
 mod frame;

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::batch::Batch;
 use super::disk::{Disk, Files, SegmentFile};
 use super::frame::{FRAME_HEADER_BYTES, FrameHeader, Kind, LOST_BODY_BYTES, MAX_ENTRY_BYTES, RESIZE_BODY_BYTES};
 use super::frame::{encode_control, encode_position};
@@ -39,23 +40,6 @@ struct Current {
     segment: u64,
     file: Box<dyn SegmentFile>,
     len: u64,
-}
-
-/// Frames that go to the disk with one write.
-#[derive(Default)]
-struct Batch {
-    bytes: Vec<u8>,
-    marks: Vec<Mark>,
-    /// The segment it begins, with a header in front.
-    header: Option<SegmentHeader>,
-}
-
-/// The end of a frame in the batch, and where the spool stands there.
-#[derive(Clone, Copy)]
-struct Mark {
-    end: usize,
-    after: Position,
-    control: Option<Control>,
 }
 
 impl Spool {
@@ -325,25 +309,6 @@ impl Spool {
         if let Some(error) = error {
             state.error = Some(error.to_string());
         }
-    }
-}
-
-impl Batch {
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.marks.clear();
-        self.header = None;
-    }
-
-    fn push(&mut self, header: &FrameHeader, body: &[u8], after: Position, control: Option<Control>) {
-        self.bytes.extend_from_slice(&header.encode());
-        self.bytes.extend_from_slice(body);
-        self.marks.push(Mark { end: self.bytes.len(), after, control });
-    }
-
-    /// Where the spool will stand; `before` if there is no frame.
-    fn after(&self, before: Position) -> Position {
-        self.marks.last().map_or(before, |mark| mark.after)
     }
 }
 

@@ -174,7 +174,7 @@ fn half_written_frames_are_cut_off_and_whole_ones_kept() {
     let mut reader = SpoolReader::new(spool.index());
     let bytes = StreamBytes::from_array([20_000 - 8192, 0, 0]);
     let lost = Item::Gap(Gap { from_sequence: 3, to_sequence: 4, bytes, reason: GapReason::NotKept });
-    assert_eq!(read_all(&mut reader, 1 << 20)[2..], [lost.clone()]);
+    assert_eq!(read_all(&mut reader, 1 << 20)[2..], *std::slice::from_ref(&lost));
     assert_eq!(spool.append(Stream::Stdout, 0, b"after"), 5..6);
     assert!(!spool.index().end().degraded);
     assert_eq!(sequences(&read_all(&mut reader, 1 << 20)), [5]);

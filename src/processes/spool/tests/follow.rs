@@ -52,7 +52,11 @@ fn readers_follow_a_writer_that_rotates() {
 fn an_overtaken_reader_reads_its_file_to_the_end_and_then_gets_the_gap() {
     let dir = tempfile::tempdir().unwrap();
     let mut spool = Spool::create(dir.path(), 1, 8 * MIN);
-    let mut append = |times: usize| (0..times).for_each(|_| drop(spool.append(Stream::Stdout, 0, &[b'x'; 4000])));
+    let mut append = |times: usize| {
+        for _ in 0..times {
+            spool.append(Stream::Stdout, 0, &[b'x'; 4000]);
+        }
+    };
     append(5); // two in each segment: 1 2, 3 4, 5
     let mut reader = SpoolReader::new(SpoolIndex::load(dir.path(), 1).unwrap());
     reader.seek_after(2);
@@ -63,7 +67,9 @@ fn an_overtaken_reader_reads_its_file_to_the_end_and_then_gets_the_gap() {
     let mut reader = SpoolReader::new(Arc::clone(&index));
     reader.seek_after(2);
     assert_eq!(sequences(&reader.read(1).unwrap()), [3]);
-    (0..40).for_each(|_| drop(spool.append(Stream::Stdout, 0, &[b'x'; 4000])));
+    for _ in 0..40 {
+        spool.append(Stream::Stdout, 0, &[b'x'; 4000]);
+    }
     assert!(!dir.path().join("p1.1.spool").exists());
     let items = read_all(&mut reader, 1 << 20);
     assert_eq!(sequences(&items)[0], 4);
@@ -87,7 +93,9 @@ fn a_reader_that_waits_is_given_what_comes_and_keeps_its_place_before_what_does_
     assert_eq!(sequences(&reader.read(100).unwrap()), [2, 3]);
     assert_eq!(reader.read(100).unwrap(), []);
     reader.seek_after(5); // ahead
-    (4..=7).for_each(|_| drop(spool.append(Stream::Stderr, 0, b"x")));
+    for _ in 4..=7 {
+        spool.append(Stream::Stderr, 0, b"x");
+    }
     assert_eq!(sequences(&reader.read(1000).unwrap()), [6, 7]);
 }
 
@@ -95,7 +103,9 @@ fn a_reader_that_waits_is_given_what_comes_and_keeps_its_place_before_what_does_
 fn a_spool_taken_away_is_an_error_and_a_middle_file_a_gap() {
     let dir = tempfile::tempdir().unwrap();
     let mut spool = Spool::create(dir.path(), 1, 8 * MIN);
-    (0..12).for_each(|_| drop(spool.append(Stream::Stdout, 0, &[b'x'; 4000])));
+    for _ in 0..12 {
+        spool.append(Stream::Stdout, 0, &[b'x'; 4000]);
+    }
     std::fs::remove_file(dir.path().join("p1.2.spool")).unwrap();
     let items = read_all(&mut SpoolReader::new(spool.index()), 1 << 20);
     let bytes = StreamBytes::from_array([8000, 0, 0]);

@@ -52,7 +52,7 @@ impl Model {
                 }
                 Item::Gap(gap) => {
                     assert_eq!(gap.from_sequence, place.next);
-                    assert!(gap.to_sequence >= gap.from_sequence && gap.bytes.total() >= gap.to_sequence - gap.from_sequence + 1);
+                    assert!(gap.to_sequence >= gap.from_sequence && gap.bytes.total() > gap.to_sequence - gap.from_sequence);
                     place.next = gap.to_sequence + 1;
                     for stream in Stream::ALL {
                         place.bytes.set(stream, place.bytes.get(stream) + gap.bytes.get(stream));

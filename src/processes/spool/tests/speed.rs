@@ -16,7 +16,9 @@ fn appended(dir: &Path, size: usize, bound: u64) -> Spool {
     let mut spool = Spool::create(dir, 1, bound);
     let total = TOTAL.min(size * 2_000_000);
     let started = Instant::now();
-    (0..total / size).for_each(|_| drop(spool.append(Stream::Stdout, 0, &bytes)));
+    for _ in 0..total / size {
+        spool.append(Stream::Stdout, 0, &bytes);
+    }
     report(&format!("append of {size} within {bound}"), total, started);
     assert!(!spool.index().end().degraded);
     spool

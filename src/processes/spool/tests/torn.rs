@@ -11,9 +11,15 @@ fn written(dir: &Path) -> (Vec<u8>, Vec<usize>) {
     for step in 0..4 {
         match step {
             0 => spool.append_control(2, Control::Resize { cols: 0x707, rows: 0x808 }),
-            1 => drop(spool.append(Stream::Stderr, 3, b"an error")),
-            2 => drop(spool.append(Stream::Stdout, 4, "größer".as_bytes())),
-            _ => drop(spool.append(Stream::Pty, 5, b"$ ")),
+            1 => {
+                spool.append(Stream::Stderr, 3, b"an error");
+            }
+            2 => {
+                spool.append(Stream::Stdout, 4, "größer".as_bytes());
+            }
+            _ => {
+                spool.append(Stream::Pty, 5, b"$ ");
+            }
         }
         ends.push(std::fs::metadata(&path).unwrap().len() as usize);
     }
@@ -88,7 +94,9 @@ fn files_that_are_no_segment_are_passed_over_and_a_writer_clears_them_away() {
 fn damage_in_the_middle_is_a_gap_of_what_follows_in_its_segment() {
     let dir = tempfile::tempdir().unwrap();
     let mut spool = Spool::create(dir.path(), 1, 8 * MIN);
-    (0..6).for_each(|_| drop(spool.append(Stream::Stdout, 0, &[b'x'; 4000])));
+    for _ in 0..6 {
+        spool.append(Stream::Stdout, 0, &[b'x'; 4000]);
+    }
     let path = dir.path().join("p1.1.spool");
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[96 + 4032 + 10] ^= 1;
