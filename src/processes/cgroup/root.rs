@@ -166,7 +166,7 @@ fn unescape(text: &str) -> String {
 }
 
 /// A number that differs between pid namespaces that live at the same time.
-fn pid_namespace() -> u64 {
+pub(super) fn pid_namespace() -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     std::fs::metadata("/proc/self/ns/pid").map_or(0, |meta| meta.ino())
 }

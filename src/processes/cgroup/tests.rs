@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use super::root::{Write, is_dead, own_folder};
+use super::root::{Write, is_dead, own_folder, pid_namespace};
 use super::*;
 
 const BOTH: Limits = Limits { memory_bytes: Some(64 << 20), pids: Some(9) };
@@ -130,8 +130,11 @@ impl Kernel {
             let file = path.strip_prefix(&own).unwrap().to_string_lossy().into_owned();
             log.push(format!("{file} {}", text.replace(&std::process::id().to_string(), "me")));
             inside = if file.ends_with("cgroup.procs") { file == "cgroup.procs" } else { inside };
-            if file == "cgroup.subtree_control" && text.starts_with('+') && (inside || others) {
+            let busy = file == "cgroup.subtree_control" && text.starts_with('+') && (inside || others);
+            if busy && text.contains("memory") {
                 return Err(ErrorKind::ResourceBusy.into());
+            } else if busy {
+                std::fs::write(own.join("ours/cgroup.type"), "domain invalid\n")?; // our folder can't be used now
             }
             Ok(())
         };
@@ -146,6 +149,14 @@ fn the_server_makes_room_before_controllers_are_handed_down() {
     assert_eq!(root.offers(), Enforcement { memory: true, pids: true });
     let expected = ["ours/server/cgroup.procs me", "cgroup.subtree_control +memory +pids"];
     assert_eq!(kernel.log, [expected[0], expected[1], "ours/cgroup.subtree_control +memory +pids"]);
+}
+
+#[test]
+fn pids_alone_would_be_handed_down_beside_others_but_spoil_our_folder() {
+    let mut kernel = Kernel::new("pids\n", true);
+    let root = kernel.root().unwrap();
+    assert_eq!(root.offers(), Enforcement::default());
+    assert_eq!(kernel.log[1..], ["cgroup.subtree_control +pids", "cgroup.subtree_control -pids", "cgroup.procs me"]);
 }
 
 #[test]
@@ -180,7 +191,7 @@ fn the_server_stays_where_it_is_if_that_is_no_use_or_not_needed() {
 type Turn = tokio::sync::MutexGuard<'static, ()>;
 
 /// A place for real cgroups; says loudly when this machine has none.
-fn real(test: &str) -> Option<(CgroupRoot, Turn)> {
+fn real(test: &str) -> Option<(Turn, CgroupRoot)> {
     let turn = crate::processes::TEST_CHILDREN.blocking_lock();
     let root = CgroupRoot::discover();
     if root.is_none() {
@@ -190,7 +201,7 @@ fn real(test: &str) -> Option<(CgroupRoot, Turn)> {
         let writable = own.is_some_and(|own| OpenOptions::new().write(true).open(own.join("cgroup.procs")).is_ok());
         assert!(!writable, "discover() found none, but there is one");
     }
-    Some((root?, turn))
+    Some((turn, root?)) // dropped in turn: the folder goes before the next test comes
 }
 
 /// Four processes once it has read a line: the shell, one in a session of its own, and a shell with its child.
@@ -205,7 +216,7 @@ fn shell(script: &str) -> (Child, BufReader<ChildStdout>) {
 
 #[test]
 fn a_real_tree_is_killed_and_its_cgroup_removed() {
-    let Some((root, _turn)) = real("killing a tree") else { return };
+    let Some((_turn, root)) = real("killing a tree") else { return };
     for (name, kill) in [("kill_all", Cgroup::kill_all as fn(&Cgroup) -> Result<()>), ("kill_each", Cgroup::kill_each)] {
         let cgroup = Cgroup::create(&root, &format!("test_{name}"), &BOTH).unwrap();
         assert!(!cgroup.is_populated().unwrap());
@@ -231,7 +242,7 @@ fn a_real_tree_is_killed_and_its_cgroup_removed() {
 
 #[test]
 fn a_process_enters_through_the_file_and_keeps_the_cgroup_busy() {
-    let Some((root, _turn)) = real("entering through cgroup.procs") else { return };
+    let Some((_turn, root)) = real("entering through cgroup.procs") else { return };
     let cgroup = Cgroup::create(&root, "test_enter", &Limits::default()).unwrap();
     let procs = cgroup.procs_file().unwrap();
     // The shell writes `0` for itself into the file it was given as its standard error.
@@ -253,11 +264,25 @@ fn a_process_enters_through_the_file_and_keeps_the_cgroup_busy() {
 
 #[test]
 fn names_are_plain_and_unique() {
-    let Some((root, _turn)) = real("names") else { return };
+    let Some((_turn, root)) = real("names") else { return };
     for name in ["", ".", "..", "a/b", "memory.max", "a b"] {
         assert_eq!(Cgroup::create(&root, name, &BOTH).unwrap_err().kind(), ErrorKind::InvalidInput, "{name}");
     }
     let cgroup = Cgroup::create(&root, "test_names", &BOTH).unwrap();
     assert_eq!(Cgroup::create(&root, "test_names", &BOTH).unwrap_err().kind(), ErrorKind::AlreadyExists);
     assert!(cgroup.path.is_dir());
+}
+
+#[test]
+fn what_a_dead_server_left_is_removed_when_the_next_one_comes() {
+    let Some((_turn, root)) = real("sweeping") else { return };
+    let dead = root.path().with_file_name(format!("sandboxd-{}-{}-1", pid_namespace(), i32::MAX)); // above any pid
+    let strange = root.path().with_file_name(format!("sandboxd-{}-{}-1", pid_namespace() + 1, i32::MAX));
+    std::fs::create_dir_all(dead.join("proc_1/inner")).unwrap();
+    std::fs::create_dir(&strange).unwrap();
+    let again = CgroupRoot::discover().unwrap();
+    let found = (dead.exists(), strange.exists(), root.path().exists());
+    std::fs::remove_dir(&strange).unwrap();
+    assert_eq!(found, (false, true, true));
+    assert_eq!(again.path(), root.path());
 }

@@ -56,7 +56,8 @@ impl From<Stat> for Holder {
 }
 
 impl PortScan {
-    /// What listens now, and who answers for it.
+    /// What listens now, and who answers for it. Not for many times a second: the kernel walks its whole table of
+    /// connections for each look, which takes it 5 to 30 ms on a machine with 24 GB, however few there are.
     ///
     /// # Errors
     /// The kernel's table can't be read.
