@@ -251,14 +251,18 @@ impl Emulator {
 
     /// Enters or leaves the alternate screen.
     pub(super) fn alternate(&mut self, enter: bool) {
-        if self.has(TermMode::ALT_SCREEN) != enter {
-            self.term.swap_alt();
+        if self.has(TermMode::ALT_SCREEN) == enter {
+            return;
         }
+        self.term.swap_alt();
         if enter {
-            // What an earlier program saved on the alternate screen means nothing to this one.
+            // What an earlier program left and saved on the alternate screen means nothing to this one.
             let grid = self.term.grid_mut();
+            tidy::count_as_written(grid);
+            grid.reset_region(..);
             grid.saved_cursor = grid.cursor.clone();
         } else {
+            self.keyboards[1] = Keyboard::default();
             self.hold_in_region();
         }
     }

@@ -27,6 +27,7 @@ use std::time::Duration;
 use crate::processes::types::TerminalSize;
 use alacritty_terminal::vte::ansi::{Processor, Timeout};
 
+#[allow(unused_imports)] // nothing uses them yet
 pub use cells::{CursorInfo, CursorShape, Modes, Run, ScreenCells, Underline};
 
 use emulator::{Emulator, Size};

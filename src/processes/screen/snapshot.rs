@@ -155,6 +155,10 @@ fn cursor(pen: &mut Pen, grid: &Grid<Cell>, cursor: &Cursor<Cell>, top: usize) {
         let cells = &grid[cursor.point.line];
         let wide = usize::from(cells[column].flags.contains(Flags::WIDE_CHAR_SPACER));
         pen.format(format_args!("\x1b[{row};{}H", column.0 + 1 - wide));
+        if wide > 0 {
+            pen.plain();
+            pen.put("\x1b[2X"); // printed over, it would take the mark from the row above that this one didn't fit there
+        }
         pen.cell(&cells[column - wide]);
     } else {
         pen.format(format_args!("\x1b[{row};{}H", column.0 + 1));

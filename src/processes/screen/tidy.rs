@@ -43,9 +43,18 @@ pub(super) fn grid(grid: &mut Grid<Cell>) {
     for line in grid.topmost_line().0..=grid.bottommost_line().0 {
         row(grid, Line(line));
     }
+    count_as_written(grid);
     let (lines, columns) = (grid.screen_lines(), grid.columns());
     cursor(&mut grid.cursor, lines, columns);
     cursor(&mut grid.saved_cursor, lines, columns);
+}
+
+/// Counts all cells as written: a row that was erased with a background, then widened, would otherwise keep that
+/// background when it is erased without one.
+pub(super) fn count_as_written(grid: &mut Grid<Cell>) {
+    for line in grid.topmost_line().0..=grid.bottommost_line().0 {
+        let _ = grid[Line(line)].last_mut();
+    }
 }
 
 fn cursor(cursor: &mut Cursor<Cell>, lines: usize, columns: usize) {
