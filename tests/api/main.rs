@@ -5,5 +5,8 @@ mod acp;
 mod chaos;
 mod edge;
 mod lifecycle;
+mod processes_edge;
 mod storage;
 mod support;
+#[allow(dead_code)] // shared with the tests beside the code
+mod ws;
