@@ -194,8 +194,10 @@ impl From<processes::Error> for ApiError {
             Error::NotFound { id } => Self::new(ErrorCode::NotFound, format!("not found: {text}"))
                 .member("details", json!({"resource": "process", "id": id})),
             Error::InputTooLarge { .. } => Self::new(ErrorCode::PayloadTooLarge, format!("invalid request: {text}")),
-            Error::NotRunning { .. }
-            | Error::StillRunning { .. }
+            Error::NotRunning { exit, .. } => {
+                Self::with_message(ErrorCode::Conflict, "conflict", &text).member("exit", json!(exit))
+            }
+            Error::StillRunning { .. }
             | Error::NoTerminal { .. }
             | Error::StdinClosed { .. }
             | Error::InputQueueFull { .. }

@@ -255,6 +255,48 @@ mod tests {
     use super::*;
     use crate::store::{Event, GapReason};
 
+    /// Says what it was told to say, then nothing.
+    struct Script(Vec<Read>);
+
+    impl Source for Script {
+        async fn read(&mut self) -> Read {
+            self.0.pop().unwrap_or(Read::Nothing)
+        }
+
+        async fn changed(&mut self) {
+            std::future::pending().await
+        }
+    }
+
+    async fn said(script: Vec<Read>, heartbeat_ms: u64, stop: CancellationToken) -> Vec<String> {
+        let permit = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().expect("a permit");
+        let source = Script(script.into_iter().rev().collect());
+        let mut feed = Feed { source, heartbeat: Duration::from_millis(heartbeat_ms), stop, is_over: false, _permit: permit };
+        let mut said = Vec::new();
+        while let Some(chunk) = feed.next().await {
+            said.push(String::from_utf8(chunk.to_vec()).expect("UTF-8"));
+        }
+        said
+    }
+
+    #[tokio::test]
+    async fn a_feed_beats_in_silence_and_ends_once() {
+        let running = CancellationToken::new();
+        let script = vec![Read::Frames("data: 1\n\n".into()), Read::Nothing, Read::Over("exited"), Read::Over("never asked")];
+        let expected = ["data: 1\n\n", ": heartbeat\n\n", "event: end\ndata: {\"reason\":\"exited\"}\n\n"];
+        assert_eq!(said(script, 1, running.clone()).await, expected);
+        let failed = said(vec![Read::Failed(ApiError::invalid("no"))], 1, running.clone()).await;
+        assert!(
+            failed.len() == 1 && failed[0].starts_with("event: error\ndata: {") && failed[0].ends_with("}\n\n"),
+            "{failed:?}"
+        );
+        running.cancel();
+        for script in [vec![], vec![Read::Over("deleted")]] {
+            let expected = ["event: end\ndata: {\"reason\":\"shutdown\"}\n\n"];
+            assert_eq!(said(script, 3_600_000, running.clone()).await, expected);
+        }
+    }
+
     fn event(seq: u64, kept: bool) -> Item {
         Item::Event(Event { seq, payload: Bytes::from_static(b"{}"), kept })
     }

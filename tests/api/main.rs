@@ -5,5 +5,10 @@ mod acp;
 mod chaos;
 mod edge;
 mod lifecycle;
+mod processes_edge;
+mod processes_wire;
 mod storage;
 mod support;
+mod terminals_wire;
+#[allow(dead_code)] // shared with the tests beside the code
+mod ws;

@@ -212,13 +212,27 @@ impl Server {
     }
 
     pub async fn events(&self, server: &str, after: Option<u64>) -> Events {
-        let mut request = self.http.get(self.url(&format!("/v1/acp/{server}")));
+        self.stream(&format!("/v1/acp/{server}"), after).await
+    }
+
+    /// An event stream that must open.
+    pub async fn stream(&self, path: &str, after: Option<u64>) -> Events {
+        let mut request = self.http.get(self.url(path));
         if let Some(after) = after {
             request = request.header("last-event-id", after);
         }
         let response = request.send().await.expect("an answer");
         assert_eq!(response.status(), 200);
         Events { response, buffer: Vec::new() }
+    }
+
+    /// Posts JSON anywhere; an answer without a body is `null`.
+    pub async fn send(&self, path: &str, body: &Value) -> (u16, Value) {
+        let request = self.http.post(self.url(path)).json(body).send();
+        let response = tokio::time::timeout(PATIENCE, request).await.expect("an answer in time").expect("an answer");
+        let status = response.status().as_u16();
+        let text = tokio::time::timeout(PATIENCE, response.text()).await.expect("a body in time").expect("a body");
+        (status, if text.is_empty() { Value::Null } else { serde_json::from_str(&text).expect("JSON") })
     }
 }
 
@@ -275,6 +289,15 @@ impl Events {
             }
         }
         panic!("the stream ended before the event came; seen: {seen:?}");
+    }
+
+    /// Reads to the end of the stream.
+    pub async fn all(&mut self) -> Vec<Event> {
+        let mut seen = Vec::new();
+        while let Some(event) = self.next().await {
+            seen.push(event);
+        }
+        seen
     }
 
     /// Reads until the answer with this id.

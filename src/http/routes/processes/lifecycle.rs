@@ -126,7 +126,7 @@ async fn run_process(State(state): State<AppState>, ApiJson(spec): ApiJson<RunSp
 /// Shows a process.
 #[utoipa::path(get, path = "/v1/processes/{id}", tag = "processes", operation_id = "get_process",
     params(("id" = String, Path, description = "`proc_<n>`")),
-    responses((status = 200, body = ProcessInfo), (status = 404, body = ProblemDetails)))]
+    responses((status = 200, body = ProcessInfo), (status = 400, body = ProblemDetails), (status = 404, body = ProblemDetails)))]
 async fn get_process(State(state): State<AppState>, ApiPath(id): ApiPath<String>) -> Result<Json<Arc<ProcessInfo>>, ApiError> {
     Ok(Json(state.processes.get(&id)?))
 }
@@ -172,7 +172,7 @@ async fn kill_process(
 /// Deletes a process that has ended, and its log.
 #[utoipa::path(delete, path = "/v1/processes/{id}", tag = "processes", operation_id = "delete_process",
     params(("id" = String, Path, description = "`proc_<n>`")),
-    responses((status = 204, description = "It is gone"), (status = 404, body = ProblemDetails),
+    responses((status = 204, description = "It is gone"), (status = 400, body = ProblemDetails), (status = 404, body = ProblemDetails),
         (status = 409, body = ProblemDetails, description = "It still runs"), (status = 507, body = ProblemDetails)))]
 async fn delete_process(State(state): State<AppState>, ApiPath(id): ApiPath<String>) -> Result<StatusCode, ApiError> {
     state.processes.delete(&id).await?;
