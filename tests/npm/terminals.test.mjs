@@ -18,11 +18,12 @@ async function parrot(stage) {
 }
 
 processScenario('a terminal: ready, output, input, exit code, close', async (stage) => {
-  const { id } = await stage.shell('read -r name; echo "hello $name"; exit 7', { tty: true });
+  const { id } = await stage.shell('read -r name; echo "hello $name"; read -r bye; exit 7', { tty: true });
   const terminal = await (await stage.terminal(id)).ready();
   assert.deepEqual(terminal.readyFrame, { type: 'ready', processId: id });
   terminal.type('wörld\r');
   await terminal.untilText('hello wörld\r\n');
+  terminal.type('bye\r');
   assert.deepEqual(await terminal.exited(), { type: 'exit', exitCode: 7 });
   await terminal.closed();
   await guard(terminal.session.closed, 'the closed promise', 10_000);
@@ -41,11 +42,12 @@ processScenario('a terminal takes bytes as well as text', async (stage) => {
 });
 
 processScenario('a terminal sends control characters as signals', async (stage) => {
-  const { id } = await stage.shell('trap "echo interrupted; exit 9" INT; echo armed; while :; do sleep 0.05; done', { tty: true });
+  const { id } = await stage.shell('trap "echo interrupted; read -r bye; exit 9" INT; echo armed; while :; do sleep 0.05; done', { tty: true });
   await stage.untilLogged(id, 'armed');
   const terminal = await (await stage.terminal(id)).ready();
   terminal.type('\x03');
   await terminal.untilText('interrupted');
+  terminal.type('bye\r');
   assert.equal((await terminal.exited()).exitCode, 9);
 });
 
@@ -168,6 +170,18 @@ processScenario('a terminal shows nothing but the output of the process', async 
   assert.equal(terminal.text, 'go\r\ndone\r\n');
   assert.equal(textOf((await stage.client.getProcessLogs(id)).entries), 'go\r\ndone\r\n');
 }, { betterThanReference: 'it writes "process stream error: I/O error" to every terminal' });
+
+processScenario('a terminal hears of the exit after the last output', async (stage) => {
+  for (let round = 0; round < 30; round += 1) {
+    const { id } = await stage.shell('read -r line; echo the end; exit 3', { tty: true });
+    const terminal = await (await stage.terminal(id)).ready();
+    let textAtExit;
+    terminal.session.onExit(() => { setImmediate(() => { textAtExit = terminal.text; }); });
+    terminal.type('go\n');
+    await until(() => textAtExit !== undefined, 'the exit frame');
+    assert.ok(textAtExit.endsWith('the end\r\n'), `round ${round}: ${JSON.stringify(textAtExit)}`);
+  }
+}, { betterThanReference: 'its exit frame may overtake the last output, which is then lost' });
 
 processScenario('a terminal gets every byte of a flood', async (stage) => {
   const line = `${'0123456789abcdef'.repeat(6)}\n`;

@@ -44,7 +44,8 @@ export class Terminal {
     try {
       await until(() => this.#text.includes(text), 'text', 10_000);
     } catch {
-      throw new Error(`"${text}" is not in the terminal, which shows ${JSON.stringify(this.#text)}`);
+      const shown = JSON.stringify({ text: this.#text, exits: this.exits, errors: this.errors, isClosed: this.isClosed });
+      throw new Error(`"${text}" is not in the terminal: ${shown}`);
     }
   }
 
