@@ -429,6 +429,7 @@ bounds! {
     process_restart_max_delay_ms = 30_000, "Longest pause before a restart; the first is 100 ms and each doubles it.";
     process_wait_timeout_default_ms = 30_000, "How long a wait waits when it doesn't say.";
     process_wait_timeout_max_ms = 3_600_000, "The longest time that a wait may ask for.";
+    ports_poll_ms = 2_000, "How often listening ports are looked at while any process runs; somebody who asks gets them at once.";
     run_timeout_default_ms = 30_000, "Time for a run that asks for none, until a client changes it.";
     run_timeout_max_ms = 300_000, "The longest time for a run, until a client changes it.";
     run_output_max_bytes = MIB, "Each stream of a run that its answer holds, until a client changes it; the rest is counted.";

@@ -16,10 +16,10 @@ use super::room::{Found, Kept, KeyUse, Room, digest};
 use super::screen::Screen;
 use super::spool::{self, SpoolReader};
 use super::types::{
-    CommandSpec, ExitInfo, ExitReason, Owner, ProcessConfig, ProcessId, ProcessInfo, ProcessSpec, ProcessStatus, RunResult,
+    CommandSpec, ExitInfo, ExitReason, Owner, PortInfo, ProcessConfig, ProcessId, ProcessInfo, ProcessSpec, ProcessStatus, RunResult,
     RunSpec, SearchResult, SearchSpec, SignalScope, Stopped, TerminalSize, WaitResult, WaitSpec,
 };
-use super::{Attachment, Error, LogQuery, LogReader, run, search, wait};
+use super::{Attachment, Error, LogQuery, LogReader, open_ports, run, search, wait};
 use crate::config::{Bounds, as_duration, as_usize};
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
@@ -50,7 +50,10 @@ impl Processes {
         let name = store.path().file_stem().map_or_else(|| "sandboxd".into(), PathBuf::from);
         let folder = data.join("spool").join(name); // servers that share a home have a file and a folder each
         let scripts = data.join("scripts");
-        let room = Arc::new(Room::new(children, store, events, bounds, (folder.clone(), scripts.clone())));
+        let folders = (folder.clone(), scripts);
+        let room = tokio::task::spawn_blocking(move || Room::new(children, store, events, bounds, folders)).await;
+        let room = Arc::new(room.map_err(|_| Error::Stopping)?);
+        open_ports::watch(&room);
         let processes = Self { room };
         let known: std::collections::HashSet<u64> = rows.iter().map(|row| row.number).collect();
         let swept = blocking(ProcessId(0), move || {
@@ -207,7 +210,10 @@ impl Processes {
     async fn end(&self, id: &str, reason: ExitReason, grace: Duration, wait: Option<Duration>) -> Result<ProcessInfo, Error> {
         let ending = match (self.find(id), self.child(id)) {
             (Ok(Found::Alive(handle)), _) => handle,
-            (Ok(Found::Finished(finished)), _) => return Ok((*finished.info).clone()),
+            (Ok(Found::Finished(finished)), _) => {
+                let tree = self.room.children.end_rest(finished.info.id).await;
+                return Ok(ProcessInfo { tree: Some(tree), ..(*finished.info).clone() });
+            }
             (Err(_), Some(child)) => return Ok(end_child(child, grace, wait).await),
             (Err(error), None) => return Err(error),
         };
@@ -257,6 +263,7 @@ impl Processes {
                 return Err(Error::StillRunning { id: info.id }); // something can't be killed, and holds its output
             }
         }
+        self.room.children.end_rest(info.id).await;
         self.room.delete(info.id);
         Ok(())
     }
@@ -364,6 +371,14 @@ impl Processes {
     /// [`Error::NotFound`], [`Error::Invalid`], [`Error::LogUnreadable`].
     pub async fn wait(&self, id: &str, spec: WaitSpec) -> Result<WaitResult, Error> {
         wait::wait(&self.room, &self.find(id)?, spec).await
+    }
+
+    /// The TCP ports that are open now, and whose they are. Costs the kernel some milliseconds.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where `/proc/net` can't be read.
+    pub async fn ports(&self) -> Result<Vec<PortInfo>, Error> {
+        open_ports::look(&self.room).await
     }
 
     /// The limits that clients may change.

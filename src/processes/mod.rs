@@ -5,25 +5,21 @@
 //! runs. Each managed process has one owner task ([`managed`]); [`room`] knows them all.
 
 mod api;
-#[allow(dead_code, unused_imports)] // nobody uses it yet
 mod cgroup;
 mod children;
 mod error;
 mod logs;
 mod managed;
-#[allow(dead_code, unused_imports)] // nobody uses it yet
+mod open_ports;
 mod ports;
 mod prepare;
 mod room;
 mod run;
-#[allow(dead_code, unused_imports)] // nobody uses it yet
 mod screen;
 mod search;
-#[allow(dead_code, unused_imports)] // nobody uses it yet
 mod spool;
 mod terminal;
 pub mod types;
-#[allow(dead_code, unused_imports)] // nobody uses it yet
 mod usage;
 mod wait;
 

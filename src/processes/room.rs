@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -13,10 +13,13 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::Error;
-use super::children::{BeforeExec, Children};
+use super::cgroup::{Cgroup, CgroupRoot};
+use super::children::{BeforeExec, Children, Confined};
 use super::managed::{Command, Handle};
 use super::run::RunKeys;
+use super::open_ports::OpenPorts;
 use super::spool;
+use super::usage;
 use super::types::{
     CommandSpec, ExitInfo, ExitReason, Limits, ProcessConfig, ProcessId, ProcessInfo, ProcessSpec, RestartPolicy,
 };
@@ -37,6 +40,9 @@ pub(super) struct Room {
     config: Mutex<ProcessConfig>,
     table: Mutex<Table>,
     stopping: AtomicBool,
+    cgroups: Option<CgroupRoot>,
+    cgroups_made: AtomicU64,
+    pub(super) ports: OpenPorts,
 }
 
 #[derive(Default)]
@@ -104,6 +110,7 @@ pub(super) enum KeyUse {
 }
 
 impl Room {
+    /// Blocks: looks for cgroups.
     pub(super) fn new(
         children: Children,
         store: Store,
@@ -130,6 +137,9 @@ impl Room {
             config: Mutex::new(config),
             table: Mutex::default(),
             stopping: AtomicBool::new(false),
+            cgroups: CgroupRoot::discover(),
+            cgroups_made: AtomicU64::new(1),
+            ports: OpenPorts::default(),
         }
     }
 
@@ -309,9 +319,28 @@ impl Room {
         committed
     }
 
-    /// What has to be done in the child because of its limits.
-    pub(super) fn before_exec(&self, _limits: &Limits) -> Option<BeforeExec> {
-        None
+    /// What holds a process's tree together. A managed one has a cgroup wherever that is possible; a run only when its
+    /// limits need one, for speed.
+    pub(super) fn confine(&self, id: ProcessId, limits: &Limits, managed: bool) -> Confined {
+        let limits = limits.of_tree();
+        let is_limited = limits != Default::default();
+        let root = self.cgroups.as_ref().filter(|_| managed || is_limited);
+        let name = format!("{id}-{}", self.cgroups_made.fetch_add(1, Ordering::Relaxed)); // a restart has one of its own
+        let cgroup = root.and_then(|root| Cgroup::create(root, &name, &limits).ok()).map(Arc::new);
+        if !is_limited {
+            return Confined { before_exec: None, cgroup };
+        }
+        let held = cgroup.as_ref().map(|cgroup| cgroup.enforcement()).unwrap_or_default();
+        let open = usage::Limits {
+            memory_bytes: limits.memory_bytes.filter(|_| !held.memory),
+            pids: limits.pids.filter(|_| !held.pids),
+        };
+        let plan = BeforeExec {
+            rlimits: usage::rlimits(&open, nix::unistd::geteuid().is_root()),
+            cgroup_procs: cgroup.as_ref().and_then(|cgroup| cgroup.procs_file().ok()).map(Into::into),
+            ..BeforeExec::default()
+        };
+        Confined { before_exec: Some(plan), cgroup }
     }
 
     /// Enters what the last run left. Called once, before anything is started.

@@ -13,10 +13,11 @@ use tokio::time::Instant;
 
 use super::Error;
 use super::children::Child;
-use super::managed::{Stdio, read_now};
+use super::managed::{Stdio, limits, read_now};
 use super::prepare::Prepared;
 use super::room::{Room, digest};
 use super::spool::Stream;
+use super::usage;
 use super::types::{Exit, ExitInfo, ExitReason, Owner, RunResult, RunSpec, Stopped};
 use crate::config::{as_duration, as_usize};
 use crate::rt::clock::now_ms;
@@ -153,6 +154,8 @@ struct Running {
     stdin: Bytes,
     captured: [Captured; 2],
     output_max_bytes: u64,
+    /// What has to be measured.
+    open_limits: Option<usage::Limits>,
 }
 
 /// How a run ended.
@@ -171,12 +174,13 @@ async fn once(room: &Arc<Room>, spec: &RunSpec) -> Result<RunResult, Error> {
     let timeout_ms = asked_ms.min(config.max_run_timeout_ms).min(spec.run.limits.wall_time_ms.unwrap_or(u64::MAX));
     let max = as_usize(spec.max_output_bytes.unwrap_or(u64::MAX).min(config.max_output_bytes));
     let with_stdin = spec.run.stdin.is_some();
-    let before_exec = room.before_exec(&spec.run.limits);
-    let (stdio, child) = Stdio::start(&room.children, prepared.launch(), None, with_stdin, before_exec)?;
+    let confined = room.confine(id, &spec.run.limits, false);
+    let (stdio, child) = Stdio::start(&room.children, prepared.launch(), None, with_stdin, confined)?;
     let captured = || Captured { bytes: Vec::new(), max, total: 0 };
     let output_max_bytes = spec.run.limits.output_bytes.unwrap_or(u64::MAX);
+    let open_limits = limits::unbounded(&child, &spec.run.limits);
     let mut running =
-        Running { stdio, child, stdin: prepared.stdin.clone(), captured: [captured(), captured()], output_max_bytes };
+        Running { open_limits, stdio, child, stdin: prepared.stdin.clone(), captured: [captured(), captured()], output_max_bytes };
     let drain = as_duration(room.bounds.process_exit_drain_ms);
     let end = running.to_its_end(started + Duration::from_millis(timeout_ms), drain).await;
     let Running { stdio, child, captured: [stdout, stderr], .. } = running;
@@ -211,9 +215,17 @@ impl Running {
         self.write();
         let mut exit = None;
         let mut drained_at = None;
+        let (child, open_limits) = (self.child.clone(), self.open_limits);
+        let exceeded = async {
+            match open_limits {
+                Some(limits) => limits::exceeded(&child, limits).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(exceeded);
         loop {
-            if exit.is_some() && self.stdio.is_read_to_its_end() {
-                return End { exit, reason: ExitReason::Exited, tree: None };
+            if let Some(ended) = exit.filter(|_| self.stdio.is_read_to_its_end()) {
+                return self.ended(ended);
             }
             tokio::select! {
                 biased;
@@ -222,10 +234,11 @@ impl Running {
                     exit = Some(ended);
                     drained_at = Some(Instant::now() + drain);
                 }
+                reason = &mut exceeded, if exit.is_none() => return self.end(reason).await,
                 () = self.stdio.writable(), if !self.stdin.is_empty() => self.write(),
                 () = tokio::time::sleep_until(drained_at.unwrap_or(deadline).min(deadline)) => {
-                    if exit.is_some() {
-                        return End { exit, reason: ExitReason::Exited, tree: None };
+                    if let Some(ended) = exit {
+                        return self.ended(ended);
                     }
                     return self.end(ExitReason::WallTimeLimit).await;
                 }
@@ -234,6 +247,10 @@ impl Running {
                 return self.end(ExitReason::OutputLimit).await;
             }
         }
+    }
+
+    fn ended(&self, exit: Exit) -> End {
+        End { exit: Some(exit), reason: limits::breached(&self.child, exit).unwrap_or(ExitReason::Exited), tree: None }
     }
 
     /// Kills the tree and reads what it had still written.

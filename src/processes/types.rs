@@ -247,6 +247,13 @@ pub struct Limits {
     pub pids: Option<u64>,
 }
 
+impl Limits {
+    /// What a cgroup, or whoever measures in its place, has to hold.
+    pub(super) fn of_tree(&self) -> super::usage::Limits {
+        super::usage::Limits { memory_bytes: self.memory_bytes, pids: self.pids }
+    }
+}
+
 /// Size of a terminal in character cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TerminalSize {
@@ -527,6 +534,27 @@ pub enum LogStream {
     Combined,
     /// A terminal's output.
     Pty,
+}
+
+/// A listening TCP port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PortInfo {
+    /// The port.
+    pub port: u16,
+    /// Where it listens, such as `127.0.0.1` or `::`.
+    #[schema(value_type = Vec<String>)]
+    pub addresses: Vec<std::net::IpAddr>,
+    /// The process that listens; absent when that can't be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// The process here that it belongs to; absent when it is none of ours.
+    #[schema(value_type = Option<String>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process_id: Option<ProcessId>,
+    /// Who that belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
 }
 
 /// Signals that clients may name: `TERM`, `SIGTERM` or `15`.

@@ -1,11 +1,13 @@
 //! Waiting for what a process does: its exit, a line of output, quiet, an open port.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Error;
+use super::open_ports;
 use super::logs::{LogQuery, LogReader, LogState, streams};
 use super::room::{Found, Room};
 use super::search::pattern;
@@ -13,13 +15,13 @@ use super::spool::{LineAssembler, LineItem, Streams};
 use super::types::{MatchedLine, WaitMet, WaitResult, WaitSpec};
 
 /// How often listening ports are looked at while somebody waits for one.
-const PORT_POLL: Duration = Duration::from_millis(50);
+const PORT_POLL: Duration = Duration::from_millis(100);
 
 /// Output read at a time.
 const PAGE_BYTES: usize = 256 * 1024;
 
 /// Waits for the first of what is asked, or the exit.
-pub(super) async fn wait(room: &Room, found: &Found, spec: WaitSpec) -> Result<WaitResult, Error> {
+pub(super) async fn wait(room: &Arc<Room>, found: &Found, spec: WaitSpec) -> Result<WaitResult, Error> {
     let began = Instant::now();
     let timeout_ms = spec.timeout_ms.unwrap_or(room.bounds.process_wait_timeout_default_ms);
     if timeout_ms > room.bounds.process_wait_timeout_max_ms {
@@ -35,7 +37,7 @@ pub(super) async fn wait(room: &Room, found: &Found, spec: WaitSpec) -> Result<W
             biased;
             line = line_of(output.as_mut()) => line.map(Met::Output),
             () = quiet.wait() => Ok(Met::Quiet),
-            port = port_of(found, spec.port) => Ok(Met::Port(port)),
+            port = port_of(room, found, spec.port) => Ok(Met::Port(port)),
             () = exit_of(found) => Ok(Met::Exit),
         }
     });
@@ -83,11 +85,10 @@ async fn line_of(output: Option<&mut Output>) -> Result<MatchedLine, Error> {
     }
 }
 
-async fn port_of(found: &Found, wanted: Option<u16>) -> u16 {
-    let (Some(wanted), Found::Alive(handle)) = (wanted, found) else { return std::future::pending().await };
-    loop {
-        let _ = (&handle, wanted); // replaced with the ports room
-        tokio::time::sleep(PORT_POLL).await;
+async fn port_of(room: &Arc<Room>, found: &Found, wanted: Option<u16>) -> u16 {
+    match (wanted, found) {
+        (Some(wanted), Found::Alive(handle)) => open_ports::opened(room, handle.id, wanted, PORT_POLL).await,
+        _ => std::future::pending().await,
     }
 }
 

@@ -35,7 +35,9 @@ use tokio::sync::watch;
 
 pub(super) use launch::{Launch, resolve};
 pub use scan::started_at_ticks;
-pub(super) use scan::{Stat, cookie_owner, read_stat};
+#[cfg(test)]
+pub(super) use scan::cookie_owner;
+pub(super) use scan::{Stat, read_stat};
 pub use stderr_tail::StderrTail;
 pub(super) use sys::BeforeExec;
 pub(super) use tty::Tty;
@@ -44,6 +46,7 @@ use scan::Scanner;
 use tree::Target;
 
 use super::Error;
+use super::cgroup::Cgroup;
 use super::types::{Exit, Owner, ProcessId, SignalScope, Stopped};
 use crate::config::Env;
 use crate::rt::clock::now_ms;
@@ -92,11 +95,21 @@ pub(super) struct Record {
     pub(super) created_at_ms: i64,
 }
 
+/// What holds a child together with all that comes of it.
+#[derive(Debug, Default)]
+pub(super) struct Confined {
+    /// What has to be done before it runs. Makes the start slower (fork instead of vfork): only where it is needed.
+    pub(super) before_exec: Option<BeforeExec>,
+    /// Its own cgroup, where cgroups can be written.
+    pub(super) cgroup: Option<Arc<Cgroup>>,
+}
+
 /// A cheap handle on a child. Dropping it stops nothing.
 #[derive(Clone)]
 pub struct Child {
     record: Arc<Record>,
     cookie: Arc<str>,
+    cgroup: Option<Arc<Cgroup>>,
     scanner: Arc<Scanner>,
     exit: watch::Receiver<Option<Exit>>,
 }
@@ -177,7 +190,7 @@ impl Children {
         };
         let mut command = launch.command(&self.inner.env);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let (mut child, process) = self.launch(launch, command, None)?;
+        let (mut child, process) = self.launch(launch, command, Confined::default())?;
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else { unreachable!("all three are piped above") };
         let own = |error: std::io::Error| Error::Refused { program: spec.program.clone(), cause: error.to_string() };
@@ -204,7 +217,7 @@ impl Children {
         &self.inner.env
     }
 
-    /// Starts what is prepared. `before_exec` makes the start slower (fork instead of vfork): only where it is needed.
+    /// Starts what is prepared.
     ///
     /// # Errors
     /// Each reason has its own [`Error`].
@@ -212,8 +225,10 @@ impl Children {
         &self,
         launch: Launch,
         mut command: std::process::Command,
-        before_exec: Option<BeforeExec>,
+        confined: Confined,
     ) -> Result<(std::process::Child, Child), Error> {
+        let Confined { before_exec, cgroup } = confined;
+        let entered = before_exec.as_ref().is_some_and(|plan| plan.cgroup_procs.is_some());
         let cookie: Arc<str> = format!("{}/{}", self.inner.cookie_prefix, launch.id).into();
         command.env(COOKIE_VARIABLE, &*cookie);
         match before_exec {
@@ -235,7 +250,10 @@ impl Children {
         let created_at_ms = now_ms();
         let Launch { id, owner, program, args, cwd, .. } = launch;
         let record = Arc::new(Record { id, owner, pid, program, args, cwd, created_at_ms });
-        let handle = Child { record, cookie, scanner: Arc::clone(&self.inner.scanner), exit };
+        if let Some(cgroup) = cgroup.as_ref().filter(|_| !entered) {
+            let _ = cgroup.add(pid); // it is gone already, or is found in the other ways only
+        }
+        let handle = Child { record, cookie, cgroup, scanner: Arc::clone(&self.inner.scanner), exit };
         self.inner.known().insert(pid, handle.clone());
         drop(starting);
         tracing::debug!(pid, %id, ?owner, "process started");
@@ -248,6 +266,25 @@ impl Children {
         let mut all: Vec<_> = self.inner.known().values().cloned().collect();
         all.sort_by_key(|child| child.record.id);
         all
+    }
+
+    /// Ends what is left of a process that exited and has no owner any more. Looks no further when no orphan has come to
+    /// this server: then nothing can be left.
+    pub(super) async fn end_rest(&self, id: ProcessId) -> Stopped {
+        if !reap::has_orphans(&self.inner) {
+            return Stopped::default();
+        }
+        let cookie = format!("{}/{id}", self.inner.cookie_prefix);
+        let target = Target::Tree { root: 0, cookie, cgroup: None };
+        tree::end(&self.inner.scanner, target, Duration::ZERO, tree::KILL_WAIT).await
+    }
+
+    /// The process here that a pid belongs to, and its owner when it still runs. Reads `/proc`, and blocks.
+    pub(super) fn owner_of(&self, pid: u32) -> Option<(ProcessId, Option<Owner>)> {
+        let cookie = scan::cookie_owner(pid)?;
+        let id: ProcessId = cookie.strip_prefix(&self.inner.cookie_prefix)?.strip_prefix('/')?.parse().ok()?;
+        let owner = self.inner.known().values().find(|child| child.record.id == id).map(|child| child.record.owner);
+        Some((id, owner))
     }
 
     /// Starts nothing any more, and kills whatever this run has started with all that came of it. For an end that can't
@@ -333,14 +370,14 @@ impl Child {
         i32::try_from(self.pid()).unwrap_or(i32::MAX)
     }
 
-    fn tree(&self) -> Target {
-        Target::Tree { root: self.root(), cookie: self.cookie.to_string() }
+    /// Its cgroup, where it has one.
+    pub(super) fn cgroup(&self) -> Option<&Arc<Cgroup>> {
+        self.cgroup.as_ref()
     }
-}
 
-/// The id in a cookie of this store and run, or of any.
-pub(super) fn id_in_cookie(cookie: &str) -> Option<ProcessId> {
-    cookie.rsplit('/').next()?.parse().ok()
+    fn tree(&self) -> Target {
+        Target::Tree { root: self.root(), cookie: self.cookie.to_string(), cgroup: self.cgroup.clone() }
+    }
 }
 
 /// True when `path` is a file that this process may execute.

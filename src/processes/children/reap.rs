@@ -47,6 +47,12 @@ fn sweep(inner: &Inner) {
     }
 }
 
+/// Whether anything lives that lost its parent and came to this process.
+pub(super) fn has_orphans(inner: &Inner) -> bool {
+    let known = inner.known();
+    children_of_this_process().into_iter().any(|pid| !known.contains_key(&pid.cast_unsigned()))
+}
+
 /// By `/proc/self/task/*/children` (proc_tid_children(5)): cheap, and the list only has to be right for processes
 /// that are dead already.
 fn children_of_this_process() -> Vec<i32> {

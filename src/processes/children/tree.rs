@@ -1,12 +1,14 @@
 //! Finding and ending a whole process tree, whatever its members did to escape.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::scan::{Scanner, Snapshot, Stat, read_stat};
+use crate::processes::cgroup::Cgroup;
 use crate::processes::types::Stopped;
 
 /// After KILL, how long the kernel is given to take the processes of one tree away.
@@ -21,6 +23,8 @@ pub(super) enum Target {
         root: i32,
         /// Its whole cookie.
         cookie: String,
+        /// Its cgroup, where there is one: nobody gets out of that.
+        cgroup: Option<Arc<Cgroup>>,
     },
     /// What carries a cookie of this store but not of this run.
     Leftovers {
@@ -41,8 +45,11 @@ impl Target {
     fn members(&self, snapshot: &Snapshot) -> Vec<Stat> {
         let me = std::process::id().cast_signed();
         match self {
-            Self::Tree { root, cookie } => {
-                let claims = |stat: &Stat| stat.pid == *root || stat.group == *root || stat.session == *root;
+            Self::Tree { root, cookie, cgroup } => {
+                let inside = cgroup.as_ref().and_then(|cgroup| cgroup.pids().ok()).unwrap_or_default();
+                let is_inside = |stat: &Stat| inside.contains(&stat.pid.cast_unsigned());
+                let is_of = |number: i32| number == *root && *root != 0;
+                let claims = |stat: &Stat| is_of(stat.pid) || is_of(stat.group) || is_of(stat.session) || is_inside(stat);
                 snapshot.members(me, claims, |carried| carried == cookie)
             }
             Self::Leftovers { store, run } => {
@@ -80,6 +87,9 @@ pub(super) async fn end(scanner: &Scanner, target: Target, grace: Duration, kill
 }
 
 async fn kill_all(scanner: &Scanner, target: &Target, wait: Duration, stopped: &mut Stopped) {
+    // All at once, so that nobody forks away meanwhile. They are still counted below: a killed process is there until
+    // the kernel has taken it down.
+    let at_once = if let Target::Tree { cgroup: Some(cgroup), .. } = target { Some(Arc::clone(cgroup)) } else { None };
     let deadline = Instant::now() + wait;
     let mut killed = HashSet::new();
     loop {
@@ -91,6 +101,9 @@ async fn kill_all(scanner: &Scanner, target: &Target, wait: Duration, stopped: &
         for stat in &living {
             stopped.killed += usize::from(killed.insert((stat.pid, stat.start_ticks)));
             signal(stat, Signal::SIGKILL);
+        }
+        if let Some(cgroup) = &at_once {
+            let _ = cgroup.kill_all(); // each was signalled above, too
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }

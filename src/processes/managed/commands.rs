@@ -42,6 +42,7 @@ impl Task {
                 Some(terminal) => look(terminal.screen()),
                 None => _ = reply.send(Error::NoTerminal { id: self.info.id }),
             },
+            Command::Breach { reason } => self.breach(reason),
             Command::BoundLog { max_bytes } => self.output.set_max_bytes(max_bytes),
         }
     }

@@ -13,7 +13,7 @@
 
 mod commands;
 pub(super) mod core;
-mod limits;
+pub(super) mod limits;
 mod output;
 mod stdio;
 mod task;
@@ -59,6 +59,8 @@ pub(super) enum Command {
     Redraw { viewer: ViewerKey },
     /// Looks at the screen.
     Screen { look: OnScreen, reply: oneshot::Sender<Error> },
+    /// The tree uses more than it may.
+    Breach { reason: ExitReason },
     /// The log's bound is another one.
     BoundLog { max_bytes: u64 },
 }

@@ -7,7 +7,7 @@ use std::process::Stdio as StdStdio;
 use tokio::net::unix::pipe::{Receiver, Sender};
 
 use crate::processes::Error;
-use crate::processes::children::{BeforeExec, Child, Children, Launch, Tty};
+use crate::processes::children::{Child, Children, Confined, Launch, Tty};
 use crate::processes::spool::Stream;
 use crate::processes::types::TerminalSize;
 
@@ -25,7 +25,7 @@ impl Stdio {
         launch: Launch,
         terminal: Option<TerminalSize>,
         stdin: bool,
-        mut before_exec: Option<BeforeExec>,
+        mut confined: Confined,
     ) -> Result<(Self, Child), Error> {
         let program = launch.program.clone();
         let refused = |error: io::Error| Error::Refused { program: program.clone(), cause: error.to_string() };
@@ -33,14 +33,14 @@ impl Stdio {
         let Some(size) = terminal else {
             command.stdin(if stdin { StdStdio::piped() } else { StdStdio::null() });
             command.stdout(StdStdio::piped()).stderr(StdStdio::piped());
-            let (child, handle) = children.launch(launch, command, before_exec)?;
+            let (child, handle) = children.launch(launch, command, confined)?;
             return Ok((Self::pipes(child).map_err(refused)?, handle));
         };
         let (tty, slave) = Tty::open(size).map_err(refused)?;
         let of_child = |slave: &OwnedFd| slave.try_clone().map(StdStdio::from);
         command.stdin(of_child(&slave).map_err(refused)?).stdout(of_child(&slave).map_err(refused)?).stderr(slave);
-        before_exec.get_or_insert_default().terminal = true;
-        let (_, handle) = children.launch(launch, command, before_exec)?;
+        confined.before_exec.get_or_insert_default().terminal = true;
+        let (_, handle) = children.launch(launch, command, confined)?;
         Ok((Self::Terminal(Some(tty)), handle))
     }
 

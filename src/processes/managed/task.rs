@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::core::{After, after_exit};
-use super::limits::Watched;
+use super::limits::{self, Watched};
 use super::output::{Output, read_now};
 use super::stdio::Stdio;
 use super::terminal::Terminal;
@@ -39,6 +39,7 @@ pub(super) struct Task {
     pub(super) info: ProcessInfo,
     publish: watch::Sender<Arc<ProcessInfo>>,
     mailbox: mpsc::Receiver<Command>,
+    own_mailbox: mpsc::WeakSender<Command>,
     pub(super) child: Child,
     pub(super) stdio: Stdio,
     /// Input that the process hasn't taken yet.
@@ -51,6 +52,8 @@ pub(super) struct Task {
     /// Why it is being ended, when it is.
     pub(super) ending: Option<ExitReason>,
     watched: Watched,
+    /// Measures the tree where the kernel doesn't bound it.
+    sampler: Option<AbortOnDrop>,
     started_at: Instant,
     restarts_in_a_row: u32,
 }
@@ -69,6 +72,15 @@ enum Phase {
     },
     /// The end is published.
     Ended,
+}
+
+/// Ends a task with its owner.
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 enum Event {
@@ -100,7 +112,8 @@ pub(in crate::processes) struct Beginning {
 pub(in crate::processes) fn start(beginning: Beginning) -> Result<Handle, Error> {
     let Beginning { room, id, owner, mut spec, prepared, kept, predecessor } = beginning;
     let size = spec.tty.then(|| spec.terminal.unwrap_or_default());
-    let (stdio, child) = Stdio::start(&room.children, prepared.launch(), size, true, room.before_exec(&spec.run.limits))?;
+    let confined = room.confine(id, &spec.run.limits, true);
+    let (stdio, child) = Stdio::start(&room.children, prepared.launch(), size, true, confined)?;
     let mut info = describe(id, owner, &spec, &child);
     let is_again = predecessor.is_some();
     if let Some(before) = predecessor {
@@ -127,6 +140,7 @@ pub(in crate::processes) fn start(beginning: Beginning) -> Result<Handle, Error>
         info: ProcessInfo::clone(&info),
         publish,
         mailbox,
+        own_mailbox: handle.mailbox.downgrade(),
         child,
         stdio,
         input,
@@ -136,6 +150,7 @@ pub(in crate::processes) fn start(beginning: Beginning) -> Result<Handle, Error>
         phase: Phase::Running,
         ending: None,
         watched,
+        sampler: None,
         started_at: Instant::now(),
         restarts_in_a_row: 0,
     };
@@ -171,6 +186,7 @@ fn describe(id: ProcessId, owner: Owner, spec: &ProcessSpec, child: &Child) -> P
 impl Task {
     async fn run(mut self) {
         self.write_input();
+        self.watch_limits();
         drop(self.room.log_change("process.started", &self.info, &self.kept, 0));
         while !self.is_finished() {
             match self.next_event().await {
@@ -187,6 +203,9 @@ impl Task {
             self.advance().await;
         }
         self.room.finished(&self.info, self.output.disk_bytes());
+        if let Some(cgroup) = self.child.cgroup().cloned() {
+            _ = tokio::task::spawn_blocking(move || cgroup.remove()).await; // populated: something in the background goes on in it
+        }
     }
 
     /// The end is published and nothing can write into the log any more.
@@ -259,6 +278,18 @@ impl Task {
         }
     }
 
+    fn watch_limits(&mut self) {
+        let Some(limits) = limits::unbounded(&self.child, &self.spec.run.limits) else { return };
+        let (child, mailbox) = (self.child.clone(), self.own_mailbox.clone());
+        let task = spawn_owned("process-limits", async move {
+            let reason = limits::exceeded(&child, limits).await;
+            if let Some(mailbox) = mailbox.upgrade() {
+                let _ = mailbox.send(Command::Breach { reason }).await; // gone: so is the process
+            }
+        });
+        self.sampler = Some(AbortOnDrop(task.abort_handle()));
+    }
+
     /// Gives the process as much input as it takes.
     pub(super) fn write_input(&mut self) {
         while !self.input.is_empty() {
@@ -292,7 +323,9 @@ impl Task {
     async fn advance(&mut self) {
         match self.phase {
             Phase::Draining { exit, until } if self.stdio.is_read_to_its_end() || Instant::now() >= until => {
-                self.after(Some(exit), self.ending.unwrap_or(ExitReason::Exited)).await;
+                let by_kernel = || limits::breached(&self.child, exit);
+                let reason = self.ending.or_else(by_kernel).unwrap_or(ExitReason::Exited);
+                self.after(Some(exit), reason).await;
             }
             Phase::Pausing { .. } if self.ending.is_some() => {
                 let reason = self.ending.unwrap_or(ExitReason::Stopped);
@@ -350,8 +383,8 @@ impl Task {
 
     async fn restart(&mut self) {
         let size = self.terminal.as_ref().map(|terminal| terminal.size);
-        let before_exec = self.room.before_exec(&self.spec.run.limits);
-        match Stdio::start(&self.room.children, self.prepared.launch(), size, true, before_exec) {
+        let confined = self.room.confine(self.info.id, &self.spec.run.limits, true);
+        match Stdio::start(&self.room.children, self.prepared.launch(), size, true, confined) {
             Ok((stdio, child)) => {
                 (self.stdio, self.child) = (stdio, child);
                 self.input = BytesMut::from(&self.prepared.stdin[..]);
@@ -366,6 +399,7 @@ impl Task {
                 self.info.pid = Some(self.child.pid());
                 (self.info.exit, self.info.exit_code, self.info.exit_reason, self.info.exited_at_ms) = (None, None, None, None);
                 self.show("process.restarted").await;
+                self.watch_limits();
                 self.write_input();
             }
             Err(error) => {
