@@ -154,7 +154,7 @@ impl Emulator {
         self.region = 0..size.rows;
         tidy::grid(self.term.grid_mut());
         if self.has(TermMode::ALT_SCREEN) {
-            self.with_main(|main| tidy::grid(main));
+            self.with_main(tidy::grid);
         }
     }
 
