@@ -16,8 +16,8 @@ use super::room::{Found, Kept, KeyUse, Room, digest};
 use super::screen::Screen;
 use super::spool::{self, SpoolReader};
 use super::types::{
-    CommandSpec, ExitInfo, ExitReason, Owner, PortInfo, ProcessConfig, ProcessId, ProcessInfo, ProcessSpec, ProcessStatus, RunResult,
-    RunSpec, SearchResult, SearchSpec, SignalScope, Stopped, TerminalSize, WaitResult, WaitSpec,
+    CommandSpec, ExitInfo, ExitReason, Owner, PortInfo, ProcessConfig, ProcessId, ProcessInfo, ProcessSpec, ProcessStatus,
+    RunResult, RunSpec, SearchResult, SearchSpec, SignalScope, Stopped, TerminalSize, WaitResult, WaitSpec,
 };
 use super::{Attachment, Error, LogQuery, LogReader, open_ports, run, search, wait};
 use crate::config::{Bounds, as_duration, as_usize};

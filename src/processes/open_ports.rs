@@ -57,6 +57,9 @@ pub(super) async fn look(room: &Arc<Room>) -> Result<Vec<PortInfo>, Error> {
             let payload = json!({"type": kind, "port": info(&room, &port)}).to_string();
             room.store.append(&room.events, kind, Bytes::from(payload), None);
         }
+        if table.left_out() > 0 {
+            tracing::warn!(left_out = table.left_out(), "more ports are open than are recorded");
+        }
         Ok(table.ports().map(|port| info(&room, port)).collect())
     });
     looked.await.map_err(|_| Error::Stopping)?

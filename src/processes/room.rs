@@ -16,13 +16,13 @@ use super::Error;
 use super::cgroup::{Cgroup, CgroupRoot};
 use super::children::{BeforeExec, Children, Confined};
 use super::managed::{Command, Handle};
-use super::run::RunKeys;
 use super::open_ports::OpenPorts;
+use super::run::RunKeys;
 use super::spool;
-use super::usage;
 use super::types::{
     CommandSpec, ExitInfo, ExitReason, Limits, ProcessConfig, ProcessId, ProcessInfo, ProcessSpec, RestartPolicy,
 };
+use super::usage;
 use crate::config::Bounds;
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
@@ -137,7 +137,7 @@ impl Room {
             config: Mutex::new(config),
             table: Mutex::default(),
             stopping: AtomicBool::new(false),
-            cgroups: CgroupRoot::discover(),
+            cgroups: CgroupRoot::discover().inspect(|root| tracing::debug!(bounds = ?root.offers(), "cgroups can be written")),
             cgroups_made: AtomicU64::new(1),
             ports: OpenPorts::default(),
         }

@@ -17,8 +17,8 @@ use super::managed::{Stdio, limits, read_now};
 use super::prepare::Prepared;
 use super::room::{Room, digest};
 use super::spool::Stream;
-use super::usage;
 use super::types::{Exit, ExitInfo, ExitReason, Owner, RunResult, RunSpec, Stopped};
+use super::usage;
 use crate::config::{as_duration, as_usize};
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
@@ -179,8 +179,14 @@ async fn once(room: &Arc<Room>, spec: &RunSpec) -> Result<RunResult, Error> {
     let captured = || Captured { bytes: Vec::new(), max, total: 0 };
     let output_max_bytes = spec.run.limits.output_bytes.unwrap_or(u64::MAX);
     let open_limits = limits::unbounded(&child, &spec.run.limits);
-    let mut running =
-        Running { open_limits, stdio, child, stdin: prepared.stdin.clone(), captured: [captured(), captured()], output_max_bytes };
+    let mut running = Running {
+        open_limits,
+        stdio,
+        child,
+        stdin: prepared.stdin.clone(),
+        captured: [captured(), captured()],
+        output_max_bytes,
+    };
     let drain = as_duration(room.bounds.process_exit_drain_ms);
     let end = running.to_its_end(started + Duration::from_millis(timeout_ms), drain).await;
     let Running { stdio, child, captured: [stdout, stderr], .. } = running;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Error;
-use super::open_ports;
 use super::logs::{LogQuery, LogReader, LogState, streams};
+use super::open_ports;
 use super::room::{Found, Room};
 use super::search::pattern;
 use super::spool::{LineAssembler, LineItem, Streams};

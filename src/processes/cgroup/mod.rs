@@ -124,6 +124,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's file can't be read.
+    #[cfg(test)]
     pub fn is_populated(&self) -> Result<bool> {
         let events = match std::fs::read_to_string(self.path.join("cgroup.events")) {
             Err(error) if is_gone(&error) => return Ok(false),

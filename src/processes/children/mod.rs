@@ -34,9 +34,9 @@ use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::watch;
 
 pub(super) use launch::{Launch, resolve};
-pub use scan::started_at_ticks;
 #[cfg(test)]
 pub(super) use scan::cookie_owner;
+pub use scan::started_at_ticks;
 pub(super) use scan::{Stat, read_stat};
 pub use stderr_tail::StderrTail;
 pub(super) use sys::BeforeExec;

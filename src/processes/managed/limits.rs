@@ -30,10 +30,8 @@ impl Watched {
 /// The limits that the kernel doesn't hold for this child; `None` when there are none.
 pub(in crate::processes) fn unbounded(child: &Child, limits: &Limits) -> Option<usage::Limits> {
     let held = child.cgroup().map(|cgroup| cgroup.enforcement()).unwrap_or_default();
-    let open = usage::Limits {
-        memory_bytes: limits.memory_bytes.filter(|_| !held.memory),
-        pids: limits.pids.filter(|_| !held.pids),
-    };
+    let open =
+        usage::Limits { memory_bytes: limits.memory_bytes.filter(|_| !held.memory), pids: limits.pids.filter(|_| !held.pids) };
     (open != usage::Limits::default()).then_some(open)
 }
 

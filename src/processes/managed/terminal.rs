@@ -19,15 +19,14 @@ const FEED_AT_BYTES: usize = 1024 * 1024;
 
 /// The owner's side of a terminal.
 pub(super) struct Terminal {
-    screen: Screen,
+    /// Made with the first output: many a terminal never writes.
+    screen: Option<Screen>,
     /// Written by the process, not yet on the screen.
     pending: Vec<u8>,
     pending_since: Option<Instant>,
     pub(super) viewers: Viewers,
     pub(super) size: TerminalSize,
     scrollback_max_lines: usize,
-    /// Nothing was written yet.
-    is_fresh: bool,
 }
 
 impl Terminal {
@@ -38,13 +37,11 @@ impl Terminal {
             as_usize(bounds.terminal_viewer_queue_max_bytes),
             as_duration(bounds.terminal_viewer_patience_ms),
         );
-        let screen = Screen::new(size, scrollback_max_lines);
-        Self { screen, pending: Vec::new(), pending_since: None, viewers, size, scrollback_max_lines, is_fresh: true }
+        Self { screen: None, pending: Vec::new(), pending_since: None, viewers, size, scrollback_max_lines }
     }
 
     /// Output: to the viewers at once, to the screen soon.
     pub(super) fn take(&mut self, bytes: &[u8]) {
-        self.is_fresh = false;
         if !self.viewers.is_empty() {
             self.viewers.push(&Piece::Output(Bytes::copy_from_slice(bytes)));
         }
@@ -66,7 +63,8 @@ impl Terminal {
         if self.pending.is_empty() {
             return;
         }
-        self.screen.feed(&self.pending);
+        let (size, lines) = (self.size, self.scrollback_max_lines);
+        self.screen.get_or_insert_with(|| Screen::new(size, lines)).feed(&self.pending);
         if self.pending.capacity() > 64 * 1024 {
             self.pending = Vec::new(); // after a flood: an idle terminal costs little
         } else {
@@ -77,24 +75,29 @@ impl Terminal {
     /// What a terminal answers to the process's questions (cursor position and so on). A viewer's own terminal answers
     /// them, too: so these are only for when nobody watches.
     pub(super) fn take_replies(&mut self) -> Vec<u8> {
-        let replies = self.screen.take_replies();
+        let replies = self.screen.as_mut().map(Screen::take_replies).unwrap_or_default();
         if self.viewers.is_empty() { replies } else { Vec::new() }
     }
 
     /// The screen, up to date.
     pub(super) fn screen(&mut self) -> &mut Screen {
         self.feed();
-        &mut self.screen
+        let (size, lines) = (self.size, self.scrollback_max_lines);
+        self.screen.get_or_insert_with(|| Screen::new(size, lines))
     }
 
     pub(super) fn resize(&mut self, size: TerminalSize) {
-        self.screen().resize(size);
+        self.feed();
         self.size = size;
+        if let Some(screen) = &mut self.screen {
+            screen.resize(size);
+        }
         self.viewers.push(&Piece::Resized(size));
     }
 
     pub(super) fn attach(&mut self) -> Result<Attached, Error> {
-        let snapshot = (!self.is_fresh).then(|| self.snapshot());
+        self.feed();
+        let snapshot = self.screen.is_some().then(|| self.snapshot());
         let viewer = self.viewers.add().ok_or(Error::TooManyViewers { max: self.viewers.max() })?;
         Ok(Attached { viewer, size: self.size, snapshot })
     }

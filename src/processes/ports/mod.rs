@@ -16,7 +16,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use super::children::{Stat, read_stat, started_at_ticks};
 
-pub use table::{PORTS_MAX, Port, PortEvent, PortTable};
+pub use table::{Port, PortEvent, PortTable};
 
 /// A socket that listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -32,11 +32,10 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use frame::{FRAME_HEADER_BYTES, MAX_ENTRY_BYTES};
-pub use index::{End, SpoolIndex};
-pub use lines::{Line, LineAssembler, LineEnd, LineItem, Lines, MAX_LINE_BYTES};
+pub use index::SpoolIndex;
+pub use lines::{LineAssembler, LineItem, Lines};
 pub use reader::SpoolReader;
-pub use segment::{MIN_SEGMENT_BYTES, disk_bytes, remove, sweep};
-pub use types::{Control, Count, Entry, Gap, GapReason, Item, Stream, StreamBytes, Streams};
+pub use segment::{remove, sweep};
+pub use types::{Control, GapReason, Item, Stream, Streams};
 pub use utf8::Utf8Carry;
 pub use writer::Spool;

@@ -145,6 +145,7 @@ fn delete(files: impl Iterator<Item = Found>) -> io::Result<usize> {
 ///
 /// # Errors
 /// The folder or a file in it can't be read.
+#[cfg(test)]
 pub fn disk_bytes(dir: &Path, number: u64) -> io::Result<u64> {
     let mut sum = 0;
     for file in list(dir)?.into_iter().filter(|file| file.number == number) {

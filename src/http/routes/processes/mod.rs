@@ -4,7 +4,9 @@ mod encode;
 mod input;
 mod lifecycle;
 mod logs;
+mod ports;
 mod query;
+mod screen;
 mod terminal;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -12,5 +14,11 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::http::AppState;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
-    lifecycle::router().merge(input::router()).merge(logs::router()).merge(query::router()).merge(terminal::router())
+    lifecycle::router()
+        .merge(input::router())
+        .merge(logs::router())
+        .merge(query::router())
+        .merge(terminal::router())
+        .merge(screen::router())
+        .merge(ports::router())
 }

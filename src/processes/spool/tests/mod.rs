@@ -10,7 +10,12 @@ mod torn;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::frame::MAX_ENTRY_BYTES;
+use super::index::End;
+use super::lines::{Line, LineEnd};
+use super::segment::{MIN_SEGMENT_BYTES, disk_bytes};
 use super::types::Position;
+use super::types::{Count, Entry, Gap, StreamBytes};
 use super::*;
 
 const MIN: u64 = MIN_SEGMENT_BYTES;
