@@ -115,14 +115,14 @@ async fn what_is_wrong_is_said_and_the_connection_stays() {
 async fn a_client_that_does_not_read_is_redrawn_for_and_can_interrupt() {
     let home = Home::new();
     let server = Server::start(&home);
-    let id = terminal(&server, "trap 'echo; echo interrupted; exit 7' INT; seq 1 100000000 & wait").await;
+    let id = terminal(&server, "trap 'exit 7' INT; seq 1 1500000; echo done; while :; do sleep 0.05; done").await;
     let (mut ws, _) = attach(&server, &id, "?snapshot=true").await;
     let path = format!("/v1/processes/{id}/wait");
-    let far = json!({"output": {"pattern": "^1500000$", "stream": "pty"}});
-    let (status, result) = server.send(&path, &far).await;
+    let done = json!({"output": {"pattern": "^done$"}, "timeoutMs": 20_000});
+    let (status, result) = server.send(&path, &done).await;
     assert_eq!((status, &result["met"]), (200, &json!("output")), "a client that doesn't read holds nobody up: {result}");
     ws.send(&json!({"type": "input", "data": "\u{3}"})).await;
-    let (_, result) = server.send(&path, &json!({})).await;
+    let (_, result) = server.send(&path, &json!({"timeoutMs": 20_000})).await;
     assert_eq!(result["met"], "exit", "{result}");
     let mut kinds = Vec::new();
     loop {
