@@ -18,13 +18,13 @@ run: tools-build ## builds, starts the server on 127.0.0.1:2468, says what to do
 test: check unit api cli agents npm ## everything
 
 check: tools-build ## format, lints, documentation, dependencies
-	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --no-deps --document-private-items --quiet
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --workspace --no-deps --document-private-items --quiet
 	scripts/check-dependencies.sh
 
 unit: tools-build ## what stands beside the code, and the rules of the house
-	cargo test --locked --lib --test house
+	cargo test --locked --workspace --lib --test house
 
 api: tools-build tools-test ## the real binary over HTTP, chaos and full disks included
 	cargo build --locked --bins --examples

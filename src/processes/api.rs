@@ -13,17 +13,17 @@ use super::logs::{blocking, load};
 use super::managed::{self, Beginning, Command, Handle};
 use super::prepare::Prepared;
 use super::room::{Found, Kept, KeyUse, Room, digest};
-use super::screen::Screen;
 use super::spool::{self, SpoolReader};
 use super::types::{
     CommandSpec, ExitInfo, ExitReason, Owner, PortInfo, ProcessConfig, ProcessId, ProcessInfo, ProcessSpec, ProcessStatus,
-    RunResult, RunSpec, SearchResult, SearchSpec, SignalScope, Stopped, TerminalSize, WaitResult, WaitSpec,
+    RunResult, RunSpec, SearchResult, SearchSpec, SignalScope, Stopped, TerminalSize, WaitResult, WaitSpec, check_size,
 };
 use super::{Attachment, Error, LogQuery, LogReader, open_ports, run, search, wait};
 use crate::config::{Bounds, as_duration, as_usize};
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
 use crate::store::{ProcessRow, Store, Stream};
+use terminal_screen::Screen;
 
 /// After KILL, how long an exit may take to be shown.
 const EXIT_PATIENCE: Duration = Duration::from_secs(3);
@@ -133,7 +133,7 @@ impl Processes {
 
     fn make(&self, id: ProcessId, spec: ProcessSpec, owner: Owner, digest: Option<String>) -> Result<ProcessInfo, Error> {
         if let Some(size) = spec.terminal {
-            size.check()?;
+            check_size(size)?;
         }
         let slot = self.room.slot()?;
         let prepared = self.prepare(&spec.run, id, owner, spec.tty)?;
@@ -304,7 +304,7 @@ impl Processes {
             return Err(Error::NoTerminal { id: info.id });
         }
         let handle = alive(found)?;
-        size.check()?;
+        check_size(size)?;
         let resized = handle.ask(|reply| Command::Resize { size, reply }).await;
         resized.unwrap_or_else(|| Err(not_running(&handle.info())))
     }

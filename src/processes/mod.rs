@@ -15,7 +15,7 @@ mod ports;
 mod prepare;
 mod room;
 mod run;
-mod screen;
+
 mod search;
 mod spool;
 mod terminal;
@@ -27,8 +27,8 @@ pub use api::Processes;
 pub use children::{COOKIE_VARIABLE, Child, ChildSpec, Children, Started, StderrTail, started_at_ticks};
 pub use error::Error;
 pub use logs::{LogEntry, LogItem, LogQuery, LogReader, LogState};
-pub use screen::{CursorInfo, Screen, ScreenCells};
 pub use terminal::{Attachment, TerminalEvent};
+pub use terminal_screen::{CursorInfo, Screen, ScreenCells};
 pub use types::{Exit, Owner, Stopped};
 
 /// Tests that start children do it one after the other: the reaper of one room would collect another room's.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::Error;
 use super::managed::{Attached, Command, Handle, Next, Piece, Viewer};
-use super::types::{ProcessInfo, TerminalSize};
+use super::types::{ProcessInfo, TerminalSize, check_size};
 
 /// What an attached client is told.
 #[derive(Debug, Clone)]
@@ -110,7 +110,7 @@ impl Attachment {
     /// # Errors
     /// [`Error::NotRunning`], [`Error::Invalid`].
     pub async fn resize(&self, size: TerminalSize) -> Result<(), Error> {
-        size.check()?;
+        check_size(size)?;
         let Live::Following { handle, .. } = &self.live else { return Err(self.not_running()) };
         let resized = handle.ask(|reply| Command::Resize { size, reply }).await;
         resized.unwrap_or_else(|| Err(self.not_running()))

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use terminal_screen::TerminalSize;
+
 /// Names a process: `proc_<n>`, counted over the life of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcessId(pub u64);
@@ -251,33 +253,6 @@ impl Limits {
     /// What a cgroup, or whoever measures in its place, has to hold.
     pub(super) fn of_tree(&self) -> super::usage::Limits {
         super::usage::Limits { memory_bytes: self.memory_bytes, pids: self.pids }
-    }
-}
-
-/// Size of a terminal in character cells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct TerminalSize {
-    /// Columns, 1 to 1000.
-    pub cols: u16,
-    /// Rows, 1 to 1000.
-    pub rows: u16,
-}
-
-impl TerminalSize {
-    /// # Errors
-    /// [`Error::Invalid`](super::Error::Invalid) outside of 1 to 1000.
-    pub fn check(self) -> Result<(), super::Error> {
-        let is_right = |cells| (1..=1000).contains(&cells);
-        if is_right(self.cols) && is_right(self.rows) {
-            return Ok(());
-        }
-        Err(super::Error::Invalid(format!("a terminal has 1 to 1000 columns and rows, not {} by {}", self.cols, self.rows)))
-    }
-}
-
-impl Default for TerminalSize {
-    fn default() -> Self {
-        Self { cols: 80, rows: 24 }
     }
 }
 
@@ -555,6 +530,15 @@ pub struct PortInfo {
     /// Who that belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,
+}
+
+/// # Errors
+/// [`Error::Invalid`](super::Error::Invalid) outside of 1 to 1000 columns and rows.
+pub(super) fn check_size(size: TerminalSize) -> Result<(), super::Error> {
+    if size.is_valid() {
+        return Ok(());
+    }
+    Err(super::Error::Invalid(format!("a terminal has 1 to 1000 columns and rows, not {} by {}", size.cols, size.rows)))
 }
 
 /// Signals that clients may name: `TERM`, `SIGTERM` or `15`.

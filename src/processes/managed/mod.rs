@@ -34,9 +34,9 @@ pub(super) use terminal::screen_from_log;
 pub(super) use viewers::{Next, Piece, Viewer, ViewerKey};
 
 use super::Error;
-use super::screen::Screen;
 use super::spool::SpoolIndex;
 use super::types::{ExitReason, ProcessId, ProcessInfo, SignalScope, Stopped, TerminalSize};
+use terminal_screen::Screen;
 
 /// What can be done with a screen while it holds still.
 pub(super) type OnScreen = Box<dyn FnOnce(&mut Screen) + Send>;

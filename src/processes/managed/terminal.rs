@@ -8,9 +8,9 @@ use super::Attached;
 use super::viewers::{Piece, Viewers};
 use crate::config::{Bounds, as_duration, as_usize};
 use crate::processes::Error;
-use crate::processes::screen::Screen;
 use crate::processes::spool::{Control, Item, SpoolReader};
 use crate::processes::types::TerminalSize;
+use terminal_screen::Screen;
 
 /// Output waits so long, or until there is so much of it, before the screen takes it: in a flood most of it scrolls away
 /// unseen, which is cheaper to find out in large pieces.

@@ -24,10 +24,11 @@ mod tidy;
 
 use std::time::Duration;
 
-use crate::processes::types::TerminalSize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
 use alacritty_terminal::vte::ansi::{Processor, Timeout};
 
-#[allow(unused_imports)] // nothing uses them yet
 pub use cells::{CursorInfo, CursorShape, Modes, Run, ScreenCells, Underline};
 
 use emulator::{Emulator, Size};
@@ -36,7 +37,28 @@ use sequence::Sequence;
 /// The parser looks for the next ESC after each invalid byte: longer pieces would make garbage quadratic.
 const PIECE: usize = 4096;
 
+/// Size of a terminal in character cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TerminalSize {
+    /// Columns, 1 to 1000.
+    pub cols: u16,
+    /// Rows, 1 to 1000.
+    pub rows: u16,
+}
+
+impl Default for TerminalSize {
+    fn default() -> Self {
+        Self { cols: 80, rows: 24 }
+    }
+}
+
 impl TerminalSize {
+    /// Whether columns and rows are within their ranges.
+    pub fn is_valid(self) -> bool {
+        let is_right = |cells| (1..=1000).contains(&cells);
+        is_right(self.cols) && is_right(self.rows)
+    }
+
     /// The emulator needs two columns for a wide character: a terminal with one column is kept with two.
     fn inner(self) -> Size {
         Size { columns: usize::from(self.cols).clamp(2, 1000), rows: usize::from(self.rows).clamp(1, 1000) }
