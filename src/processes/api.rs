@@ -212,7 +212,10 @@ impl Processes {
             (Ok(Found::Alive(handle)), _) => handle,
             (Ok(Found::Finished(finished)), _) => {
                 let tree = self.room.children.end_rest(finished.info.id).await;
-                return Ok(ProcessInfo { tree: Some(tree), ..(*finished.info).clone() });
+                return Ok(ProcessInfo {
+                    tree: Some(tree).filter(|tree| *tree != Stopped::default()),
+                    ..(*finished.info).clone()
+                });
             }
             (Err(_), Some(child)) => return Ok(end_child(child, grace, wait).await),
             (Err(error), None) => return Err(error),
@@ -227,7 +230,7 @@ impl Processes {
             Some(wait) if wait >= grace => tokio::time::timeout(wait + EXIT_PATIENCE, task).await.ok().and_then(Result::ok),
             Some(wait) => tokio::time::timeout(wait, task).await.ok().and_then(Result::ok),
         };
-        Ok(ProcessInfo { tree: tree.flatten(), ..(*ending.info()).clone() })
+        Ok(ProcessInfo { tree: tree.flatten().filter(|tree| *tree != Stopped::default()), ..(*ending.info()).clone() })
     }
 
     /// Sends a signal; gives how many processes it went to (a group counts as one).

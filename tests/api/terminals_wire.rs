@@ -42,7 +42,7 @@ async fn a_terminal_is_typed_into_and_ends() {
     ws.send(&json!({"type": "input", "data": "hi\n"})).await;
     let output = ws.output(shows("33 111\r\n")).await;
     assert!(shows("got hi\r\n")(&output), "{:?}", String::from_utf8_lossy(&output));
-    assert_eq!(ws.text().await, json!({"type": "exit", "exitCode": 5, "exit": {"code": 5}}));
+    assert_eq!(ws.text().await, json!({"type": "exit", "exitCode": 5}));
     assert_eq!(ws.next().await, Some(Frame::Close(None)));
     let (mut late, _) = attach(&server, &id, "?snapshot=false").await;
     assert_eq!(late.text().await["type"], "exit", "what ended can be attached to");

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 
-import { bytesOf, problem, processScenario, textOf } from './lib/process_scenario.mjs';
+import { assertHas, bytesOf, problem, processScenario, textOf } from './lib/process_scenario.mjs';
 import { guard, until } from './lib/wait.mjs';
 
 /** Says each line it reads twice: on stdout, and as an error. */
@@ -25,7 +25,7 @@ processScenario('selects from the log by stream, since and tail', async (stage) 
   const { client } = stage;
   const id = await speaker(stage);
   const { entries, ...rest } = await client.getProcessLogs(id);
-  assert.deepEqual(rest, { processId: id, stream: 'combined' });
+  assertHas(rest, { processId: id, stream: 'combined' });
   assert.deepEqual(sequences(entries), [1, 2, 3, 4, 5, 6]);
   for (const entry of entries) {
     assert.match(entry.stream, /^std(out|err)$/);

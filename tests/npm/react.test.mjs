@@ -19,7 +19,7 @@ after(async () => {
   await site.close();
 });
 
-const serverOptions = { token: 'page token', flags: ['-O', site.origin, '-A', 'authorization', '-A', 'content-type'] };
+const serverOptions = { token: 'page-token+/=', flags: ['-O', site.origin, '-A', 'authorization', '-A', 'content-type'] };
 
 async function shell(stage) {
   const options = { env: { PS1: '$ ', TERM: 'xterm-256color' }, tty: true, interactive: true };

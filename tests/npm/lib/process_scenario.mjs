@@ -95,6 +95,12 @@ class ProcessStage {
   }
 }
 
+/** What the contract says is there as it says; there may be more. */
+export function assertHas(actual, expected) {
+  const known = Object.fromEntries(Object.keys(expected).map((name) => [name, actual[name]]));
+  assert.deepEqual(known, expected);
+}
+
 export function bytesOf(entries) {
   return Buffer.concat(entries.map(({ data, encoding }) => {
     assert.equal(encoding, 'base64');

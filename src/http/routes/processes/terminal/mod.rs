@@ -42,8 +42,8 @@ struct AttachQuery {
 /// Attaches to a process's terminal over a WebSocket. Leaving ends nothing.
 ///
 /// The server sends text `{"type":"ready","processId"}`, then binary frames of output, `{"type":"error","message"}`, and
-/// at the process's end `{"type":"exit","exitCode","exit"}` and a close frame. With `snapshot=true`, `ready` has `cols`
-/// and `rows`, and there are `{"type":"snapshot","cols","rows","bytes"}` before the frame that draws the screen,
+/// at the process's end `{"type":"exit","exitCode"}` and a close frame. With `snapshot=true`, `ready` has `cols` and
+/// `rows`, `exit` has `exit` (code or signal), and there are `{"type":"snapshot","cols","rows","bytes"}` before the frame that draws the screen,
 /// `{"type":"resize","cols","rows"}` and `{"type":"lagged","skippedBytes"}`. The client sends text
 /// `{"type":"input","data","encoding"?}` (verbatim unless `encoding` is `base64`), `{"type":"resize","cols","rows"}` and
 /// `{"type":"close"}`.

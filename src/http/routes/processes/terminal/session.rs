@@ -205,7 +205,7 @@ impl<T: Terminal> Session<T> {
                 }
             }
             TerminalEvent::Exited(info) => {
-                outbox.push(ServerFrame::Exit { exit_code: info.exit_code, exit: info.exit });
+                outbox.push(ServerFrame::Exit { exit_code: info.exit_code, exit: info.exit.filter(|_| announced) });
                 return true;
             }
         }
