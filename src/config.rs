@@ -391,7 +391,7 @@ bounds! {
     acp_pending_max_requests = 1024, "Requests in flight towards one agent; one more is answered with a JSON-RPC error.";
     acp_stdin_queue_max_bytes = 128 * MIB, "Bytes that wait for an agent that doesn't read; more is answered with a JSON-RPC error.";
     acp_sessions_max = 1024, "Sessions per ACP server that are remembered for restoring; the oldest is forgotten.";
-    acp_post_keepalive_ms = 10_000, "How long a POST waits in silence before it sends headers and then white space, so that no proxy or client cuts the turn.";
+    acp_post_keepalive_ms = 10_000, "How long a POST to an agent, a run or a wait stays in silence before it sends headers and then white space, so that no proxy or client cuts the turn.";
     acp_answer_patience_ms = 50, "How long a POST's answer waits for event readers that keep up to get the same events first.";
     acp_restore_timeout_ms = 60_000, "Time a new agent process has for initialize and session/load when a server is restored.";
     acp_exit_drain_ms = 500, "After an agent's exit, how long its stdout is still read when a grandchild keeps the pipe open.";

@@ -8,6 +8,7 @@ mod guard;
 pub mod problem;
 pub mod routes;
 mod serve;
+mod slow;
 pub mod sse;
 
 use std::sync::Arc;

@@ -468,6 +468,11 @@ pub struct ProcessInfo {
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference
+fn is_zero_bytes(bytes: &u64) -> bool {
+    *bytes == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
@@ -615,6 +620,9 @@ pub struct WaitResult {
     /// The port that is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// Bytes of output that were gone before they could be looked at: the log's bound, or a full disk.
+    #[serde(skip_serializing_if = "is_zero_bytes")]
+    pub missed_bytes: u64,
     /// The process as it is now.
     pub process: ProcessInfo,
 }

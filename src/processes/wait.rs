@@ -53,8 +53,10 @@ pub(super) async fn wait(room: &Arc<Room>, found: &Found, spec: WaitSpec) -> Res
         Err(_) => None,
     };
     let process = (*found.info()).clone();
+    let missed_bytes = output.map_or(0, |output| output.missed_bytes);
     let waited_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let mut result = WaitResult { met: None, timed_out: met.is_none(), waited_ms, matched: None, port: None, process };
+    let mut result =
+        WaitResult { met: None, timed_out: met.is_none(), waited_ms, matched: None, port: None, missed_bytes, process };
     match met {
         Some(Met::Output(line)) => (result.met, result.matched) = (Some(WaitMet::Output), Some(line)),
         Some(Met::Port(port)) => (result.met, result.port) = (Some(WaitMet::Port), Some(port)),
@@ -120,6 +122,7 @@ struct Output {
     log: LogReader,
     lines: LineAssembler,
     pattern: regex::Regex,
+    missed_bytes: u64,
 }
 
 impl Output {
@@ -128,7 +131,7 @@ impl Output {
         let query = LogQuery { stream: wanted.stream, since: wanted.since, tail: None };
         let streams = wanted.stream.map_or(Streams::ALL, streams);
         let log = LogReader::open(room, found, query).await?;
-        Ok(Self { log, lines: LineAssembler::new(streams), pattern })
+        Ok(Self { log, lines: LineAssembler::new(streams), pattern, missed_bytes: 0 })
     }
 
     async fn wait(&mut self) -> Result<MatchedLine, Error> {
@@ -158,12 +161,15 @@ impl Output {
             for item in &items {
                 self.lines.push(item, &mut done);
             }
-            let ended = done.into_iter().filter_map(|item| match item {
-                LineItem::Line(line) => Some(line),
-                LineItem::Gap(_) => None,
-            });
+            let mut ended = Vec::with_capacity(done.len());
+            for item in done {
+                match item {
+                    LineItem::Line(line) => ended.push(line),
+                    LineItem::Gap(gap) => self.missed_bytes += gap.bytes.total(),
+                }
+            }
             // A prompt has no line end: what is there of the last line is tried, too.
-            let mut lines = ended.chain(self.lines.open_lines());
+            let mut lines = ended.into_iter().chain(self.lines.open_lines());
             if let Some(line) = lines.find(|line| self.pattern.is_match(&line.text)) {
                 return Ok(Some(MatchedLine { sequence: line.sequence, line: line.text }));
             }

@@ -1,12 +1,9 @@
 //! `/v1/acp`: agents over HTTP, as clients of `sandbox-agent` 0.4.2 speak it.
 
-use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, StatusCode, header};
@@ -19,6 +16,7 @@ use crate::acp::{Envelope, Kind, Posted, Status};
 use crate::config::{as_duration, as_usize};
 use crate::http::extract::{ApiPath, ApiQuery, accepts, is_json, read_body};
 use crate::http::problem::{ApiError, ErrorCode};
+use crate::http::slow::{self, Pending};
 use crate::http::sse;
 use crate::http::{AppState, ProblemDetails};
 
@@ -113,15 +111,12 @@ async fn post_acp(
     answer(Box::pin(posted), id, keepalive).await
 }
 
-type Pending = Pin<Box<dyn Future<Output = Result<Posted, ApiError>> + Send>>;
-
-/// Answers at once when the agent is quick. Otherwise the status is sent, and white space keeps the connection busy
-/// (RFC 8259 section 2 allows it before the value), so that no client or proxy takes the turn for dead.
-async fn answer(mut posted: Pending, request_id: Option<String>, keepalive: Duration) -> Result<Response, ApiError> {
+/// Answers at once when the agent is quick, and slowly otherwise.
+async fn answer(mut posted: Pending<Posted>, request_id: Option<String>, keepalive: Duration) -> Result<Response, ApiError> {
     let Some(id) = request_id else { return respond(posted.await?) };
     tokio::select! {
         posted = &mut posted => respond(posted?),
-        () = tokio::time::sleep(keepalive) => Ok(slow_response(posted, id, keepalive)),
+        () = tokio::time::sleep(keepalive) => Ok(slow::white_space(posted, keepalive, move |posted| last_chunk(posted, &id))),
     }
 }
 
@@ -130,20 +125,6 @@ fn respond(posted: Posted) -> Result<Response, ApiError> {
         Posted::Accepted => StatusCode::ACCEPTED.into_response(),
         Posted::Response(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
     })
-}
-
-fn slow_response(posted: Pending, id: String, keepalive: Duration) -> Response {
-    let chunks = futures_util::stream::unfold((Some(posted), id), move |(pending, id)| async move {
-        let mut posted = pending?;
-        let chunk = tokio::select! {
-            posted = &mut posted => return Some((Ok::<_, Infallible>(last_chunk(posted, &id)), (None, id))),
-            () = tokio::time::sleep(keepalive) => Bytes::from_static(b" "),
-        };
-        Some((Ok(chunk), (Some(posted), id)))
-    });
-    let first = futures_util::stream::once(std::future::ready(Ok(Bytes::from_static(b" "))));
-    let body = Body::from_stream(futures_util::StreamExt::chain(first, chunks));
-    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 /// The status is out already: an error can only be said in JSON-RPC.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use http::StatusCode;
 use serde::de::IntoDeserializer as _;
 use serde::{Deserialize, Serialize};
@@ -12,9 +13,10 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::config::as_duration;
 use crate::http::extract::{ApiJson, ApiPath, ApiQuery};
 use crate::http::problem::ApiError;
-use crate::http::{AppState, ProblemDetails};
+use crate::http::{AppState, ProblemDetails, slow};
 use crate::processes::Owner;
 use crate::processes::types::{
     ProcessConfig, ProcessInfo, ProcessSpec, ProcessStatus, RunResult, RunSpec, SignalScope, parse_signal,
@@ -111,7 +113,8 @@ async fn set_process_config(
     Ok(Json(state.processes.set_config(config)?))
 }
 
-/// Runs a program to its end and gives its output. A client that leaves doesn't end it; its time does.
+/// Runs a program to its end and gives its output. A client that leaves doesn't end it; its time does. A long run sends
+/// white space before the JSON.
 #[utoipa::path(post, path = "/v1/processes/run", tag = "processes", operation_id = "run_process", request_body = RunSpec,
     responses((status = 200, body = RunResult), (status = 400, body = ProblemDetails),
         (status = 403, body = ProblemDetails, description = "The program may not be executed"),
@@ -119,8 +122,9 @@ async fn set_process_config(
         (status = 413, body = ProblemDetails), (status = 415, body = ProblemDetails),
         (status = 422, body = ProblemDetails, description = "Another shape is asked for, or no such program or directory"),
         (status = 502, body = ProblemDetails, description = "The system refused"), (status = 503, body = ProblemDetails)))]
-async fn run_process(State(state): State<AppState>, ApiJson(spec): ApiJson<RunSpec>) -> Result<Json<Arc<RunResult>>, ApiError> {
-    Ok(Json(state.processes.run(spec).await?))
+async fn run_process(State(state): State<AppState>, ApiJson(spec): ApiJson<RunSpec>) -> Result<Response, ApiError> {
+    let keepalive = as_duration(state.config.bounds.acp_post_keepalive_ms);
+    slow::json(async move { Ok(state.processes.run(spec).await?) }, keepalive).await
 }
 
 /// Shows a process.

@@ -9,9 +9,10 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::config::as_duration;
 use crate::http::extract::{ApiPath, ApiQuery, OptionalJson};
 use crate::http::problem::ApiError;
-use crate::http::{AppState, ProblemDetails, sse};
+use crate::http::{AppState, ProblemDetails, slow, sse};
 use crate::processes::types::{LogStream, SearchResult, SearchSource, SearchSpec, WaitResult, WaitSpec};
 
 const PATTERN_MAX_CHARS: usize = 200;
@@ -77,7 +78,7 @@ async fn search_process(
 }
 
 /// Waits until a process ends, writes a line that matches, falls silent, or listens on a port: whatever comes first. An
-/// empty body waits for the end. A client that leaves ends only its wait.
+/// empty body waits for the end. A client that leaves ends only its wait. A long wait sends white space before the JSON.
 #[utoipa::path(post, path = "/v1/processes/{id}/wait", tag = "processes", operation_id = "wait_for_process",
     params(("id" = String, Path, description = "`proc_<n>`")), request_body(content = Option<WaitSpec>),
     responses((status = 200, body = WaitResult), (status = 400, body = ProblemDetails), (status = 404, body = ProblemDetails),
@@ -87,8 +88,9 @@ async fn wait_for_process(
     State(state): State<AppState>,
     ApiPath(id): ApiPath<String>,
     OptionalJson(spec): OptionalJson<WaitSpec>,
-) -> Result<Json<WaitResult>, ApiError> {
-    Ok(Json(state.processes.wait(&id, spec).await?))
+) -> Result<Response, ApiError> {
+    let keepalive = as_duration(state.config.bounds.acp_post_keepalive_ms);
+    slow::json(async move { Ok(state.processes.wait(&id, spec).await?) }, keepalive).await
 }
 
 /// Streams what happens to processes: `message` events, from the beginning or after `Last-Event-ID`, then live.
