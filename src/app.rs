@@ -87,7 +87,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
 async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), Error> {
     let fallback = config.dirs.data.join(format!("sandboxd-{port}.db"));
     let store = Store::open(&config.dirs.database(), &fallback, &config.bounds)?;
-    let children = Children::start(store.id(), config.env.clone(), as_usize(config.bounds.processes_max)).await?;
+    let children = Children::start(store.id(), config.env.clone(), as_usize(config.bounds.processes_max)).await;
     let processes = Processes::start(children.clone(), store.clone(), config.bounds.clone(), &config.dirs.data).await?;
     let install_events = store.open_stream("agents/install").await?;
     let agents = Agents::new(AgentsConfig {

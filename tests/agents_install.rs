@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 /// One runtime and one processes room for all tests: a process has one subreaper.
 static ROOM: LazyLock<(Runtime, Children)> = LazyLock::new(|| {
     let runtime = Runtime::new().unwrap();
-    let children = runtime.block_on(Children::start("agents-install-test", Env::read(), 1024)).unwrap();
+    let children = runtime.block_on(Children::start("agents-install-test", Env::read(), 1024));
     (runtime, children)
 });
 

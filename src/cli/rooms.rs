@@ -25,7 +25,6 @@ impl Rooms {
         let bounds = Bounds::from_env(&env)?;
         // A new store id: what servers on this machine run is none of our business.
         let children = Children::start(&new_id("cli"), env.clone(), as_usize(bounds.processes_max)).await;
-        let children = children.map_err(|error| Failure::failed(format_args!("can't start: {error}")))?;
         let agents = Agents::new(AgentsConfig {
             dirs,
             env,

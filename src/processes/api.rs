@@ -423,6 +423,7 @@ impl Processes {
             handle.exited().await;
         });
         futures_util::future::join_all(ends).await;
+        self.room.log_gathered();
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
@@ -28,6 +29,9 @@ use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
 use crate::store::{ProcessEnd, ProcessRow, RowChange, Store, Stream};
 
+/// How long events of runs are gathered.
+const GATHER: Duration = Duration::from_millis(25);
+
 /// What all owners share.
 pub(super) struct Room {
     pub(super) children: Children,
@@ -40,6 +44,8 @@ pub(super) struct Room {
     config: Mutex<ProcessConfig>,
     table: Mutex<Table>,
     stopping: AtomicBool,
+    /// Events that wait for a common commit.
+    soon: Mutex<Vec<(&'static str, Bytes, RowChange)>>,
     cgroups: Option<CgroupRoot>,
     cgroups_made: AtomicU64,
     pub(super) ports: OpenPorts,
@@ -137,6 +143,7 @@ impl Room {
             config: Mutex::new(config),
             table: Mutex::default(),
             stopping: AtomicBool::new(false),
+            soon: Mutex::default(),
             cgroups: CgroupRoot::discover().inspect(|root| tracing::debug!(bounds = ?root.offers(), "cgroups can be written")),
             cgroups_made: AtomicU64::new(1),
             ports: OpenPorts::default(),
@@ -317,6 +324,30 @@ impl Room {
         let committed = self.store.append_acked(&self.events, kind, payload, Some(change));
         self.store.flush();
         committed
+    }
+
+    /// Logs an event that nobody waits for. Such events are gathered for a moment: a commit for each of hundreds of runs a
+    /// second would slow the runs down.
+    pub(super) fn log_soon(self: &Arc<Self>, kind: &'static str, payload: Bytes, change: RowChange) {
+        let mut soon = self.soon.lock().unwrap_or_else(PoisonError::into_inner);
+        soon.push((kind, payload, change));
+        if soon.len() > 1 {
+            return; // it is on its way
+        }
+        drop(soon);
+        let room = Arc::clone(self);
+        spawn_owned("process-log", async move {
+            tokio::time::sleep(GATHER).await;
+            room.log_gathered();
+        });
+    }
+
+    /// Hands what was gathered to the store.
+    pub(super) fn log_gathered(&self) {
+        let gathered = std::mem::take(&mut *self.soon.lock().unwrap_or_else(PoisonError::into_inner));
+        for (kind, payload, change) in gathered {
+            self.store.append(&self.events, kind, payload, Some(change));
+        }
     }
 
     /// What holds a process's tree together. A managed one has a cgroup wherever that is possible; a run only when its

@@ -3,6 +3,8 @@
 //! A run ends at its timeout whatever holds its pipes, and goes on to its end when the client that asked for it leaves.
 
 use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -158,6 +160,9 @@ struct Running {
     open_limits: Option<usage::Limits>,
 }
 
+/// Waits for a run's exit.
+type Collect = Pin<Box<dyn Future<Output = Exit> + Send>>;
+
 /// How a run ended.
 struct End {
     exit: Option<Exit>,
@@ -175,7 +180,8 @@ async fn once(room: &Arc<Room>, spec: &RunSpec) -> Result<RunResult, Error> {
     let max = as_usize(spec.max_output_bytes.unwrap_or(u64::MAX).min(config.max_output_bytes));
     let with_stdin = spec.run.stdin.is_some();
     let confined = room.confine(id, &spec.run.limits, false);
-    let (stdio, child) = Stdio::start(&room.children, prepared.launch(), None, with_stdin, confined)?;
+    let (stdio, child, exit) = Stdio::start(&room.children, prepared.launch(), None, with_stdin, confined)?;
+    let mut exit: Collect = Box::pin(exit.collect());
     let captured = || Captured { bytes: Vec::new(), max, total: 0 };
     let output_max_bytes = spec.run.limits.output_bytes.unwrap_or(u64::MAX);
     let open_limits = limits::unbounded(&child, &spec.run.limits);
@@ -188,7 +194,10 @@ async fn once(room: &Arc<Room>, spec: &RunSpec) -> Result<RunResult, Error> {
         output_max_bytes,
     };
     let drain = as_duration(room.bounds.process_exit_drain_ms);
-    let end = running.to_its_end(started + Duration::from_millis(timeout_ms), drain).await;
+    let end = running.to_its_end(&mut exit, started + Duration::from_millis(timeout_ms), drain).await;
+    if end.exit.is_none() {
+        spawn_owned("process", exit); // it can't be killed right now
+    }
     let Running { stdio, child, captured: [stdout, stderr], .. } = running;
     let mut left_running = None;
     if !stdio.is_read_to_its_end() && end.tree.is_none() {
@@ -217,7 +226,7 @@ async fn once(room: &Arc<Room>, spec: &RunSpec) -> Result<RunResult, Error> {
 
 impl Running {
     /// Reads, writes and waits until it is over.
-    async fn to_its_end(&mut self, deadline: Instant, drain: Duration) -> End {
+    async fn to_its_end(&mut self, collect: &mut Collect, deadline: Instant, drain: Duration) -> End {
         self.write();
         let mut exit = None;
         let mut drained_at = None;
@@ -236,21 +245,28 @@ impl Running {
             tokio::select! {
                 biased;
                 stream = self.stdio.readable() => self.read(stream),
-                ended = self.child.exited(), if exit.is_none() => {
+                ended = &mut *collect, if exit.is_none() => {
                     exit = Some(ended);
                     drained_at = Some(Instant::now() + drain);
                 }
-                reason = &mut exceeded, if exit.is_none() => return self.end(reason).await,
+                reason = &mut exceeded, if exit.is_none() => return self.end(collect, reason).await,
                 () = self.stdio.writable(), if !self.stdin.is_empty() => self.write(),
                 () = tokio::time::sleep_until(drained_at.unwrap_or(deadline).min(deadline)) => {
                     if let Some(ended) = exit {
                         return self.ended(ended);
                     }
-                    return self.end(ExitReason::WallTimeLimit).await;
+                    return self.end(collect, ExitReason::WallTimeLimit).await;
                 }
             }
             if self.captured.iter().map(|captured| captured.total).sum::<u64>() > self.output_max_bytes {
-                return self.end(ExitReason::OutputLimit).await;
+                return match exit {
+                    Some(exit) => End {
+                        exit: Some(exit),
+                        reason: ExitReason::OutputLimit,
+                        tree: Some(self.child.stop(Duration::ZERO).await),
+                    },
+                    None => self.end(collect, ExitReason::OutputLimit).await,
+                };
             }
         }
     }
@@ -260,16 +276,16 @@ impl Running {
     }
 
     /// Kills the tree and reads what it had still written.
-    async fn end(&mut self, reason: ExitReason) -> End {
+    async fn end(&mut self, collect: &mut Collect, reason: ExitReason) -> End {
         let tree = self.child.stop(Duration::ZERO).await;
+        let exit = tokio::time::timeout(LAST_OUTPUT, collect).await.ok();
         let rest = async {
             while !self.stdio.is_read_to_its_end() {
                 let stream = self.stdio.readable().await;
                 self.read(stream);
             }
-            self.child.exited().await
         };
-        let exit = tokio::time::timeout(LAST_OUTPUT, rest).await.ok();
+        let _ = tokio::time::timeout(LAST_OUTPUT, rest).await; // something that can't be killed may hold the pipes
         End { exit, reason, tree: Some(tree) }
     }
 
@@ -299,7 +315,7 @@ async fn read_on(mut stdio: Stdio) {
     }
 }
 
-fn log(room: &Room, spec: &RunSpec, result: &RunResult) {
+fn log(room: &Arc<Room>, spec: &RunSpec, result: &RunResult) {
     let event = json!({
         "type": "process.ran",
         "id": result.process_id,
@@ -315,7 +331,7 @@ fn log(room: &Room, spec: &RunSpec, result: &RunResult) {
         "atMs": now_ms(),
     });
     let change = RowChange::CountProcess { number: result.process_id.0 };
-    room.store.append(&room.events, "process.ran", Bytes::from(event.to_string()), Some(change));
+    room.log_soon("process.ran", Bytes::from(event.to_string()), change);
 }
 
 #[cfg(test)]

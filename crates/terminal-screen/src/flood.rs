@@ -10,20 +10,21 @@ const RUN_MIN: usize = 32 * 1024;
 
 impl Screen {
     /// How many bytes at the beginning leave no trace. Those are skipped: the cursor is where they would have left it.
-    pub(super) fn skip_flood(&mut self, bytes: &[u8]) -> usize {
+    /// And how many bytes after them were looked at: from there on it is worth another look.
+    pub(super) fn skip_flood(&mut self, bytes: &[u8]) -> (usize, usize) {
         if bytes.len() < RUN_MIN || !self.is_plain() {
-            return 0;
+            return (0, 0);
         }
         let run = &bytes[..plain_prefix(bytes)];
         if run.len() < RUN_MIN {
-            return 0;
+            return (0, run.len());
         }
         // The first rows may come to lie over older text, until the cursor has reached the bottom: those go, too.
         let lines = 2 * self.emulator.rows() + self.emulator.history_max;
-        let Some(start) = start_of_lines(run, lines) else { return 0 };
+        let Some(start) = start_of_lines(run, lines) else { return (0, run.len()) };
         // In front of a line's end, at the bottom: this line end, too, scrolls the row away.
         self.emulator.move_to(self.emulator.rows() - 1, 0);
-        start
+        (start, run.len() - start)
     }
 
     fn is_plain(&self) -> bool {

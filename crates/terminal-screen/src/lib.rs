@@ -108,13 +108,17 @@ impl Screen {
     /// scrolls out of the scrollback only the end is parsed.
     pub fn feed(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
+        // What was looked at is not looked at again: that would be quadratic.
+        let mut looked_at = 0;
         while !rest.is_empty() {
-            if self.skips_floods {
-                rest = &rest[self.skip_flood(rest)..];
+            if self.skips_floods && looked_at == 0 {
+                let skipped;
+                (skipped, looked_at) = self.skip_flood(rest);
+                rest = &rest[skipped..];
             }
             let (piece, after) = rest.split_at(rest.len().min(PIECE));
             self.feed_piece(piece);
-            rest = after;
+            (rest, looked_at) = (after, looked_at.saturating_sub(piece.len()));
         }
     }
 

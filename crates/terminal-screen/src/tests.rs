@@ -320,9 +320,9 @@ proptest! {
 fn a_flood_is_skipped() {
     let flood: String = (0..10_000).map(|line| format!("line {line}\r\n")).collect();
     let mut a = screen(20, 3);
-    assert!(a.skip_flood(flood.as_bytes()) > flood.len() - 1000);
+    assert!(a.skip_flood(flood.as_bytes()).0 > flood.len() - 1000);
     let mut unskippable = fed(20, 3, b"\x1b[1;2r");
-    assert_eq!(unskippable.skip_flood(flood.as_bytes()), 0);
+    assert_eq!(unskippable.skip_flood(flood.as_bytes()).0, 0);
     let mut b = fed(20, 3, flood.as_bytes());
     assert_eq!(b.scrollback_lines(), HISTORY);
     assert_eq!(b.text(false, false), ["line 9998", "line 9999", ""]);

@@ -145,10 +145,7 @@ impl Inner {
 impl Children {
     /// Becomes the subreaper, starts the reaper, and ends what an earlier run of a server on this store left behind.
     /// Dropping the future leaves some of that.
-    ///
-    /// # Errors
-    /// The kernel refuses the SIGCHLD handler.
-    pub async fn start(store_id: &str, env: Env, max: usize) -> std::io::Result<Self> {
+    pub async fn start(store_id: &str, env: Env, max: usize) -> Self {
         if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
             tracing::warn!(%errno, "not a child subreaper: processes that daemonise are found by their cookie only");
         }
@@ -164,14 +161,14 @@ impl Children {
             closed: AtomicBool::new(false),
         };
         let children = Self { inner: Arc::new(inner) };
-        reap::start(&children.inner)?;
+        reap::start(&children.inner);
         let leftovers = Target::Leftovers { store: format!("{store_id}/"), run: children.inner.cookie_prefix.clone() };
         let grace = Duration::from_millis(500);
         let left = tree::end(&children.inner.scanner, leftovers, grace, tree::KILL_WAIT).await.terminated;
         if left > 0 {
             tracing::warn!(processes = left, "ended processes that an earlier run left behind");
         }
-        Ok(children)
+        children
     }
 
     /// Starts a child with three pipes, leading its own process group.
@@ -190,7 +187,8 @@ impl Children {
         };
         let mut command = launch.command(&self.inner.env);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let (mut child, process) = self.launch(launch, command, Confined::default())?;
+        let (mut child, process, exit) = self.launch(launch, command, Confined::default())?;
+        spawn_owned("process", exit.collect());
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else { unreachable!("all three are piped above") };
         let own = |error: std::io::Error| Error::Refused { program: spec.program.clone(), cause: error.to_string() };
@@ -217,7 +215,7 @@ impl Children {
         &self.inner.env
     }
 
-    /// Starts what is prepared.
+    /// Starts what is prepared. Somebody has to collect its exit.
     ///
     /// # Errors
     /// Each reason has its own [`Error`].
@@ -226,7 +224,7 @@ impl Children {
         launch: Launch,
         mut command: std::process::Command,
         confined: Confined,
-    ) -> Result<(std::process::Child, Child), Error> {
+    ) -> Result<(std::process::Child, Child, Uncollected), Error> {
         let Confined { before_exec, cgroup } = confined;
         let entered = before_exec.as_ref().is_some_and(|plan| plan.cgroup_procs.is_some());
         let cookie: Arc<str> = format!("{}/{}", self.inner.cookie_prefix, launch.id).into();
@@ -257,8 +255,7 @@ impl Children {
         self.inner.known().insert(pid, handle.clone());
         drop(starting);
         tracing::debug!(pid, %id, ?owner, "process started");
-        self.own(pid, publish);
-        Ok((child, handle))
+        Ok((child, handle, Uncollected { inner: Arc::clone(&self.inner), pid, publish }))
     }
 
     /// The children that run, in the order of their ids.
@@ -304,16 +301,24 @@ impl Children {
         }
         stopped.killed
     }
+}
 
-    /// The owner task: it alone waits for the child, and publishes the exit.
-    fn own(&self, pid: u32, publish: watch::Sender<Option<Exit>>) {
-        let inner = Arc::clone(&self.inner);
-        spawn_owned("process", async move {
-            let outcome = reap::exit_of(pid).await;
-            inner.known().remove(&pid);
-            tracing::debug!(pid, %outcome, "process exited");
-            publish.send_replace(Some(outcome));
-        });
+/// A child whose exit nobody waits for yet.
+#[must_use = "a child that nobody collects stays as a zombie"]
+pub(super) struct Uncollected {
+    inner: Arc<Inner>,
+    pid: u32,
+    publish: watch::Sender<Option<Exit>>,
+}
+
+impl Uncollected {
+    /// Waits for the exit, collects it and publishes it. Not to be dropped before: it is the only one that does.
+    pub(super) async fn collect(self) -> Exit {
+        let exit = reap::exit_of(self.pid).await;
+        self.inner.known().remove(&self.pid);
+        tracing::debug!(pid = self.pid, %exit, "process exited");
+        self.publish.send_replace(Some(exit));
+        exit
     }
 }
 

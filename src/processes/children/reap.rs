@@ -7,34 +7,48 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Inner, scan, sys};
 use crate::processes::types::Exit;
 use crate::rt::spawn_owned;
 
-/// Exits come in bunches; one sweep serves a bunch.
-const GATHER: Duration = Duration::from_millis(20);
+/// How often the dead are looked for while there are children, and while there are none (as PID 1, others may send some).
+const LOOK: Duration = Duration::from_millis(250);
+const LOOK_WHEN_ALONE: Duration = Duration::from_secs(1);
 
 /// Where there is no pidfd_open(2), as before Linux 5.3, a child is looked at this often.
 const POLL: Duration = Duration::from_millis(10);
 
-pub(super) fn start(inner: &Arc<Inner>) -> std::io::Result<()> {
-    let mut exits = signal(SignalKind::child())?;
+/// Looks now and then instead of at each SIGCHLD: our own children, which are nearly all that end, are none of its
+/// business, and a signal for each would cost more than collecting it.
+pub(super) fn start(inner: &Arc<Inner>) {
     let inner: Weak<Inner> = Arc::downgrade(inner);
     spawn_owned("reaper", async move {
-        while exits.recv().await.is_some() {
-            tokio::time::sleep(GATHER).await;
+        let mut pause = LOOK_WHEN_ALONE;
+        loop {
+            tokio::time::sleep(pause).await;
             let Some(inner) = inner.upgrade() else { return };
-            sweep(&inner);
+            pause = match any_dead() {
+                Ok(false) => LOOK,
+                Ok(true) => {
+                    sweep(&inner);
+                    LOOK
+                }
+                Err(_) => LOOK_WHEN_ALONE,
+            };
         }
     });
-    Ok(())
+}
+
+/// Whether a child waits to be collected, without collecting it (waitid(2)).
+fn any_dead() -> Result<bool, Errno> {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::All, flags).map(|status| status != WaitStatus::StillAlive)
 }
 
 fn sweep(inner: &Inner) {

@@ -7,7 +7,7 @@ use std::process::Stdio as StdStdio;
 use tokio::net::unix::pipe::{Receiver, Sender};
 
 use crate::processes::Error;
-use crate::processes::children::{Child, Children, Confined, Launch, Tty};
+use crate::processes::children::{Child, Children, Confined, Launch, Tty, Uncollected};
 use crate::processes::spool::Stream;
 use crate::processes::types::TerminalSize;
 
@@ -26,22 +26,22 @@ impl Stdio {
         terminal: Option<TerminalSize>,
         stdin: bool,
         mut confined: Confined,
-    ) -> Result<(Self, Child), Error> {
+    ) -> Result<(Self, Child, Uncollected), Error> {
         let program = launch.program.clone();
         let refused = |error: io::Error| Error::Refused { program: program.clone(), cause: error.to_string() };
         let mut command = launch.command(children.env());
         let Some(size) = terminal else {
             command.stdin(if stdin { StdStdio::piped() } else { StdStdio::null() });
             command.stdout(StdStdio::piped()).stderr(StdStdio::piped());
-            let (child, handle) = children.launch(launch, command, confined)?;
-            return Ok((Self::pipes(child).map_err(refused)?, handle));
+            let (child, handle, exit) = children.launch(launch, command, confined)?;
+            return Ok((Self::pipes(child).map_err(refused)?, handle, exit));
         };
         let (tty, slave) = Tty::open(size).map_err(refused)?;
         let of_child = |slave: &OwnedFd| slave.try_clone().map(StdStdio::from);
         command.stdin(of_child(&slave).map_err(refused)?).stdout(of_child(&slave).map_err(refused)?).stderr(slave);
         confined.before_exec.get_or_insert_default().terminal = true;
-        let (_, handle) = children.launch(launch, command, confined)?;
-        Ok((Self::Terminal(Some(tty)), handle))
+        let (_, handle, exit) = children.launch(launch, command, confined)?;
+        Ok((Self::Terminal(Some(tty)), handle, exit))
     }
 
     fn pipes(child: std::process::Child) -> io::Result<Self> {

@@ -113,7 +113,8 @@ pub(in crate::processes) fn start(beginning: Beginning) -> Result<Handle, Error>
     let Beginning { room, id, owner, mut spec, prepared, kept, predecessor } = beginning;
     let size = spec.tty.then(|| spec.terminal.unwrap_or_default());
     let confined = room.confine(id, &spec.run.limits, true);
-    let (stdio, child) = Stdio::start(&room.children, prepared.launch(), size, true, confined)?;
+    let (stdio, child, exit) = Stdio::start(&room.children, prepared.launch(), size, true, confined)?;
+    spawn_owned("process", exit.collect());
     let mut info = describe(id, owner, &spec, &child);
     let is_again = predecessor.is_some();
     if let Some(before) = predecessor {
@@ -385,7 +386,8 @@ impl Task {
         let size = self.terminal.as_ref().map(|terminal| terminal.size);
         let confined = self.room.confine(self.info.id, &self.spec.run.limits, true);
         match Stdio::start(&self.room.children, self.prepared.launch(), size, true, confined) {
-            Ok((stdio, child)) => {
+            Ok((stdio, child, exit)) => {
+                spawn_owned("process", exit.collect());
                 (self.stdio, self.child) = (stdio, child);
                 self.input = BytesMut::from(&self.prepared.stdin[..]);
                 self.close_stdin = self.spec.close_stdin;
