@@ -211,7 +211,7 @@ impl Processes {
         let ending = match (self.find(id), self.child(id)) {
             (Ok(Found::Alive(handle)), _) => handle,
             (Ok(Found::Finished(finished)), _) => {
-                let tree = self.room.children.end_rest(finished.info.id).await;
+                let tree = self.room.children.end_rest(finished.info.id, finished.cgroup.clone()).await;
                 return Ok(ProcessInfo { tree: Some(tree), ..(*finished.info).clone() });
             }
             (Err(_), Some(child)) => return Ok(end_child(child, grace, wait).await),
@@ -263,7 +263,11 @@ impl Processes {
                 return Err(Error::StillRunning { id: info.id }); // something can't be killed, and holds its output
             }
         }
-        self.room.children.end_rest(info.id).await;
+        let cgroup = match self.room.find(info.id) {
+            Some(Found::Finished(finished)) => finished.cgroup.clone(),
+            _ => None,
+        };
+        self.room.children.end_rest(info.id, cgroup).await;
         self.room.delete(info.id);
         Ok(())
     }

@@ -71,6 +71,8 @@ enum Place {
 pub(super) struct Finished {
     pub(super) info: Arc<ProcessInfo>,
     pub(super) log_bytes: u64,
+    /// What it left in the background is in there.
+    pub(super) cgroup: Option<Arc<Cgroup>>,
 }
 
 /// What an id stands for.
@@ -194,10 +196,10 @@ impl Room {
     }
 
     /// Its owner ends: nothing is written into its log any more.
-    pub(super) fn finished(self: &Arc<Self>, info: &ProcessInfo, log_bytes: u64) {
+    pub(super) fn finished(self: &Arc<Self>, info: &ProcessInfo, log_bytes: u64, cgroup: Option<Arc<Cgroup>>) {
         let mut table = self.table();
         if let Some(place @ Place::Alive(_)) = table.places.get_mut(&info.id) {
-            *place = Place::Finished(Arc::new(Finished { info: Arc::new(info.clone()), log_bytes }));
+            *place = Place::Finished(Arc::new(Finished { info: Arc::new(info.clone()), log_bytes, cgroup }));
             table.log_bytes += log_bytes;
             table.finished += 1;
         }
@@ -327,7 +329,8 @@ impl Room {
         let root = self.cgroups.as_ref().filter(|_| managed || is_limited);
         let name = format!("{id}-{}", self.cgroups_made.fetch_add(1, Ordering::Relaxed)); // a restart has one of its own
         let cgroup = root.and_then(|root| Cgroup::create(root, &name, &limits).ok()).map(Arc::new);
-        if !is_limited {
+        let cgroup_procs = cgroup.as_ref().and_then(|cgroup| cgroup.procs_file().ok()).map(Into::into);
+        if !is_limited && cgroup_procs.is_none() {
             return Confined { before_exec: None, cgroup };
         }
         let held = cgroup.as_ref().map(|cgroup| cgroup.enforcement()).unwrap_or_default();
@@ -337,7 +340,8 @@ impl Room {
         };
         let plan = BeforeExec {
             rlimits: usage::rlimits(&open, nix::unistd::geteuid().is_root()),
-            cgroup_procs: cgroup.as_ref().and_then(|cgroup| cgroup.procs_file().ok()).map(Into::into),
+            cgroup_procs, // moved there afterwards, it may have started something outside already
+            cgroup_needed: is_limited,
             ..BeforeExec::default()
         };
         Confined { before_exec: Some(plan), cgroup }
@@ -350,7 +354,7 @@ impl Room {
             let id = info.id;
             table.log_bytes += log_bytes;
             table.finished += 1;
-            table.places.insert(id, Place::Finished(Arc::new(Finished { info: Arc::new(info), log_bytes })));
+            table.places.insert(id, Place::Finished(Arc::new(Finished { info: Arc::new(info), log_bytes, cgroup: None })));
             if let Some((key, digest)) = key {
                 table.keys.insert(key, Key { digest, id });
             }

@@ -202,9 +202,12 @@ impl Task {
             }
             self.advance().await;
         }
-        self.room.finished(&self.info, self.output.disk_bytes());
-        if let Some(cgroup) = self.child.cgroup().cloned() {
-            _ = tokio::task::spawn_blocking(move || cgroup.remove()).await; // populated: something in the background goes on in it
+        let cgroup = self.child.cgroup().cloned();
+        let is_populated = cgroup.as_ref().is_some_and(|cgroup| cgroup.pids().is_ok_and(|pids| !pids.is_empty()));
+        let left = cgroup.clone().filter(|_| is_populated);
+        self.room.finished(&self.info, self.output.disk_bytes(), left);
+        if let Some(cgroup) = cgroup.filter(|_| !is_populated) {
+            _ = tokio::task::spawn_blocking(move || cgroup.remove()).await;
         }
     }
 
