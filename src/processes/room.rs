@@ -20,7 +20,7 @@ use super::open_ports::OpenPorts;
 use super::run::RunKeys;
 use super::spool;
 use super::types::{
-    CommandSpec, ExitInfo, ExitReason, Limits, ProcessConfig, ProcessId, ProcessInfo, ProcessSpec, RestartPolicy,
+    CommandSpec, ExitInfo, ExitReason, Limits, ProcessConfig, ProcessId, ProcessInfo, ProcessSpec, RestartPolicy, Stopped,
 };
 use super::usage;
 use crate::config::Bounds;
@@ -184,10 +184,12 @@ impl Room {
         Ok(Slot { room: Arc::clone(self), used: false })
     }
 
-    /// Enters a process that runs.
+    /// Enters a process that runs; one that is started again under its id takes its own place.
     pub(super) fn enter(&self, mut slot: Slot, handle: Handle) {
         slot.used = true;
-        self.table().places.insert(handle.id, Place::Alive(handle));
+        let mut table = self.table();
+        table.take(handle.id);
+        table.places.insert(handle.id, Place::Alive(handle));
     }
 
     /// It won't run again. Called once, before its end is shown.
@@ -250,6 +252,15 @@ impl Room {
             }
         });
         spawn_owned("process-forget", async move { _ = removed.await });
+    }
+
+    /// Ends what a finished process left in the background.
+    pub(super) async fn end_rest(&self, id: ProcessId) -> Stopped {
+        let cgroup = match self.find(id) {
+            Some(Found::Finished(finished)) => finished.cgroup.clone(),
+            _ => None,
+        };
+        self.children.end_rest(id, cgroup).await
     }
 
     /// Deletes one that is finished.
@@ -362,11 +373,6 @@ impl Room {
         let gone = self.retain(&mut table);
         drop(table);
         self.forget(gone);
-    }
-
-    /// Takes a finished process out, to be started again under its id.
-    pub(super) fn take_finished(&self, id: ProcessId) {
-        self.table().take(id);
     }
 }
 

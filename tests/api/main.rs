@@ -6,6 +6,8 @@ mod chaos;
 mod edge;
 mod lifecycle;
 mod processes_edge;
+mod processes_limits;
+mod processes_output;
 mod processes_support;
 mod processes_trees;
 mod processes_wire;

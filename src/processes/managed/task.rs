@@ -18,7 +18,7 @@ use crate::config::{as_duration, as_usize};
 use crate::processes::Error;
 use crate::processes::children::Child;
 use crate::processes::prepare::Prepared;
-use crate::processes::room::{Kept, Room};
+use crate::processes::room::{Kept, Room, Slot};
 use crate::processes::spool::Stream;
 use crate::processes::types::{Exit, ExitInfo, ExitReason, Owner, ProcessId, ProcessInfo, ProcessSpec, ProcessStatus};
 use crate::rt::clock::now_ms;
@@ -101,16 +101,18 @@ pub(in crate::processes) struct Beginning {
     pub(in crate::processes) spec: ProcessSpec,
     pub(in crate::processes) prepared: Prepared,
     pub(in crate::processes) kept: Kept,
+    /// Its place among those that run.
+    pub(in crate::processes) slot: Slot,
     /// It ran under an earlier server: its log goes on.
     pub(in crate::processes) predecessor: Option<ProcessInfo>,
 }
 
-/// Starts a process and its owner.
+/// Starts a process and its owner, and enters it in the room.
 ///
 /// # Errors
 /// As [`Children::launch`](crate::processes::children::Children::launch).
 pub(in crate::processes) fn start(beginning: Beginning) -> Result<Handle, Error> {
-    let Beginning { room, id, owner, mut spec, prepared, kept, predecessor } = beginning;
+    let Beginning { room, id, owner, mut spec, prepared, kept, slot, predecessor } = beginning;
     let size = spec.tty.then(|| spec.terminal.unwrap_or_default());
     let confined = room.confine(id, &spec.run.limits, true);
     let (stdio, child) = Stdio::start(&room.children, prepared.launch(), size, true, confined)?;
@@ -154,6 +156,7 @@ pub(in crate::processes) fn start(beginning: Beginning) -> Result<Handle, Error>
         started_at: Instant::now(),
         restarts_in_a_row: 0,
     };
+    task.room.enter(slot, handle.clone()); // before its owner runs, which may be at its end at once
     spawn_owned("process-owner", task.run());
     Ok(handle)
 }
@@ -219,6 +222,8 @@ impl Task {
     /// What happens next. Commands come first, so that a flood of output doesn't delay them.
     async fn next_event(&mut self) -> Event {
         let held = self.terminal.as_mut().and_then(|terminal| terminal.viewers.held_until());
+        // What is left after the exit is little, and has to be in the log when the exit is shown.
+        let held = held.filter(|_| !matches!(self.phase, Phase::Draining { .. }));
         let timer = self.timer().into_iter().chain(held.map(Instant::from_std)).min();
         let running = self.phase == Phase::Running;
         let Self { mailbox, child, stdio, terminal, input, close_stdin, .. } = self;
@@ -326,6 +331,8 @@ impl Task {
     async fn advance(&mut self) {
         match self.phase {
             Phase::Draining { exit, until } if self.stdio.is_read_to_its_end() || Instant::now() >= until => {
+                // Half a character: where something in the background has the pipes, they have no end.
+                Stream::ALL.into_iter().for_each(|stream| self.output.finish(stream));
                 let by_kernel = || limits::breached(&self.child, exit);
                 let reason = self.ending.or_else(by_kernel).unwrap_or(ExitReason::Exited);
                 self.after(Some(exit), reason).await;
@@ -355,6 +362,7 @@ impl Task {
         match after_exit(self.spec.restart, exit, reason, self.restarts_in_a_row, max_delay) {
             After::Restart(pause) if !self.room.is_stopping() => {
                 self.note_exit(exit, reason);
+                self.ending = None; // a limit ended it; what is asked for from now on ends the pause
                 self.info.status = ProcessStatus::Restarting;
                 self.phase = Phase::Pausing { until: Instant::now() + pause };
                 self.show("process.exited").await;
