@@ -152,6 +152,7 @@ impl Children {
         if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
             tracing::warn!(%errno, "not a child subreaper: processes that daemonise are found by their cookie only");
         }
+        sys::keep_inherited();
         let run = new_id("run");
         let inner = Inner {
             env,
