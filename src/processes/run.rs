@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes};
 use serde_json::json;
 use tokio::sync::watch;
+use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use super::Error;
@@ -230,6 +231,7 @@ impl Running {
         };
         tokio::pin!(exceeded);
         loop {
+            consume_budget().await; // waiting for a descriptor that is ready never yields by itself
             if let Some(ended) = exit.filter(|_| self.stdio.is_read_to_its_end()) {
                 return self.ended(ended);
             }
@@ -264,6 +266,7 @@ impl Running {
         let tree = self.child.stop(Duration::ZERO).await;
         let rest = async {
             while !self.stdio.is_read_to_its_end() {
+                consume_budget().await;
                 let stream = self.stdio.readable().await;
                 self.read(stream);
             }
@@ -294,6 +297,7 @@ impl Running {
 /// What was left in the background must not die of writing.
 async fn read_on(mut stdio: Stdio) {
     while !stdio.is_read_to_its_end() {
+        consume_budget().await;
         let stream = stdio.readable().await;
         read_now(&mut stdio, stream, |_| {});
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::sync::{mpsc, watch};
+use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use super::core::{After, after_exit};
@@ -192,6 +193,7 @@ impl Task {
         self.watch_limits();
         drop(self.room.log_change("process.started", &self.info, &self.kept, 0));
         while !self.is_finished() {
+            consume_budget().await; // waiting for a descriptor that is ready never yields by itself
             match self.next_event().await {
                 Event::Command(command) => self.handle(command),
                 Event::Alone => break,
