@@ -1,7 +1,7 @@
 //! What callers ask of the room: HTTP routes, and whatever else takes typed requests.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -95,11 +95,8 @@ impl Processes {
         let prepared = self.prepare(&spec.run, info.id, info.owner, spec.tty)?;
         let kept = Kept::new(&spec, digest);
         let room = Arc::clone(&self.room);
-        let beginning = Beginning { room, id: info.id, owner: info.owner, spec, prepared, kept, predecessor: Some(info.clone()) };
-        self.room.take_finished(info.id);
-        let handle = managed::start(beginning)?;
-        self.room.enter(slot, handle);
-        Ok(())
+        let (id, owner, predecessor) = (info.id, info.owner, Some(info.clone()));
+        managed::start(Beginning { room, id, owner, spec, prepared, kept, slot, predecessor }).map(|_| ())
     }
 
     fn prepare(&self, spec: &CommandSpec, id: ProcessId, owner: Owner, tty: bool) -> Result<Prepared, Error> {
@@ -139,10 +136,8 @@ impl Processes {
         let prepared = self.prepare(&spec.run, id, owner, spec.tty)?;
         let kept = Kept::new(&spec, digest);
         let room = Arc::clone(&self.room);
-        let handle = managed::start(Beginning { room, id, owner, spec, prepared, kept, predecessor: None })?;
-        let info = (*handle.info()).clone();
-        self.room.enter(slot, handle);
-        Ok(info)
+        let handle = managed::start(Beginning { room, id, owner, spec, prepared, kept, slot, predecessor: None })?;
+        Ok((*handle.info()).clone())
     }
 
     /// Runs a command to its end, or to its timeout. Dropping the future leaves it running until then.
@@ -211,18 +206,20 @@ impl Processes {
         let ending = match (self.find(id), self.child(id)) {
             (Ok(Found::Alive(handle)), _) => handle,
             (Ok(Found::Finished(finished)), _) => {
-                let tree = self.room.children.end_rest(finished.info.id).await;
-                return Ok(ProcessInfo {
-                    tree: Some(tree).filter(|tree| *tree != Stopped::default()),
-                    ..(*finished.info).clone()
-                });
+                let tree = Some(self.room.end_rest(finished.info.id).await).filter(|tree| *tree != Stopped::default());
+                return Ok(ProcessInfo { tree, ..(*finished.info).clone() });
             }
             (Err(_), Some(child)) => return Ok(end_child(child, grace, wait).await),
             (Err(error), None) => return Err(error),
         };
         let task = spawn_owned("process-end", {
-            let handle = ending.clone();
-            async move { end_managed(&handle, reason, grace).await }
+            let (handle, room) = (ending.clone(), Arc::clone(&self.room));
+            async move {
+                match end_managed(&handle, reason, grace).await {
+                    Some(stopped) => stopped,
+                    None => room.end_rest(handle.id).await, // its owner went meanwhile
+                }
+            }
         });
         let tree = match wait {
             None => task.await.ok(),
@@ -230,7 +227,8 @@ impl Processes {
             Some(wait) if wait >= grace => tokio::time::timeout(wait + EXIT_PATIENCE, task).await.ok().and_then(Result::ok),
             Some(wait) => tokio::time::timeout(wait, task).await.ok().and_then(Result::ok),
         };
-        Ok(ProcessInfo { tree: tree.flatten().filter(|tree| *tree != Stopped::default()), ..(*ending.info()).clone() })
+        let tree = tree.filter(|tree| *tree != Stopped::default());
+        Ok(ProcessInfo { tree, ..(*ending.info()).clone() })
     }
 
     /// Sends a signal; gives how many processes it went to (a group counts as one).
@@ -266,7 +264,7 @@ impl Processes {
                 return Err(Error::StillRunning { id: info.id }); // something can't be killed, and holds its output
             }
         }
-        self.room.children.end_rest(info.id).await;
+        self.room.end_rest(info.id).await;
         self.room.delete(info.id);
         Ok(())
     }
@@ -475,15 +473,24 @@ pub(super) async fn screen<T: Send + 'static>(
     if !info.tty {
         return Err(Error::NoTerminal { id: info.id });
     }
+    let look = Arc::new(Mutex::new(Some(look)));
+    let take = |look: &Mutex<Option<_>>| look.lock().unwrap_or_else(PoisonError::into_inner).take();
     let index = match found {
         Found::Alive(handle) => {
             let (answer, answered) = oneshot::channel();
-            let shown =
-                handle.ask(|reply| Command::Screen { look: Box::new(move |screen| _ = answer.send(look(screen))), reply });
-            return match shown.await {
-                Some(error) => Err(error),
-                None => answered.await.map_err(|_| not_running(&info)),
+            let look = Arc::clone(&look);
+            let seen = move |screen: &mut Screen| {
+                if let Some(look) = take(&look) {
+                    let _ = answer.send(look(screen));
+                }
             };
+            if let Some(error) = handle.ask(|reply| Command::Screen { look: Box::new(seen), reply }).await {
+                return Err(error);
+            }
+            if let Ok(answer) = answered.await {
+                return Ok(answer);
+            }
+            load(room, info.id).await? // its owner went before it looked
         }
         Found::Finished(finished) => load(room, finished.info.id).await?,
     };
@@ -491,9 +498,10 @@ pub(super) async fn screen<T: Send + 'static>(
     let size = info.terminal.unwrap_or_default();
     blocking(info.id, move || {
         let mut screen = managed::screen_from_log(SpoolReader::new(index), size, lines)?;
-        Ok(look(&mut screen))
+        Ok(take(&look).map(|look| look(&mut screen)))
     })
-    .await
+    .await?
+    .ok_or_else(|| not_running(&info))
 }
 
 /// A child that another room speaks to.

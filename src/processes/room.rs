@@ -21,7 +21,7 @@ use super::open_ports::OpenPorts;
 use super::run::RunKeys;
 use super::spool;
 use super::types::{
-    CommandSpec, ExitInfo, ExitReason, Limits, ProcessConfig, ProcessId, ProcessInfo, ProcessSpec, RestartPolicy,
+    CommandSpec, ExitInfo, ExitReason, Limits, ProcessConfig, ProcessId, ProcessInfo, ProcessSpec, RestartPolicy, Stopped,
 };
 use super::usage;
 use crate::config::Bounds;
@@ -77,6 +77,8 @@ enum Place {
 pub(super) struct Finished {
     pub(super) info: Arc<ProcessInfo>,
     pub(super) log_bytes: u64,
+    /// What it left in the background is in there.
+    pub(super) cgroup: Option<Arc<Cgroup>>,
 }
 
 /// What an id stands for.
@@ -189,10 +191,12 @@ impl Room {
         Ok(Slot { room: Arc::clone(self), used: false })
     }
 
-    /// Enters a process that runs.
+    /// Enters a process that runs; one that is started again under its id takes its own place.
     pub(super) fn enter(&self, mut slot: Slot, handle: Handle) {
         slot.used = true;
-        self.table().places.insert(handle.id, Place::Alive(handle));
+        let mut table = self.table();
+        table.take(handle.id);
+        table.places.insert(handle.id, Place::Alive(handle));
     }
 
     /// It won't run again. Called once, before its end is shown.
@@ -201,10 +205,10 @@ impl Room {
     }
 
     /// Its owner ends: nothing is written into its log any more.
-    pub(super) fn finished(self: &Arc<Self>, info: &ProcessInfo, log_bytes: u64) {
+    pub(super) fn finished(self: &Arc<Self>, info: &ProcessInfo, log_bytes: u64, cgroup: Option<Arc<Cgroup>>) {
         let mut table = self.table();
         if let Some(place @ Place::Alive(_)) = table.places.get_mut(&info.id) {
-            *place = Place::Finished(Arc::new(Finished { info: Arc::new(info.clone()), log_bytes }));
+            *place = Place::Finished(Arc::new(Finished { info: Arc::new(info.clone()), log_bytes, cgroup }));
             table.log_bytes += log_bytes;
             table.finished += 1;
         }
@@ -255,6 +259,15 @@ impl Room {
             }
         });
         spawn_owned("process-forget", async move { _ = removed.await });
+    }
+
+    /// Ends what a finished process left in the background.
+    pub(super) async fn end_rest(&self, id: ProcessId) -> Stopped {
+        let cgroup = match self.find(id) {
+            Some(Found::Finished(finished)) => finished.cgroup.clone(),
+            _ => None,
+        };
+        self.children.end_rest(id, cgroup).await
     }
 
     /// Deletes one that is finished.
@@ -358,7 +371,8 @@ impl Room {
         let root = self.cgroups.as_ref().filter(|_| managed || is_limited);
         let name = format!("{id}-{}", self.cgroups_made.fetch_add(1, Ordering::Relaxed)); // a restart has one of its own
         let cgroup = root.and_then(|root| Cgroup::create(root, &name, &limits).ok()).map(Arc::new);
-        if !is_limited {
+        let cgroup_procs = cgroup.as_ref().and_then(|cgroup| cgroup.procs_file().ok()).map(Into::into);
+        if !is_limited && cgroup_procs.is_none() {
             return Confined { before_exec: None, cgroup };
         }
         let held = cgroup.as_ref().map(|cgroup| cgroup.enforcement()).unwrap_or_default();
@@ -368,7 +382,8 @@ impl Room {
         };
         let plan = BeforeExec {
             rlimits: usage::rlimits(&open, nix::unistd::geteuid().is_root()),
-            cgroup_procs: cgroup.as_ref().and_then(|cgroup| cgroup.procs_file().ok()).map(Into::into),
+            cgroup_procs, // moved there afterwards, it may have started something outside already
+            cgroup_needed: is_limited,
             ..BeforeExec::default()
         };
         Confined { before_exec: Some(plan), cgroup }
@@ -381,7 +396,7 @@ impl Room {
             let id = info.id;
             table.log_bytes += log_bytes;
             table.finished += 1;
-            table.places.insert(id, Place::Finished(Arc::new(Finished { info: Arc::new(info), log_bytes })));
+            table.places.insert(id, Place::Finished(Arc::new(Finished { info: Arc::new(info), log_bytes, cgroup: None })));
             if let Some((key, digest)) = key {
                 table.keys.insert(key, Key { digest, id });
             }
@@ -389,11 +404,6 @@ impl Room {
         let gone = self.retain(&mut table);
         drop(table);
         self.forget(gone);
-    }
-
-    /// Takes a finished process out, to be started again under its id.
-    pub(super) fn take_finished(&self, id: ProcessId) {
-        self.table().take(id);
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes};
 use serde_json::json;
 use tokio::sync::watch;
+use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use super::Error;
@@ -239,6 +240,7 @@ impl Running {
         };
         tokio::pin!(exceeded);
         loop {
+            consume_budget().await; // waiting for a descriptor that is ready never yields by itself
             if let Some(ended) = exit.filter(|_| self.stdio.is_read_to_its_end()) {
                 return self.ended(ended);
             }
@@ -281,6 +283,7 @@ impl Running {
         let exit = tokio::time::timeout(LAST_OUTPUT, collect).await.ok();
         let rest = async {
             while !self.stdio.is_read_to_its_end() {
+                consume_budget().await;
                 let stream = self.stdio.readable().await;
                 self.read(stream);
             }
@@ -310,6 +313,7 @@ impl Running {
 /// What was left in the background must not die of writing.
 async fn read_on(mut stdio: Stdio) {
     while !stdio.is_read_to_its_end() {
+        consume_budget().await;
         let stream = stdio.readable().await;
         read_now(&mut stdio, stream, |_| {});
     }

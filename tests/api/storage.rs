@@ -7,10 +7,10 @@ use serde_json::json;
 use crate::support::{Home, Options, Server};
 
 /// A small file system of its own below a home; unmounted at the end.
-struct SmallDisk(std::path::PathBuf);
+pub struct SmallDisk(pub std::path::PathBuf);
 
 impl SmallDisk {
-    fn new(home: &Home, size: &str) -> Self {
+    pub fn new(home: &Home, size: &str) -> Self {
         let path = home.data();
         std::fs::create_dir_all(&path).expect("a folder");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&path).status();

@@ -149,6 +149,7 @@ impl Children {
         if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
             tracing::warn!(%errno, "not a child subreaper: processes that daemonise are found by their cookie only");
         }
+        sys::keep_inherited();
         let run = new_id("run");
         let inner = Inner {
             env,
@@ -265,14 +266,14 @@ impl Children {
         all
     }
 
-    /// Ends what is left of a process that exited and has no owner any more. Looks no further when no orphan has come to
-    /// this server: then nothing can be left.
-    pub(super) async fn end_rest(&self, id: ProcessId) -> Stopped {
-        if !reap::has_orphans(&self.inner) {
+    /// Ends what is left of a process that exited and has no owner any more. Looks no further when nothing was in its
+    /// cgroup and no orphan has come to this server: then nothing can be left.
+    pub(super) async fn end_rest(&self, id: ProcessId, cgroup: Option<Arc<Cgroup>>) -> Stopped {
+        if cgroup.is_none() && !reap::has_orphans(&self.inner) {
             return Stopped::default();
         }
         let cookie = format!("{}/{id}", self.inner.cookie_prefix);
-        let target = Target::Tree { root: 0, cookie, cgroup: None };
+        let target = Target::Tree { root: 0, cookie, cgroup };
         tree::end(&self.inner.scanner, target, Duration::ZERO, tree::KILL_WAIT).await
     }
 

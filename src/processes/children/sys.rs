@@ -1,4 +1,5 @@
-//! The only `unsafe` of the crate: what a child does between fork and exec, and descriptors that tokio watches.
+//! The only `unsafe` of the crate: what a child does between fork and exec, descriptors that tokio watches, and those that
+//! this process was started with.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,6 +19,8 @@ pub(in crate::processes) struct BeforeExec {
     pub(in crate::processes) rlimits: Vec<(Resource, u64)>,
     /// A cgroup's `cgroup.procs`, to enter it before anything can be started outside.
     pub(in crate::processes) cgroup_procs: Option<OwnedFd>,
+    /// Without the cgroup it must not run: that holds its limits.
+    pub(in crate::processes) cgroup_needed: bool,
 }
 
 /// Has the plan carried out in the child that `command` starts.
@@ -37,7 +40,10 @@ pub(super) fn apply(command: &mut Command, plan: BeforeExec) {
 
 fn carry_out(plan: &BeforeExec) -> io::Result<()> {
     if let Some(procs) = &plan.cgroup_procs {
-        rustix::io::write(procs, b"0")?; // cgroup v2: 0 is the writer itself
+        let entered = rustix::io::write(procs, b"0"); // cgroup v2: 0 is the writer itself
+        if plan.cgroup_needed {
+            entered?;
+        }
     }
     for (resource, limit) in &plan.rlimits {
         setrlimit(*resource, *limit, *limit)?;
@@ -47,6 +53,20 @@ fn carry_out(plan: &BeforeExec) -> io::Result<()> {
         rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
     }
     Ok(())
+}
+
+/// Keeps what this process was started with, beyond its stdio, from its children. What it opens itself is closed on exec
+/// already.
+#[allow(unsafe_code)]
+pub(super) fn keep_inherited() {
+    use nix::libc::{F_SETFD, FD_CLOEXEC, fcntl};
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let open: Vec<i32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
+        // SAFETY: F_SETFD changes a flag and nothing else (fcntl(2)); whoever owns the descriptor can go on using it, and
+        // one that was closed meanwhile is EBADF. The constants are those of this call.
+        unsafe { fcntl(descriptor, F_SETFD, FD_CLOEXEC) };
+    }
 }
 
 /// Has tokio watch a descriptor.

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::OpenptFlags;
 use rustix::termios::{InputModes, OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 use tokio::io::Interest;
@@ -66,9 +67,18 @@ impl Tty {
         end_of_terminal(self.master.try_io(Interest::READABLE, |fd| Ok(rustix::io::read(fd, buffer)?)))
     }
 
-    /// Writes what the terminal takes right now; `WouldBlock` when that is nothing.
+    /// Writes what the terminal takes right now; `WouldBlock` when that is nothing, `BrokenPipe` when it never will: once
+    /// nobody has the slave's side open, a full terminal stays full, and still counts as writable.
     pub(in crate::processes) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.master.try_io(Interest::WRITABLE, |fd| Ok(rustix::io::write(fd, bytes)?))
+        match self.master.try_io(Interest::WRITABLE, |fd| Ok(rustix::io::write(fd, bytes)?)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.is_hung_up() => Err(io::ErrorKind::BrokenPipe.into()),
+            written => written,
+        }
+    }
+
+    fn is_hung_up(&self) -> bool {
+        let mut polled = [PollFd::new(self.master.get_ref(), PollFlags::empty())]; // hanging up is told unasked (poll(2))
+        poll(&mut polled, Some(&Timespec::default())).is_ok() && polled[0].revents().contains(PollFlags::HUP)
     }
 }
 

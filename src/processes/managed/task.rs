@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::sync::{mpsc, watch};
+use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use super::core::{After, after_exit};
@@ -18,7 +19,7 @@ use crate::config::{as_duration, as_usize};
 use crate::processes::Error;
 use crate::processes::children::Child;
 use crate::processes::prepare::Prepared;
-use crate::processes::room::{Kept, Room};
+use crate::processes::room::{Kept, Room, Slot};
 use crate::processes::spool::Stream;
 use crate::processes::types::{Exit, ExitInfo, ExitReason, Owner, ProcessId, ProcessInfo, ProcessSpec, ProcessStatus};
 use crate::rt::clock::now_ms;
@@ -101,16 +102,18 @@ pub(in crate::processes) struct Beginning {
     pub(in crate::processes) spec: ProcessSpec,
     pub(in crate::processes) prepared: Prepared,
     pub(in crate::processes) kept: Kept,
+    /// Its place among those that run.
+    pub(in crate::processes) slot: Slot,
     /// It ran under an earlier server: its log goes on.
     pub(in crate::processes) predecessor: Option<ProcessInfo>,
 }
 
-/// Starts a process and its owner.
+/// Starts a process and its owner, and enters it in the room.
 ///
 /// # Errors
 /// As [`Children::launch`](crate::processes::children::Children::launch).
 pub(in crate::processes) fn start(beginning: Beginning) -> Result<Handle, Error> {
-    let Beginning { room, id, owner, mut spec, prepared, kept, predecessor } = beginning;
+    let Beginning { room, id, owner, mut spec, prepared, kept, slot, predecessor } = beginning;
     let size = spec.tty.then(|| spec.terminal.unwrap_or_default());
     let confined = room.confine(id, &spec.run.limits, true);
     let (stdio, child, exit) = Stdio::start(&room.children, prepared.launch(), size, true, confined)?;
@@ -155,6 +158,7 @@ pub(in crate::processes) fn start(beginning: Beginning) -> Result<Handle, Error>
         started_at: Instant::now(),
         restarts_in_a_row: 0,
     };
+    task.room.enter(slot, handle.clone()); // before its owner runs, which may be at its end at once
     spawn_owned("process-owner", task.run());
     Ok(handle)
 }
@@ -190,6 +194,7 @@ impl Task {
         self.watch_limits();
         drop(self.room.log_change("process.started", &self.info, &self.kept, 0));
         while !self.is_finished() {
+            consume_budget().await; // waiting for a descriptor that is ready never yields by itself
             match self.next_event().await {
                 Event::Command(command) => self.handle(command),
                 Event::Alone => break,
@@ -203,9 +208,12 @@ impl Task {
             }
             self.advance().await;
         }
-        self.room.finished(&self.info, self.output.disk_bytes());
-        if let Some(cgroup) = self.child.cgroup().cloned() {
-            _ = tokio::task::spawn_blocking(move || cgroup.remove()).await; // populated: something in the background goes on in it
+        let cgroup = self.child.cgroup().cloned();
+        let is_populated = cgroup.as_ref().is_some_and(|cgroup| cgroup.pids().is_ok_and(|pids| !pids.is_empty()));
+        let left = cgroup.clone().filter(|_| is_populated);
+        self.room.finished(&self.info, self.output.disk_bytes(), left);
+        if let Some(cgroup) = cgroup.filter(|_| !is_populated) {
+            _ = tokio::task::spawn_blocking(move || cgroup.remove()).await;
         }
     }
 
@@ -217,6 +225,8 @@ impl Task {
     /// What happens next. Commands come first, so that a flood of output doesn't delay them.
     async fn next_event(&mut self) -> Event {
         let held = self.terminal.as_mut().and_then(|terminal| terminal.viewers.held_until());
+        // What is left after the exit is little, and has to be in the log when the exit is shown.
+        let held = held.filter(|_| !matches!(self.phase, Phase::Draining { .. }));
         let timer = self.timer().into_iter().chain(held.map(Instant::from_std)).min();
         let running = self.phase == Phase::Running;
         let Self { mailbox, child, stdio, terminal, input, close_stdin, .. } = self;
@@ -324,6 +334,8 @@ impl Task {
     async fn advance(&mut self) {
         match self.phase {
             Phase::Draining { exit, until } if self.stdio.is_read_to_its_end() || Instant::now() >= until => {
+                // Half a character: where something in the background has the pipes, they have no end.
+                Stream::ALL.into_iter().for_each(|stream| self.output.finish(stream));
                 let by_kernel = || limits::breached(&self.child, exit);
                 let reason = self.ending.or_else(by_kernel).unwrap_or(ExitReason::Exited);
                 self.after(Some(exit), reason).await;
@@ -353,6 +365,7 @@ impl Task {
         match after_exit(self.spec.restart, exit, reason, self.restarts_in_a_row, max_delay) {
             After::Restart(pause) if !self.room.is_stopping() => {
                 self.note_exit(exit, reason);
+                self.ending = None; // a limit ended it; what is asked for from now on ends the pause
                 self.info.status = ProcessStatus::Restarting;
                 self.phase = Phase::Pausing { until: Instant::now() + pause };
                 self.show("process.exited").await;
