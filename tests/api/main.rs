@@ -9,6 +9,8 @@ mod processes_edge;
 mod processes_wire;
 mod storage;
 mod support;
+mod terminal_client;
+mod terminal_programs;
 mod terminals_wire;
 #[allow(dead_code)] // shared with the tests beside the code
 mod ws;
