@@ -112,7 +112,7 @@ async fn wide_characters_are_typed_and_erased() {
     client.shows("[é漢🎉👩‍💻]").await;
     client.same_as_server(&server, &id).await;
     let (_, mut client) = bash(&server).await;
-    client.write("printf '<%s>' 漢字🎉\u{7f}x").await;
+    client.write("printf '<%s>\\n' 漢字🎉\u{7f}x").await;
     client.shows("漢字x").await;
     client.write("\n").await;
     client.shows("<漢字x>").await;
