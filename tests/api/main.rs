@@ -11,6 +11,7 @@ mod storage;
 mod support;
 mod terminal_client;
 mod terminal_programs;
+mod terminals;
 mod terminals_wire;
 #[allow(dead_code)] // shared with the tests beside the code
 mod ws;
