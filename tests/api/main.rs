@@ -10,6 +10,7 @@ mod processes_wire;
 mod storage;
 mod support;
 mod terminal_client;
+mod terminal_floods;
 mod terminal_programs;
 mod terminals;
 mod terminals_wire;
