@@ -257,7 +257,7 @@ impl Children {
         self.inner.known().insert(pid, handle.clone());
         drop(starting);
         tracing::debug!(pid, %id, ?owner, "process started");
-        self.own(pid, publish);
+        self.own(pid, id, publish);
         Ok((child, handle))
     }
 
@@ -306,11 +306,17 @@ impl Children {
     }
 
     /// The owner task: it alone waits for the child, and publishes the exit.
-    fn own(&self, pid: u32, publish: watch::Sender<Option<Exit>>) {
+    fn own(&self, pid: u32, id: ProcessId, publish: watch::Sender<Option<Exit>>) {
         let inner = Arc::clone(&self.inner);
         spawn_owned("process", async move {
             let outcome = reap::exit_of(pid).await;
-            inner.known().remove(&pid);
+            {
+                // Since it was waited for, its number may have become that of another child.
+                let mut known = inner.known();
+                if known.get(&pid).is_some_and(|child| child.record.id == id) {
+                    known.remove(&pid);
+                }
+            }
             tracing::debug!(pid, %outcome, "process exited");
             publish.send_replace(Some(outcome));
         });
