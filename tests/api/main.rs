@@ -5,6 +5,7 @@ mod acp;
 mod chaos;
 mod edge;
 mod lifecycle;
+mod pid_one;
 mod processes_edge;
 mod processes_wire;
 mod storage;
