@@ -142,7 +142,7 @@ async fn children_inherit_nothing_of_the_servers_caller() {
     let before = "exec 7</dev/null 8>&1 9>/dev/null; exec \"$0\" \"$@\"";
     let under = ["env", "--block-signal=TERM,USR1", "--ignore-signal=QUIT,HUP,TSTP,USR2,WINCH,RTMIN+3", "sh", "-c", before];
     let server = Server::start_with(&home, &Options::default().under(&under));
-    // 32 and 33 belong to the C library: nobody may change them, and they are as we got them ourselves.
+    // 32 and 33 belong to the C library, and glibc's posix_spawn(3) leaves these two ignored.
     let script = "grep SigBlk /proc/self/status; echo $((0x$(sed -n 's/^SigIgn:.//p' /proc/self/status) & ~0x180000000)); ls /proc/self/fd";
     for tty in [false, true] {
         let spec = json!({"command": "sh", "args": ["-c", script], "tty": tty});
