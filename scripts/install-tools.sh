@@ -42,6 +42,11 @@ test)
   need util-linux setsid mount
   need procps ps
   need git git
+  need bash bash
+  need vim vim
+  need less less
+  need htop htop
+  need tmux tmux
   ;;
 browser)
   need chromium chromium

@@ -1,5 +1,7 @@
 //! Builds every room, joins them, and owns the order of start and stop.
 
+mod signals;
+
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,7 +9,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +20,9 @@ use crate::processes::{self, Children, Processes};
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
 use crate::store::{Store, Stream};
+pub use signals::Role;
+pub(crate) use signals::unblock;
+use signals::{Asked, Signals};
 
 /// At a shutdown, once nothing runs any more, the time for open requests to be answered.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
@@ -51,13 +55,14 @@ pub enum Error {
     Signals(#[from] std::io::Error),
 }
 
-/// Runs the server until INT or TERM. A second signal, or the deadline, ends it at once: what still runs is killed, and
+/// Runs the server until INT, TERM, HUP or whatever else asks one of this role to stop. A second signal, or the deadline, ends it at once: what still runs is killed, and
 /// the log is closed. Dropping the future leaves children running, to be ended by the next run.
 ///
 /// # Errors
 /// [`Error`] when it can't start.
-pub async fn run(config: Config) -> Result<(), Error> {
-    let signals = Signals::new()?;
+pub async fn run(config: Config, role: Role) -> Result<(), Error> {
+    let mut signals = Signals::new(role)?;
+    signals::keep_ignored_ones_here();
     let listener = TcpListener::bind(config.bind).await.map_err(|cause| Error::Bind { address: config.bind, cause })?;
     let address = listener.local_addr()?;
     let (state, children) = build(Arc::new(config), address.port()).await?;
@@ -69,14 +74,22 @@ pub async fn run(config: Config) -> Result<(), Error> {
         let (router, bounds, stop) = (http::router(state.clone()), bounds.clone(), stop.clone());
         async move { http::serve(listener, router, &bounds, stop).await }
     });
-    let mut signals = signals;
-    tracing::info!(signal = signals.next().await, "stopping");
+    let signal = loop {
+        match signals.next().await {
+            Asked::Stop(signal) => break signal,
+            Asked::Forward(signal) => {
+                let processes = state.processes.clone();
+                spawn_owned("signal-forward", async move { processes.forward(signal).await }); // nothing delays a stop
+            }
+        }
+    };
+    tracing::info!(signal, "stopping");
     // The last quarter of the time is for what is left then.
     let deadline = as_duration(bounds.shutdown_deadline_ms) * 3 / 4;
     tokio::select! {
         () = shut_down(&state, &children, server) => tracing::info!("stopped"),
         () = tokio::time::sleep(deadline) => tracing::warn!("stopping took too long: ending now"),
-        signal = signals.next() => tracing::warn!(signal, "second signal: ending now"),
+        signal = signals.stop() => tracing::warn!(signal, "second signal: ending now"),
     }
     children.end_all().await; // nothing when the stop above got through
     let _ = tokio::time::timeout(CLOSE_TIME, state.store.close()).await; // a disk that hangs can't be waited for
@@ -192,28 +205,4 @@ fn launch_error(asked: &str, error: agents::Error) -> LaunchError {
 /// A sentence, and the installer's last words.
 fn with_tail(reason: &dyn std::fmt::Display, tail: &str) -> String {
     if tail.is_empty() { reason.to_string() } else { format!("{reason}\n{tail}") }
-}
-
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.hangup.recv() => "SIGHUP",
-        }
-    }
 }

@@ -38,6 +38,10 @@ pub(super) struct ServerArgs {
     /// Accepted for compatibility: there is no telemetry.
     #[arg(long)]
     no_telemetry: bool,
+    /// Acts as the init of a container: further signals stop the server, or are passed on to processes [default: when
+    /// it is PID 1].
+    #[arg(long)]
+    init: bool,
     /// Leaves the caller's session first, as `daemon start` needs it.
     #[arg(long, hide = true)]
     detach: bool,
@@ -50,6 +54,8 @@ pub(super) fn run(args: ServerArgs, token: TokenFlags, env: Env) -> ExitCode {
     {
         return fail(ExitCode::Failed, &format_args!("can't leave the caller's session: {error}"));
     }
+    close_inherited();
+    app::unblock();
     start_logging(&env);
     let flags = ServerFlags {
         host: args.host,
@@ -73,7 +79,8 @@ pub(super) fn run(args: ServerArgs, token: TokenFlags, env: Env) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(ExitCode::Failed, &error),
     };
-    let result = runtime.block_on(app::run(config));
+    let role = if args.init || std::process::id() == 1 { app::Role::Init } else { app::Role::Service };
+    let result = runtime.block_on(app::run(config, role));
     runtime.shutdown_background(); // nothing that still blocks may hold up the end
     match result {
         Ok(()) => ExitCode::Ok,
@@ -81,17 +88,21 @@ pub(super) fn run(args: ServerArgs, token: TokenFlags, env: Env) -> ExitCode {
     }
 }
 
-/// Leaves the caller's session and process group (setsid(2)), so that neither its terminal nor its end reaches us, and
-/// closes what else it had open: an inherited lock or pipe would be held for as long as we run.
+/// Leaves the caller's session and process group (setsid(2)), so that neither its terminal nor its end reaches us.
 fn detach() -> Result<(), nix::errno::Errno> {
     nix::unistd::setsid()?;
+    Ok(())
+}
+
+/// Closes what the caller had open besides the standard streams: an inherited lock or pipe would be held for as long as
+/// we run, and by all that we start. Has to come before anything is opened here.
+fn close_inherited() {
     let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")
         .map(|entries| entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
         .unwrap_or_default();
     for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
         let _ = nix::unistd::close(descriptor); // the one that listed them is closed already
     }
-    Ok(())
 }
 
 /// Logs go to stderr: stdout has the one line that says where the server listens. `RUST_LOG` sets the level.

@@ -411,6 +411,17 @@ impl Processes {
         Arc::clone(&self.room.events)
     }
 
+    /// Passes a signal on to the main process of each managed process that clients made. Gives how many got it.
+    pub async fn forward(&self, signal: Signal) -> usize {
+        let all = self.room.alive();
+        let users = all.iter().filter(|handle| handle.info().owner == Owner::User);
+        let sent = users.map(|handle| handle.ask(|reply| Command::Signal { signal, scope: SignalScope::Process, reply }));
+        let sent = futures_util::future::join_all(sent).await;
+        let count = sent.into_iter().flatten().flatten().sum();
+        tracing::info!(%signal, processes = count, "signal passed on");
+        count
+    }
+
     /// Ends all processes: nothing is started or restarted any more, and each is shown as ended. At most about `grace`
     /// and a little more.
     pub async fn shut_down(&self, grace: Duration) {

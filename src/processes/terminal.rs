@@ -13,6 +13,8 @@ pub enum TerminalEvent {
     Output(Bytes),
     /// The client was too slow: what follows starts from this picture of the screen.
     Redraw {
+        /// The terminal's size, which may be another one by now.
+        size: TerminalSize,
         /// Bytes that draw the screen as it is now.
         snapshot: Bytes,
         /// Bytes of output that were left out.
@@ -82,8 +84,8 @@ impl Attachment {
             };
             match next {
                 Next::Piece(Piece::Output(bytes)) => return TerminalEvent::Output(bytes),
-                Next::Piece(Piece::Redraw { snapshot, skipped_bytes }) => {
-                    return TerminalEvent::Redraw { snapshot, skipped_bytes };
+                Next::Piece(Piece::Redraw { size, snapshot, skipped_bytes }) => {
+                    return TerminalEvent::Redraw { size, snapshot, skipped_bytes };
                 }
                 Next::Piece(Piece::Resized(size)) => return TerminalEvent::Resized(size),
                 Next::Piece(Piece::Exited(info)) => return TerminalEvent::Exited(ProcessInfo::clone(&info)),

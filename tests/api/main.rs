@@ -5,6 +5,7 @@ mod acp;
 mod chaos;
 mod edge;
 mod lifecycle;
+mod pid_one;
 mod processes_edge;
 mod processes_failures;
 mod processes_input;
@@ -17,6 +18,10 @@ mod processes_watch;
 mod processes_wire;
 mod storage;
 mod support;
+mod terminal_client;
+mod terminal_floods;
+mod terminal_programs;
+mod terminals;
 mod terminals_wire;
 #[allow(dead_code)] // shared with the tests beside the code
 mod ws;

@@ -97,9 +97,16 @@ pub struct Options {
     pub args: Vec<String>,
     pub env: HashMap<String, String>,
     pub port: u16,
+    /// A command that starts the server: its own words come behind these.
+    pub under: Vec<String>,
 }
 
 impl Options {
+    pub fn under(mut self, words: &[&str]) -> Self {
+        self.under = words.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
     pub fn env(mut self, key: &str, value: &str) -> Self {
         self.env.insert(key.into(), value.into());
         self
@@ -129,8 +136,9 @@ impl Server {
     /// Starts the process without waiting for anything.
     pub fn spawn(home: &Home, options: &Options) -> Child {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(home.path().join("server.log")).expect("a log file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sandboxd"));
-        command.args(["server", "--port", &options.port.to_string()]);
+        let mut words = options.under.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_sandboxd")]);
+        let mut command = Command::new(words.next().expect("at least the server"));
+        command.args(words).args(["server", "--port", &options.port.to_string()]);
         if options.args.is_empty() {
             command.arg("--no-token");
         }

@@ -256,7 +256,7 @@ impl Children {
         self.inner.known().insert(pid, handle.clone());
         drop(starting);
         tracing::debug!(pid, %id, ?owner, "process started");
-        Ok((child, handle, Uncollected { inner: Arc::clone(&self.inner), pid, publish }))
+        Ok((child, handle, Uncollected { inner: Arc::clone(&self.inner), pid, id, publish }))
     }
 
     /// The children that run, in the order of their ids.
@@ -309,6 +309,7 @@ impl Children {
 pub(super) struct Uncollected {
     inner: Arc<Inner>,
     pid: u32,
+    id: ProcessId,
     publish: watch::Sender<Option<Exit>>,
 }
 
@@ -316,7 +317,13 @@ impl Uncollected {
     /// Waits for the exit, collects it and publishes it. Not to be dropped before: it is the only one that does.
     pub(super) async fn collect(self) -> Exit {
         let exit = reap::exit_of(self.pid).await;
-        self.inner.known().remove(&self.pid);
+        {
+            // Since it was waited for, its number may have become that of another child.
+            let mut known = self.inner.known();
+            if known.get(&self.pid).is_some_and(|child| child.record.id == self.id) {
+                known.remove(&self.pid);
+            }
+        }
         tracing::debug!(pid = self.pid, %exit, "process exited");
         self.publish.send_replace(Some(exit));
         exit

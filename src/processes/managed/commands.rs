@@ -34,8 +34,8 @@ impl Task {
             }
             Command::Redraw { viewer } => {
                 if let Some(terminal) = &mut self.terminal {
-                    let snapshot = terminal.snapshot();
-                    terminal.viewers.redraw(&viewer, || snapshot);
+                    let (snapshot, size) = (terminal.snapshot(), terminal.size);
+                    terminal.viewers.redraw(&viewer, size, || snapshot);
                 }
             }
             Command::Screen { look, reply } => match &mut self.terminal {

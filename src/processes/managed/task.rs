@@ -28,6 +28,9 @@ use crate::rt::spawn_owned;
 /// A process that ran so long is taken to have come up: its restarts count from the beginning again.
 const STEADY: Duration = Duration::from_secs(10);
 
+/// After an exit, how much longer output is read at most when slow viewers hold that up.
+const HELD_MAX: Duration = Duration::from_secs(5);
+
 /// How long the store may take to commit an exit before it is shown all the same.
 const COMMIT_PATIENCE: Duration = Duration::from_millis(250);
 
@@ -66,6 +69,7 @@ enum Phase {
     Draining {
         exit: Exit,
         until: Instant,
+        latest: Instant,
     },
     /// It is started again then.
     Pausing {
@@ -199,8 +203,9 @@ impl Task {
                 Event::Command(command) => self.handle(command),
                 Event::Alone => break,
                 Event::Exited(exit) => {
-                    let until = Instant::now() + as_duration(self.room.bounds.process_exit_drain_ms);
-                    self.phase = Phase::Draining { exit, until };
+                    let now = Instant::now();
+                    let until = now + as_duration(self.room.bounds.process_exit_drain_ms);
+                    self.phase = Phase::Draining { exit, until, latest: until + HELD_MAX };
                 }
                 Event::Readable(stream) => self.read(stream),
                 Event::Writable => self.write_input(),
@@ -225,8 +230,11 @@ impl Task {
     /// What happens next. Commands come first, so that a flood of output doesn't delay them.
     async fn next_event(&mut self) -> Event {
         let held = self.terminal.as_mut().and_then(|terminal| terminal.viewers.held_until());
-        // What is left after the exit is little, and has to be in the log when the exit is shown.
-        let held = held.filter(|_| !matches!(self.phase, Phase::Draining { .. }));
+        if let (Some(held), Phase::Draining { until, latest, .. }) = (held, &mut self.phase) {
+            // Nothing is read meanwhile: without more time, the end would be told before the last output.
+            let drain = as_duration(self.room.bounds.process_exit_drain_ms);
+            *until = (*until).max(Instant::from_std(held) + drain).min(*latest);
+        }
         let timer = self.timer().into_iter().chain(held.map(Instant::from_std)).min();
         let running = self.phase == Phase::Running;
         let Self { mailbox, child, stdio, terminal, input, close_stdin, .. } = self;
@@ -333,7 +341,7 @@ impl Task {
     /// Moves on when a phase is over.
     async fn advance(&mut self) {
         match self.phase {
-            Phase::Draining { exit, until } if self.stdio.is_read_to_its_end() || Instant::now() >= until => {
+            Phase::Draining { exit, until, .. } if self.stdio.is_read_to_its_end() || Instant::now() >= until => {
                 // Half a character: where something in the background has the pipes, they have no end.
                 Stream::ALL.into_iter().for_each(|stream| self.output.finish(stream));
                 let by_kernel = || limits::breached(&self.child, exit);

@@ -109,9 +109,8 @@ impl Terminal {
 
     /// Slow viewers get the last screen before they are told of the end.
     pub(super) fn finish(&mut self, last: &Piece) {
-        let snapshot = self.snapshot();
-        self.viewers.redraw_all(|| snapshot.clone());
-        self.viewers.push(last);
+        let (snapshot, size) = (self.snapshot(), self.size);
+        self.viewers.finish(last, size, || snapshot.clone());
     }
 }
 

@@ -24,6 +24,8 @@ pub(in crate::processes) enum Piece {
     Output(Bytes),
     /// For one who was slow: the screen as it is now.
     Redraw {
+        /// The size, which may have changed meanwhile.
+        size: TerminalSize,
         /// Bytes that draw it.
         snapshot: Bytes,
         /// Bytes of output that were left out.
@@ -33,6 +35,17 @@ pub(in crate::processes) enum Piece {
     Resized(TerminalSize),
     /// The process ended.
     Exited(Arc<ProcessInfo>),
+}
+
+impl Piece {
+    /// What a viewer doesn't see without this one.
+    fn bytes_left_out(&self) -> u64 {
+        match self {
+            Self::Output(bytes) => bytes.len() as u64,
+            Self::Redraw { skipped_bytes, .. } => *skipped_bytes,
+            Self::Resized(_) | Self::Exited(_) => 0,
+        }
+    }
 }
 
 /// A viewer's end of its queue.
@@ -184,9 +197,9 @@ impl Viewers {
                 until = Some(until.map_or(end, |until| until.max(end)));
                 continue;
             }
-            let left_out: usize = std::mem::take(&mut state.bytes);
-            state.pieces.clear();
-            (state.full_since, state.skipped, state.told) = (None, Some(left_out as u64), false);
+            let waiting = std::mem::take(&mut state.pieces);
+            let left_out = waiting.iter().map(Piece::bytes_left_out).sum();
+            (state.bytes, state.full_since, state.skipped, state.told) = (0, None, Some(left_out), false);
             drop(state);
             queue.filled.notify_one();
         }
@@ -199,22 +212,25 @@ impl Viewers {
     }
 
     /// A slow viewer gets the screen and follows again from here.
-    pub(in crate::processes) fn redraw(&self, viewer: &ViewerKey, snapshot: impl FnOnce() -> Bytes) {
+    pub(in crate::processes) fn redraw(&self, viewer: &ViewerKey, size: TerminalSize, snapshot: impl FnOnce() -> Bytes) {
         if let Some(queue) = viewer.0.upgrade() {
-            redraw(&queue, snapshot);
+            redraw(&queue, size, snapshot);
         }
     }
 
-    /// The same for all slow ones, before the end is told.
-    pub(in crate::processes) fn redraw_all(&self, mut snapshot: impl FnMut() -> Bytes) {
-        self.all.iter().filter_map(Weak::upgrade).for_each(|queue| redraw(&queue, &mut snapshot));
+    /// Tells all of the end, slow ones after they got the screen. Nobody is waited for any more: a viewer takes what is
+    /// left for it in its own time.
+    pub(in crate::processes) fn finish(&mut self, last: &Piece, size: TerminalSize, mut snapshot: impl FnMut() -> Bytes) {
+        self.all.iter().filter_map(Weak::upgrade).for_each(|queue| redraw(&queue, size, &mut snapshot));
+        self.push(last);
+        self.all.clear(); // else a full queue would be emptied later, and the end be lost with the rest
     }
 }
 
-fn redraw(queue: &Queue, snapshot: impl FnOnce() -> Bytes) {
+fn redraw(queue: &Queue, size: TerminalSize, snapshot: impl FnOnce() -> Bytes) {
     let mut state = queue.state();
     if let Some(skipped_bytes) = state.skipped.take() {
-        state.pieces.push_back(Piece::Redraw { snapshot: snapshot(), skipped_bytes });
+        state.pieces.push_back(Piece::Redraw { size, snapshot: snapshot(), skipped_bytes });
         drop(state);
         queue.filled.notify_one();
     }
@@ -269,12 +285,36 @@ mod tests {
         assert_eq!(viewers.held_until(), None, "its time is over at once");
         viewers.push(&output(5));
         assert!(matches!(slow.next().await, Next::Slow));
-        viewers.redraw(&slow.key(), || Bytes::from_static(b"screen"));
+        viewers.redraw(&slow.key(), TerminalSize::default(), || Bytes::from_static(b"screen"));
         viewers.push(&output(1));
         assert!(matches!(slow.next().await, Next::Piece(Piece::Redraw { skipped_bytes: 145, .. })));
         assert!(matches!(slow.next().await, Next::Piece(Piece::Output(_))));
         assert!(matches!(quick.next().await, Next::Piece(_)));
         drop(slow);
         assert!(viewers.add().is_some(), "its place is free again");
+    }
+    #[tokio::test]
+    async fn the_end_is_not_lost_in_a_full_queue() {
+        let mut viewers = Viewers::new(2, 100, Duration::ZERO);
+        let late = viewers.add().expect("room");
+        viewers.push(&output(100));
+        viewers.finish(&Piece::Resized(TerminalSize::default()), TerminalSize::default(), Bytes::new);
+        assert_eq!(viewers.held_until(), None, "nobody is waited for");
+        assert!(matches!(late.next().await, Next::Piece(Piece::Output(_))), "it gets all, though late");
+        assert!(matches!(late.next().await, Next::Piece(Piece::Resized(_))), "and what stands for the end here");
+    }
+
+    #[tokio::test]
+    async fn who_is_slow_twice_learns_of_all_that_it_missed() {
+        let mut viewers = Viewers::new(2, 100, Duration::ZERO);
+        let slow = viewers.add().expect("room");
+        let size = TerminalSize { cols: 7, rows: 5 };
+        for _ in 0..2 {
+            viewers.push(&output(100));
+            viewers.held_until();
+            viewers.redraw(&slow.key(), size, Bytes::new);
+        }
+        let Next::Piece(piece) = slow.next().await else { panic!("a piece") };
+        assert!(matches!(piece, Piece::Redraw { skipped_bytes: 200, size: TerminalSize { cols: 7, rows: 5 }, .. }), "{piece:?}");
     }
 }

@@ -187,7 +187,8 @@ impl<T: Terminal> Session<T> {
         let announced = self.snapshots == Snapshots::Announced;
         match event {
             TerminalEvent::Output(bytes) => outbox.push(Message::Binary(bytes)),
-            TerminalEvent::Redraw { snapshot, skipped_bytes } => {
+            TerminalEvent::Redraw { size, snapshot, skipped_bytes } => {
+                self.size = size;
                 if announced {
                     outbox.push(ServerFrame::Lagged { skipped_bytes });
                 } else {

@@ -165,7 +165,11 @@ async fn the_screen_comes_first_unless_it_is_not_wanted() {
 
 #[tokio::test]
 async fn older_clients_are_told_in_words_they_know_and_newer_ones_in_frames() {
-    let redraw = || TerminalEvent::Redraw { snapshot: Bytes::from_static(b"now"), skipped_bytes: 9 };
+    let redraw = || TerminalEvent::Redraw {
+        size: TerminalSize { cols: 91, rows: 31 },
+        snapshot: Bytes::from_static(b"now"),
+        skipped_bytes: 9,
+    };
     let size = TerminalSize { cols: 100, rows: 30 };
     let mut older = greeted().await;
     older.tell(TerminalEvent::Resized(size)).await;
@@ -178,7 +182,7 @@ async fn older_clients_are_told_in_words_they_know_and_newer_ones_in_frames() {
     assert_eq!(newer.ws.text().await["type"], "ready");
     assert_eq!(newer.ws.text().await, json!({"type": "resize", "cols": 100, "rows": 30}));
     assert_eq!(newer.ws.text().await, json!({"type": "lagged", "skippedBytes": 9}));
-    assert_eq!(newer.ws.text().await, json!({"type": "snapshot", "cols": 100, "rows": 30, "bytes": 3}));
+    assert_eq!(newer.ws.text().await, json!({"type": "snapshot", "cols": 91, "rows": 31, "bytes": 3}));
     assert_eq!(newer.ws.next().await, binary("now"));
 }
 
