@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use tokio::sync::oneshot;
 
 use super::children::{Child, Children};
-use super::logs::{blocking, load};
+use super::logs::{blocking, load, log_of};
 use super::managed::{self, Beginning, Command, Handle};
 use super::prepare::Prepared;
 use super::room::{Found, Kept, KeyUse, Room, digest};
@@ -93,7 +93,7 @@ impl Processes {
         let digest = spec.run.idempotency_key.as_ref().map(|_| digest(&spec));
         let slot = self.room.slot()?;
         let prepared = self.prepare(&spec.run, info.id, info.owner, spec.tty)?;
-        let kept = Kept::new(&spec, digest);
+        let kept = Kept::new(&spec, digest, &prepared.program());
         let room = Arc::clone(&self.room);
         let (id, owner, predecessor) = (info.id, info.owner, Some(info.clone()));
         managed::start(Beginning { room, id, owner, spec, prepared, kept, slot, predecessor }).map(|_| ())
@@ -134,7 +134,7 @@ impl Processes {
         }
         let slot = self.room.slot()?;
         let prepared = self.prepare(&spec.run, id, owner, spec.tty)?;
-        let kept = Kept::new(&spec, digest);
+        let kept = Kept::new(&spec, digest, &prepared.program());
         let room = Arc::clone(&self.room);
         let handle = managed::start(Beginning { room, id, owner, spec, prepared, kept, slot, predecessor: None })?;
         Ok((*handle.info()).clone())
@@ -503,7 +503,7 @@ pub(super) async fn screen<T: Send + 'static>(
             }
             load(room, info.id).await? // its owner went before it looked
         }
-        Found::Finished(finished) => load(room, finished.info.id).await?,
+        Found::Finished(finished) => log_of(room, finished).await?,
     };
     let lines = as_usize(room.bounds.terminal_scrollback_max_lines);
     let size = info.terminal.unwrap_or_default();

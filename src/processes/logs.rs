@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::Error;
 use super::managed::Handle;
-use super::room::{Found, Room};
+use super::room::{Finished, Found, Room};
 use super::spool::{GapReason, Item, SpoolIndex, SpoolReader, Stream, Streams};
 use super::types::{LogStream, ProcessId, ProcessInfo};
 
@@ -64,9 +64,9 @@ pub enum LogItem {
 pub enum LogState {
     /// There may be more to read.
     More,
-    /// The process ended or was deleted, and everything was read.
+    /// The process ended, and everything was read.
     Over {
-        /// `exited` or `deleted`.
+        /// `exited`.
         reason: &'static str,
     },
 }
@@ -96,7 +96,7 @@ impl LogReader {
             Found::Alive(Handle { log, info, .. }) => {
                 (Arc::clone(&log.index), Some(Live { grown: log.grown.clone(), info: info.clone() }))
             }
-            Found::Finished(finished) => (load(room, finished.info.id).await?, None),
+            Found::Finished(finished) => (log_of(room, finished).await?, None),
         };
         let stream = query.stream.unwrap_or(if info.tty { LogStream::Pty } else { LogStream::Combined });
         let mut log = Self { id: info.id, stream, streams: streams(stream), index, reader: None, position: query.since, live };
@@ -211,7 +211,15 @@ impl LogReader {
     }
 }
 
-/// The log of a process that is gone.
+/// The log of a process that is finished.
+pub(super) async fn log_of(room: &Room, finished: &Finished) -> Result<Arc<SpoolIndex>, Error> {
+    match &finished.unsaved_log {
+        Some(log) => Ok(Arc::clone(log)),
+        None => load(room, finished.info.id).await,
+    }
+}
+
+/// The log of a process that is gone, from its files.
 pub(super) async fn load(room: &Room, id: ProcessId) -> Result<Arc<SpoolIndex>, Error> {
     let folder = room.spool_dir.clone();
     blocking(id, move || SpoolIndex::load(&folder, id.0)).await

@@ -63,6 +63,11 @@ impl Prepared {
         Ok(Self { launch, stdin: stdin(spec)?, _script: script })
     }
 
+    /// The executable's path.
+    pub(super) fn program(&self) -> std::borrow::Cow<'_, str> {
+        self.launch.program.to_string_lossy()
+    }
+
     /// One start's worth.
     pub(super) fn launch(&self) -> Launch {
         self.launch.clone()

@@ -19,7 +19,7 @@ use super::children::{BeforeExec, Children, Confined};
 use super::managed::{Command, Handle};
 use super::open_ports::OpenPorts;
 use super::run::RunKeys;
-use super::spool;
+use super::spool::{self, SpoolIndex};
 use super::types::{
     CommandSpec, ExitInfo, ExitReason, Limits, ProcessConfig, ProcessId, ProcessInfo, ProcessSpec, RestartPolicy, Stopped,
 };
@@ -77,6 +77,8 @@ enum Place {
 pub(super) struct Finished {
     pub(super) info: Arc<ProcessInfo>,
     pub(super) log_bytes: u64,
+    /// Its log, when the disk did not take the end of it: only memory knows what is missing.
+    pub(super) unsaved_log: Option<Arc<SpoolIndex>>,
     /// What it left in the background is in there.
     pub(super) cgroup: Option<Arc<Cgroup>>,
 }
@@ -205,10 +207,11 @@ impl Room {
     }
 
     /// Its owner ends: nothing is written into its log any more.
-    pub(super) fn finished(self: &Arc<Self>, info: &ProcessInfo, log_bytes: u64, cgroup: Option<Arc<Cgroup>>) {
+    pub(super) fn finished(self: &Arc<Self>, finished: Finished) {
+        let (id, log_bytes) = (finished.info.id, finished.log_bytes);
         let mut table = self.table();
-        if let Some(place @ Place::Alive(_)) = table.places.get_mut(&info.id) {
-            *place = Place::Finished(Arc::new(Finished { info: Arc::new(info.clone()), log_bytes, cgroup }));
+        if let Some(place @ Place::Alive(_)) = table.places.get_mut(&id) {
+            *place = Place::Finished(Arc::new(finished));
             table.log_bytes += log_bytes;
             table.finished += 1;
         }
@@ -396,7 +399,10 @@ impl Room {
             let id = info.id;
             table.log_bytes += log_bytes;
             table.finished += 1;
-            table.places.insert(id, Place::Finished(Arc::new(Finished { info: Arc::new(info), log_bytes, cgroup: None })));
+            table.places.insert(
+                id,
+                Place::Finished(Arc::new(Finished { info: Arc::new(info), log_bytes, unsaved_log: None, cgroup: None })),
+            );
             if let Some((key, digest)) = key {
                 table.keys.insert(key, Key { digest, id });
             }
@@ -439,11 +445,12 @@ impl Kept {
         Self { spec: row.spec.clone(), idempotency: row.idempotency.clone() }
     }
 
-    /// Environment, stdin and script are only kept where they may be needed again.
-    pub(super) fn new(spec: &ProcessSpec, digest: Option<String>) -> Self {
+    /// Environment, stdin and script are only kept where they may be needed again. `shown` is the command of a script.
+    pub(super) fn new(spec: &ProcessSpec, digest: Option<String>, shown: &str) -> Self {
         let idempotency = spec.run.idempotency_key.clone().zip(digest);
         let spec = if spec.restart == RestartPolicy::Never {
             let CommandSpec { command, args, cwd, shell, .. } = spec.run.clone();
+            let command = if spec.run.script.is_some() { shown.to_owned() } else { command };
             let run = CommandSpec { command, args, cwd, shell, ..CommandSpec::default() };
             &ProcessSpec { run, tty: spec.tty, interactive: spec.interactive, ..ProcessSpec::default() }
         } else {

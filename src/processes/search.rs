@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use super::Error;
-use super::logs::{blocking, load, streams};
+use super::logs::{blocking, log_of, streams};
 use super::room::{Found, Room};
 use super::spool::{LineItem, Lines, SpoolReader, Streams};
 use super::types::{SearchMatch, SearchResult, SearchSource, SearchSpec};
@@ -46,7 +46,7 @@ pub(super) async fn search(room: &Room, found: &Found, spec: SearchSpec) -> Resu
     if in_log {
         let index = match found {
             Found::Alive(handle) => std::sync::Arc::clone(&handle.log.index),
-            Found::Finished(finished) => load(room, finished.info.id).await?,
+            Found::Finished(finished) => log_of(room, finished).await?,
         };
         let streams = spec.stream.map_or(Streams::ALL, streams);
         hits.source = SearchSource::Log;

@@ -219,7 +219,7 @@ impl Writer {
             tracing::warn!(events_not_kept, "the database takes writes again");
         }
         self.health.send_if_modified(|health| std::mem::replace(health, Health::Healthy) != Health::Healthy);
-        self.checkpoint.written(appends.iter().map(|append| append.payload.len() as u64 / 4096 + 1).sum());
+        self.checkpoint.written(appends.iter().map(pages).sum());
         (committed.kept, committed.answers)
     }
 
@@ -336,4 +336,9 @@ impl Writer {
         self.streams.insert(row_id, Written { live: Arc::downgrade(&stream), last_seq, held, holes: Vec::new() });
         Ok(stream)
     }
+}
+
+/// About how many pages of the WAL an event takes: its own, those of the indexes, and those of the rows that change.
+fn pages(append: &Append) -> u64 {
+    append.payload.len() as u64 / 4096 + if append.change.is_some() { 4 } else { 1 }
 }

@@ -80,6 +80,11 @@ pub(super) async fn exit_of(pid: u32) -> Exit {
     let pid = Pid::from_raw(pid.cast_signed());
     let watched = watch(pid);
     loop {
+        if let Some(pidfd) = &watched
+            && let Ok(mut ready) = pidfd.readable().await
+        {
+            ready.clear_ready(); // readable for good once it ended; then waitpid takes it
+        }
         match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(_, code)) => return Exit::Code(code),
             Ok(WaitStatus::Signaled(_, signal, _)) => return Exit::Signal(signal as i32),
@@ -89,13 +94,8 @@ pub(super) async fn exit_of(pid: u32) -> Exit {
                 return Exit::Code(-1);
             }
         }
-        match &watched {
-            Some(pidfd) => {
-                if let Ok(mut ready) = pidfd.readable().await {
-                    ready.clear_ready(); // readable for good once it ended; then waitpid takes it
-                }
-            }
-            None => tokio::time::sleep(POLL).await,
+        if watched.is_none() {
+            tokio::time::sleep(POLL).await;
         }
     }
 }

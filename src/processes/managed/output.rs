@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use super::LiveLog;
 use super::stdio::Stdio;
-use crate::processes::spool::{Control, Spool, Stream, Utf8Carry};
+use crate::processes::spool::{Control, Spool, SpoolIndex, Stream, Utf8Carry};
 use crate::processes::types::TerminalSize;
 use crate::rt::clock::now_ms;
 
@@ -75,6 +76,12 @@ impl Output {
         self.spool.append_control(now_ms(), Control::Resize { cols: size.cols, rows: size.rows });
     }
 
+    /// The log, when only memory knows what is missing at its end.
+    pub(super) fn unsaved(&self) -> Option<Arc<SpoolIndex>> {
+        let index = self.spool.index();
+        index.end().degraded.then_some(index)
+    }
+
     /// Bytes on disk.
     pub(super) fn disk_bytes(&self) -> u64 {
         self.spool.index().end().disk_bytes
@@ -87,18 +94,14 @@ fn append(spool: &mut Spool, grown: &watch::Sender<u64>, degraded: &mut bool, st
     }
     let sequences = spool.append(stream, now_ms(), bytes);
     grown.send_replace(sequences.end.saturating_sub(1));
-    if sequences.start % 64 == 0 || *degraded {
-        let end = spool.index().end();
-        if end.degraded != *degraded {
-            let number = spool.index().number();
-            match end.error.filter(|_| end.degraded) {
-                Some(cause) => {
-                    tracing::error!(number, cause, "a process's output can't be kept: readers are told what is missing")
-                }
-                None => tracing::info!(number, lost_bytes = end.not_kept.bytes, "a process's output is kept again"),
-            }
-            *degraded = end.degraded;
+    let end = spool.index().end();
+    if end.degraded != *degraded {
+        let number = spool.index().number();
+        match end.error.filter(|_| end.degraded) {
+            Some(cause) => tracing::error!(number, cause, "a process's output can't be kept: readers are told what is missing"),
+            None => tracing::info!(number, lost_bytes = end.not_kept.bytes, "a process's output is kept again"),
         }
+        *degraded = end.degraded;
     }
 }
 

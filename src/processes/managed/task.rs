@@ -19,7 +19,7 @@ use crate::config::{as_duration, as_usize};
 use crate::processes::Error;
 use crate::processes::children::Child;
 use crate::processes::prepare::Prepared;
-use crate::processes::room::{Kept, Room, Slot};
+use crate::processes::room::{Finished, Kept, Room, Slot};
 use crate::processes::spool::Stream;
 use crate::processes::types::{Exit, ExitInfo, ExitReason, Owner, ProcessId, ProcessInfo, ProcessSpec, ProcessStatus};
 use crate::rt::clock::now_ms;
@@ -216,7 +216,8 @@ impl Task {
         let cgroup = self.child.cgroup().cloned();
         let is_populated = cgroup.as_ref().is_some_and(|cgroup| cgroup.pids().is_ok_and(|pids| !pids.is_empty()));
         let left = cgroup.clone().filter(|_| is_populated);
-        self.room.finished(&self.info, self.output.disk_bytes(), left);
+        let (info, log_bytes, unsaved_log) = (Arc::new(self.info), self.output.disk_bytes(), self.output.unsaved());
+        self.room.finished(Finished { info, log_bytes, unsaved_log, cgroup: left });
         if let Some(cgroup) = cgroup.filter(|_| !is_populated) {
             _ = tokio::task::spawn_blocking(move || cgroup.remove()).await;
         }

@@ -57,7 +57,7 @@ fn parse_owner(word: Option<&str>) -> Result<(Option<Owner>, bool), ApiError> {
     owner.map(|owner| (Some(owner), false)).map_err(|_| ApiError::invalid(words))
 }
 
-/// Processes, by id as text.
+/// Processes, in the order of their numbers.
 #[derive(Debug, Serialize, ToSchema)]
 struct ProcessList {
     #[schema(value_type = Vec<ProcessInfo>)]

@@ -72,7 +72,7 @@ struct LogPage {
 ///
 /// A followed log is an event stream, whatever `Accept` says: `log` (id is the sequence, data an entry), `gap`
 /// (`{fromSequence,toSequence,bytes,reason}`: that can't be had any more), and at last `end`
-/// (`{reason}`: `exited`, `deleted` or `shutdown`). `Last-Event-ID` wins over `since`.
+/// (`{reason}`: `exited` or `shutdown`). `Last-Event-ID` wins over `since`.
 #[utoipa::path(get, path = "/v1/processes/{id}/logs", tag = "processes", operation_id = "get_process_logs",
     params(("id" = String, Path, description = "`proc_<n>`"), LogsQuery,
            ("Last-Event-ID" = Option<u64>, Header, description = "With `follow`: the last id that was received")),
