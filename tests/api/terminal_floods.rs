@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Home, Options, Server};
 use crate::terminal_client::{Client, start};
-use crate::ws::{Frame, Ws};
+use crate::ws::{self, Frame, Ws};
 
 const LINE: &str = "all work and no play makes a long line of plain text\r\n";
 const FLOOD_BYTES: usize = 200_000_000;
@@ -197,4 +197,29 @@ async fn nothing_is_cut_off_though_somebody_reads_slowly() {
             next = Instant::now() + Duration::from_millis(5);
         }
     }
+}
+
+#[tokio::test]
+async fn who_reads_on_and_answers_pings_is_not_taken_for_gone() {
+    let home = Home::new();
+    let server = Server::start_with(&home, &Options::default().env("SANDBOXD_WS_PING_MS", "1000"));
+    let id = start(&server, "sh", &["-c", "printf ready; read -r go; exec yes"], json!({})).await;
+    let mut reader = attach(&server, &id).await;
+    go(&mut reader).await;
+    let (mut count, mut pings, begun) = (0, 0, Instant::now());
+    while begun.elapsed() < Duration::from_secs(7) {
+        match reader.next().await.unwrap_or_else(|| panic!("dropped after {count} bytes, {pings} pings, {:?}", begun.elapsed())) {
+            Frame::Binary(bytes) if count / 100_000 != (count + bytes.len()) / 100_000 => {
+                count += bytes.len();
+                tokio::time::sleep(Duration::from_millis(15)).await; // always slower than it is written
+            }
+            Frame::Binary(bytes) => count += bytes.len(),
+            Frame::Ping => {
+                pings += 1;
+                reader.send_frame(true, ws::PONG, b"").await;
+            }
+            _ => {}
+        }
+    }
+    assert!(pings > 0, "never asked");
 }

@@ -117,8 +117,8 @@ async fn wide_characters_are_typed_and_erased() {
     client.write("\n").await;
     client.shows("<漢字x>").await;
     let cells = serde_json::to_value(client.screen.cells()).expect("JSON");
-    let run = cells["rows"].as_array().expect("rows").iter().flat_map(|row| row.as_array().expect("runs"));
-    let run = run.filter(|run| run["text"].as_str().expect("text").contains("<漢字x>")).next_back().expect("a run");
+    let mut runs = cells["rows"].as_array().expect("rows").iter().flat_map(|row| row.as_array().expect("runs"));
+    let run = runs.rfind(|run| run["text"].as_str().expect("text").contains("<漢字x>")).expect("a run");
     assert_eq!(run["width"], 7, "two columns each: {run}");
 }
 

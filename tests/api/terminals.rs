@@ -238,3 +238,46 @@ async fn who_asks_with_a_wrong_token_or_from_elsewhere_stays_outside() {
     kill(pid, "TERM");
     assert_eq!(leaving.next().await, Some(Frame::Close(Some((1001, "going away".into())))));
 }
+
+#[tokio::test]
+async fn what_is_typed_arrives_whole() {
+    let home = Home::new();
+    let server = Server::start(&home);
+    let id = sh(&server, "stty raw -echo; printf 'ready\\r\\n'; sleep 0.5; head -c 600000 | cksum; stty sane; read -r end").await;
+    let mut client = Client::attach(&server, &id).await;
+    client.shows("ready").await;
+    let mut typed = String::new();
+    for frame in 0..10_u32 {
+        // Bytes that a terminal that isn't raw would act on are among them, and the reader starts late.
+        let data: String = (0..60_000_u32).map(|at| char::from(u8::try_from((at * 7 + frame) % 127).expect("ASCII"))).collect();
+        client.write(&data).await;
+        typed.push_str(&data);
+    }
+    let expected = std::process::Command::new("sh")
+        .args(["-c", "cksum"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn();
+    let mut child = expected.expect("cksum");
+    std::io::Write::write_all(&mut child.stdin.take().expect("piped"), typed.as_bytes()).expect("taken");
+    let sum = String::from_utf8(child.wait_with_output().expect("a sum").stdout).expect("text");
+    client.shows(sum.trim()).await;
+}
+
+#[tokio::test]
+async fn who_is_attached_stays_so_over_a_restart() {
+    let home = Home::new();
+    let server = Server::start(&home);
+    let script = "echo run; stty size; read -r code; printf 'left with %s' \"$code\"; exit $code";
+    let id = start(&server, "sh", &["-c", script], json!({"restart": "on_failure"})).await;
+    let mut client = Client::attach(&server, &id).await;
+    client.shows("24 80").await;
+    client.resize(70, 20).await;
+    client.write("5\n").await;
+    client.shows("left with 5run\n20 70").await;
+    client.same_as_server(&server, &id).await;
+    client.write("0\n").await;
+    assert_eq!(client.exit().await["exitCode"], 0);
+    client.end().await;
+    client.same_as_server(&server, &id).await;
+}

@@ -17,6 +17,10 @@ use tokio::sync::Notify;
 
 use crate::processes::types::{ProcessInfo, TerminalSize};
 
+/// What a piece in a queue takes in memory besides its bytes, about. Without it a queue of single bytes, or of sizes,
+/// would be a hundred times as large as its bound.
+const PIECE_BYTES: usize = 64;
+
 /// What waits for a viewer.
 #[derive(Debug, Clone)]
 pub(in crate::processes) enum Piece {
@@ -38,6 +42,12 @@ pub(in crate::processes) enum Piece {
 }
 
 impl Piece {
+    /// What it takes of a queue's bound. A picture of the screen takes no more than a size does: there is one at most.
+    fn bytes_queued(&self) -> usize {
+        let Self::Output(bytes) = self else { return PIECE_BYTES };
+        bytes.len() + PIECE_BYTES
+    }
+
     /// What a viewer doesn't see without this one.
     fn bytes_left_out(&self) -> u64 {
         match self {
@@ -67,12 +77,20 @@ struct Queue {
 #[derive(Debug, Default)]
 struct State {
     pieces: VecDeque<Piece>,
+    /// By [`Piece::bytes_queued`].
     bytes: usize,
     full_since: Option<Instant>,
     /// Output left out since it is slow.
     skipped: Option<u64>,
     /// It was told that it is slow.
     told: bool,
+}
+
+impl State {
+    fn add(&mut self, piece: Piece) {
+        self.bytes += piece.bytes_queued();
+        self.pieces.push_back(piece);
+    }
 }
 
 impl Queue {
@@ -105,9 +123,7 @@ impl Viewer {
     fn take(&self) -> Option<Next> {
         let mut state = self.queue.state();
         if let Some(piece) = state.pieces.pop_front() {
-            if let Piece::Output(bytes) = &piece {
-                state.bytes -= bytes.len();
-            }
+            state.bytes -= piece.bytes_queued();
             if state.full_since.is_some() && state.bytes <= self.queue.max_bytes / 2 {
                 state.full_since = None;
                 self.queue.emptied.notify_one();
@@ -172,14 +188,12 @@ impl Viewers {
             match (piece, &mut state.skipped) {
                 (Piece::Output(bytes), Some(skipped)) => *skipped += bytes.len() as u64,
                 (Piece::Resized(_), Some(_)) => {} // the screen it gets has the size
-                (Piece::Output(bytes), None) => {
-                    state.bytes += bytes.len();
-                    state.pieces.push_back(piece.clone());
+                (Piece::Output(_) | Piece::Exited(_) | Piece::Resized(_) | Piece::Redraw { .. }, _) => {
+                    state.add(piece.clone());
                     if state.bytes >= queue.max_bytes && state.full_since.is_none() {
                         state.full_since = Some(Instant::now());
                     }
                 }
-                (Piece::Exited(_) | Piece::Resized(_) | Piece::Redraw { .. }, _) => state.pieces.push_back(piece.clone()),
             }
             drop(state);
             queue.filled.notify_one();
@@ -230,7 +244,7 @@ impl Viewers {
 fn redraw(queue: &Queue, size: TerminalSize, snapshot: impl FnOnce() -> Bytes) {
     let mut state = queue.state();
     if let Some(skipped_bytes) = state.skipped.take() {
-        state.pieces.push_back(Piece::Redraw { size, snapshot: snapshot(), skipped_bytes });
+        state.add(Piece::Redraw { size, snapshot: snapshot(), skipped_bytes });
         drop(state);
         queue.filled.notify_one();
     }
@@ -316,5 +330,20 @@ mod tests {
         }
         let Next::Piece(piece) = slow.next().await else { panic!("a piece") };
         assert!(matches!(piece, Piece::Redraw { skipped_bytes: 200, size: TerminalSize { cols: 7, rows: 5 }, .. }), "{piece:?}");
+    }
+
+    #[tokio::test]
+    async fn a_queue_of_crumbs_stays_within_its_bound() {
+        let mut viewers = Viewers::new(1, 10 * PIECE_BYTES, Duration::ZERO);
+        let idle = viewers.add().expect("room");
+        let mut most = 0;
+        for cols in 1..1000 {
+            viewers.push(&Piece::Resized(TerminalSize { cols, rows: 1 }));
+            viewers.push(&output(usize::from(cols % 2)));
+            most = most.max(idle.queue.state().pieces.len());
+            viewers.held_until();
+            viewers.redraw(&idle.key(), TerminalSize::default(), Bytes::new);
+        }
+        assert!((10..13).contains(&most), "{most}");
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use axum::extract::ws::{Message, WebSocket};
+use bytes::Bytes;
 use futures_util::stream::SplitSink;
 use futures_util::{Sink as _, SinkExt as _};
 
@@ -42,6 +43,13 @@ impl Outbox {
     pub(super) fn reply(&mut self, message: impl Into<Message>) {
         self.replies += 1;
         self.waiting.push_back(message.into());
+    }
+
+    /// Asks whether the client is there, unless it is about to be asked anyway.
+    pub(super) fn ping(&mut self) {
+        if !self.waiting.iter().any(|message| matches!(message, Message::Ping(_))) {
+            self.waiting.push_back(Message::Ping(Bytes::new()));
+        }
     }
 
     /// True when the socket has taken everything.

@@ -153,9 +153,8 @@ impl<T: Terminal> Session<T> {
                     if heard.elapsed() >= self.ping * PINGS_MISSED {
                         return Ending::Gone;
                     }
-                    if is_idle {
-                        outbox.push(Message::Ping(Bytes::new()));
-                    }
+                    // Behind a flood, too: whoever reads it is there, but is only heard when it is asked.
+                    outbox.ping();
                 }
                 message = incoming.next(), if outbox.may_listen() => {
                     heard = Instant::now();
