@@ -189,7 +189,7 @@ async fn once(room: &Arc<Room>, spec: &RunSpec) -> Result<RunResult, Error> {
         output_max_bytes,
     };
     let drain = as_duration(room.bounds.process_exit_drain_ms);
-    let end = running.to_its_end(started + Duration::from_millis(timeout_ms), drain).await;
+    let end = running.finish(started + Duration::from_millis(timeout_ms), drain).await;
     let Running { stdio, child, captured: [stdout, stderr], .. } = running;
     let mut left_running = None;
     if !stdio.is_read_to_its_end() && end.tree.is_none() {
@@ -218,7 +218,7 @@ async fn once(room: &Arc<Room>, spec: &RunSpec) -> Result<RunResult, Error> {
 
 impl Running {
     /// Reads, writes and waits until it is over.
-    async fn to_its_end(&mut self, deadline: Instant, drain: Duration) -> End {
+    async fn finish(&mut self, deadline: Instant, drain: Duration) -> End {
         self.write();
         let mut exit = None;
         let mut drained_at = None;

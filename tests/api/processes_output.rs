@@ -247,3 +247,23 @@ async fn a_long_log_keeps_its_first_and_latest_bytes() {
         .sum();
     assert!(disk <= 262_144 && kept.len() > 100_000, "{disk} on disk, {} shown", kept.len());
 }
+
+#[tokio::test]
+async fn a_viewer_who_doesnt_read_keeps_nothing_out_of_the_log() {
+    let home = Home::new();
+    // The terminal pauses for it longer than output is waited for after an exit.
+    let options = Options::default().env("SANDBOXD_TERMINAL_VIEWER_QUEUE_MAX_BYTES", "20");
+    let options = options.env("SANDBOXD_TERMINAL_VIEWER_PATIENCE_MS", "5000");
+    let server = Server::start_with(&home, &options);
+    for number in 0..5 {
+        let script = format!("read go; {LINES} seq 1 50; echo last-{number}");
+        let id = create(&server, sh(&script, json!({"tty": true}))).await;
+        let path = format!("/v1/processes/{id}/terminal/ws");
+        let mut deaf = Ws::connect(server.port(), &path, &[]).await.expect("a WebSocket");
+        deaf.text().await;
+        post(&server, &format!("/v1/processes/{id}/input"), json!({"data": "go\n", "encoding": "utf8"})).await;
+        ended(&server, &id).await;
+        let text = String::from_utf8(output(&page(&server, &id, "").await)).expect("text");
+        assert!(text.trim_end().ends_with(&format!("50\r\nlast-{number}")), "{:?}", &text[text.len().saturating_sub(50)..]);
+    }
+}

@@ -87,7 +87,7 @@ fn append(spool: &mut Spool, grown: &watch::Sender<u64>, degraded: &mut bool, st
     }
     let sequences = spool.append(stream, now_ms(), bytes);
     grown.send_replace(sequences.end.saturating_sub(1));
-    if sequences.start % 64 == 0 || *degraded {
+    if sequences.start.is_multiple_of(64) || *degraded {
         let end = spool.index().end();
         if end.degraded != *degraded {
             let number = spool.index().number();
