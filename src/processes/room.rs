@@ -136,6 +136,7 @@ impl Room {
             max_log_bytes_per_process: bounds.process_log_max_bytes,
             max_input_bytes_per_request: bounds.process_input_max_bytes,
         };
+        let cgroups = CgroupRoot::discover(store.id());
         Self {
             children,
             store,
@@ -148,7 +149,7 @@ impl Room {
             table: Mutex::default(),
             stopping: AtomicBool::new(false),
             soon: Mutex::default(),
-            cgroups: CgroupRoot::discover().inspect(|root| tracing::debug!(bounds = ?root.offers(), "cgroups can be written")),
+            cgroups: cgroups.inspect(|root| tracing::debug!(bounds = ?root.offers(), "cgroups can be written")),
             cgroups_made: AtomicU64::new(1),
             ports: OpenPorts::default(),
         }
@@ -372,7 +373,8 @@ impl Room {
         let limits = limits.of_tree();
         let is_limited = limits != Default::default();
         let root = self.cgroups.as_ref().filter(|_| managed || is_limited);
-        let name = format!("{id}-{}", self.cgroups_made.fetch_add(1, Ordering::Relaxed)); // a restart has one of its own
+        let number = self.cgroups_made.fetch_add(1, Ordering::Relaxed); // a restart has one of its own
+        let name = format!("{}-{id}-{number}", self.store.id());
         let cgroup = root.and_then(|root| Cgroup::create(root, &name, &limits).ok()).map(Arc::new);
         let cgroup_procs = cgroup.as_ref().and_then(|cgroup| cgroup.procs_file().ok()).map(Into::into);
         if !is_limited && cgroup_procs.is_none() {
@@ -393,7 +395,7 @@ impl Room {
     }
 
     /// Enters what the last run left. Called once, before anything is started.
-    pub(super) fn enter_finished(&self, rows: Vec<(ProcessInfo, u64, Option<(String, String)>)>) {
+    pub(super) fn enter_finished(&self, rows: Vec<Remembered>) {
         let mut table = self.table();
         for (info, log_bytes, key) in rows {
             let id = info.id;
@@ -483,6 +485,9 @@ fn row(info: &ProcessInfo, kept: &Kept, log_bytes: u64) -> ProcessRow {
         idempotency: kept.idempotency.clone(),
     }
 }
+
+/// A process that the last run left, the bytes of its log, and its idempotency key with the digest.
+pub(super) type Remembered = (ProcessInfo, u64, Option<(String, String)>);
 
 /// Names a request's content.
 pub(super) fn digest(spec: &impl serde::Serialize) -> String {

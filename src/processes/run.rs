@@ -195,7 +195,7 @@ async fn once(room: &Arc<Room>, spec: &RunSpec) -> Result<RunResult, Error> {
         output_max_bytes,
     };
     let drain = as_duration(room.bounds.process_exit_drain_ms);
-    let end = running.to_its_end(&mut exit, started + Duration::from_millis(timeout_ms), drain).await;
+    let end = running.finish(&mut exit, started + Duration::from_millis(timeout_ms), drain).await;
     if end.exit.is_none() {
         spawn_owned("process", exit); // it can't be killed right now
     }
@@ -227,7 +227,7 @@ async fn once(room: &Arc<Room>, spec: &RunSpec) -> Result<RunResult, Error> {
 
 impl Running {
     /// Reads, writes and waits until it is over.
-    async fn to_its_end(&mut self, collect: &mut Collect, deadline: Instant, drain: Duration) -> End {
+    async fn finish(&mut self, collect: &mut Collect, deadline: Instant, drain: Duration) -> End {
         self.write();
         let mut exit = None;
         let mut drained_at = None;

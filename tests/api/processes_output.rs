@@ -4,7 +4,7 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::processes_support::{bytes, create, delete, ended, followed, info, output, page, post, run, sh, until, wrote};
+use crate::processes_support::{bytes, create, delete, ended, followed, info, output, page, post, run, sh, until, wait, wrote};
 use crate::storage::SmallDisk;
 use crate::support::{Home, Options, Server};
 use crate::ws::Ws;
@@ -246,4 +246,30 @@ async fn a_long_log_keeps_its_first_and_latest_bytes() {
         .map(|entry| entry.metadata().expect("a size").len())
         .sum();
     assert!(disk <= 262_144 && kept.len() > 100_000, "{disk} on disk, {} shown", kept.len());
+}
+
+/// Terminals that a server has open.
+fn terminals(server: &Server) -> usize {
+    let open = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("its descriptors").flatten();
+    open.filter(|entry| std::fs::read_link(entry.path()).is_ok_and(|to| to.ends_with("ptmx"))).count()
+}
+
+#[tokio::test]
+async fn a_viewer_who_doesnt_read_keeps_nothing_out_of_the_log() {
+    let home = Home::new();
+    // The terminal pauses for it longer than output is waited for after an exit.
+    let options = Options::default().env("SANDBOXD_TERMINAL_VIEWER_PATIENCE_MS", "3000");
+    let server = Server::start_with(&home, &options);
+    let id = create(&server, sh("exec yes", json!({"tty": true}))).await;
+    let path = format!("/v1/processes/{id}/terminal/ws");
+    let mut deaf = Ws::connect(server.port(), &path, &[]).await.expect("a WebSocket");
+    deaf.text().await;
+    let paused = wait(&server, &id, json!({"quietMs": 300})).await;
+    assert_eq!(paused["met"], "quiet", "{paused}");
+    assert_eq!(terminals(&server), 1);
+    let killed = post(&server, &format!("/v1/processes/{id}/kill"), json!({})).await;
+    assert_eq!(killed["status"], "exited", "{killed}");
+    let at_exit = page(&server, &id, "tail=1").await["lastSequence"].clone();
+    until("the terminal's end", || terminals(&server) == 0).await;
+    assert_eq!(page(&server, &id, "tail=1").await["lastSequence"], at_exit, "it was all there when the exit was shown");
 }

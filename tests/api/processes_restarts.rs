@@ -14,7 +14,7 @@ async fn after_a_kill_logs_are_there_and_trees_are_gone() {
     let nap = Nap::new();
     let finished = create(&server, sh("echo all of it; exit 4", json!({}))).await;
     ended(&server, &finished).await;
-    let stubborn = format!("trap '' TERM HUP PIPE; setsid sleep {nap} & {COUNTER}");
+    let stubborn = format!("trap '' TERM HUP PIPE; setsid sleep {nap} & (env -i setsid sleep {nap} &); {COUNTER}");
     let running = create(&server, sh(&stubborn, json!({}))).await;
     let terminal =
         create(&server, sh(&format!("setsid sleep {nap} & echo on a terminal; exec sleep {nap}"), json!({"tty": true}))).await;
@@ -24,7 +24,7 @@ async fn after_a_kill_logs_are_there_and_trees_are_gone() {
     while !followed(&seen).windows(9).any(|nine| nine == b"line 600\n") {
         seen.push(live.next().await.expect("an event"));
     }
-    nap.until_sleeping(3).await;
+    nap.until_sleeping(4).await;
     server.kill();
     while let Some(event) = live.next().await {
         seen.push(event);

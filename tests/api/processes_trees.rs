@@ -100,6 +100,21 @@ async fn a_run_doesnt_wait_for_what_it_leaves_in_the_background() {
 }
 
 #[tokio::test]
+async fn a_flood_from_the_background_delays_no_exit() {
+    let home = Home::new();
+    let server = Server::start(&home);
+    let script = "yes out & yes more & yes err >&2 & yes err >&2 & exit 3";
+    let result = run(&server, sh(script, json!({"timeoutMs": 60_000, "maxOutputBytes": 100}))).await;
+    assert_eq!((&result["exitCode"], &result["leftRunning"]), (&json!(3), &json!(4)), "{result}");
+    assert!(result["durationMs"].as_u64() < Some(10_000), "{result}");
+    let id = create(&server, sh(script, json!({}))).await;
+    assert_eq!(ended(&server, &id).await["exitCode"], 3);
+    let answer = post(&server, &format!("/v1/processes/{id}/kill"), json!({})).await;
+    assert_eq!(answer["tree"]["killed"], 4, "{answer}");
+    assert_eq!(delete(&server, &id).await, 204);
+}
+
+#[tokio::test]
 async fn what_an_ended_process_left_behind_can_be_ended() {
     let home = Home::new();
     let server = Server::start(&home);

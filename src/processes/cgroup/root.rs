@@ -3,7 +3,7 @@
 //! ```text
 //! <own cgroup>/sandboxd-<pid namespace>-<pid>-<start ticks>/   this server's folder; names a server for good
 //!                 ├ server/                                    the server itself, only if it had to make room
-//!                 └ <process>/                                 one per process tree
+//!                 └ <store>-<process>/                         one per process tree
 //! ```
 //!
 //! A cgroup that hands controllers down may hold no processes itself. So before memory and pids can be had, the server
@@ -13,7 +13,7 @@ use std::fs::OpenOptions;
 use std::io::{Error, ErrorKind, Result};
 use std::path::{Component, Path, PathBuf};
 
-use super::{Enforcement, remove_tree, write};
+use super::{Cgroup, Enforcement, Limits, remove_tree, write};
 use crate::processes::started_at_ticks;
 
 const PREFIX: &str = "sandboxd-";
@@ -27,14 +27,15 @@ pub struct CgroupRoot {
 
 impl CgroupRoot {
     /// Finds the hierarchy and makes this server's folder in it; `None` when there is none that we may write to. Empty
-    /// folders of servers that live no more are removed: call it after what an earlier run left behind was ended.
+    /// folders of servers that live no more are removed; what still runs in those of servers on the same store is killed.
+    /// That finds even what has lost every other mark: call it after what an earlier run left behind was asked to end.
     ///
     /// May move this process into another cgroup. Blocks.
-    pub fn discover() -> Option<Self> {
+    pub fn discover(store: &str) -> Option<Self> {
         let mounts = std::fs::read("/proc/self/mountinfo").ok()?;
         let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
         let own = own_folder(&String::from_utf8_lossy(&mounts), &own)?;
-        sweep(&own);
+        sweep(&own, store);
         match Self::below(&own, &Self::name()?, &mut write) {
             Ok(root) => Some(root),
             Err(error) => {
@@ -171,13 +172,29 @@ pub(super) fn pid_namespace() -> u64 {
     std::fs::metadata("/proc/self/ns/pid").map_or(0, |meta| meta.ino())
 }
 
-/// Removes what dead servers left here. A folder with processes in it stays: they are not ours to judge. So does one
-/// from another pid namespace, whose numbers mean nothing here.
-fn sweep(own: &Path) {
+/// Removes what dead servers left here. A folder with processes in it stays, unless they are of our store: else they are
+/// not ours to judge. So does one from another pid namespace, whose numbers mean nothing here.
+fn sweep(own: &Path, store: &str) {
     for entry in std::fs::read_dir(own).into_iter().flatten().flatten() {
         let name = entry.file_name();
         if name.to_str().is_some_and(|name| is_dead(name, pid_namespace(), started_at_ticks)) {
+            end_leftovers(&entry.path(), &format!("{store}-"));
             let _ = remove_tree(&entry.path());
+        }
+    }
+}
+
+fn end_leftovers(folder: &Path, prefix: &str) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix)) {
+            let tree = Cgroup { path: entry.path(), limits: Limits::default(), enforcement: Enforcement::default() };
+            if tree.pids().is_ok_and(|pids| !pids.is_empty()) {
+                tracing::warn!(cgroup = %entry.path().display(), "killing what an earlier run left behind");
+                let _ = tree.kill_all(); // the end of `remove` tells whether it worked
+            }
+            if let Err(error) = tree.remove() {
+                tracing::warn!(cgroup = %entry.path().display(), %error, "what an earlier run left behind goes on");
+            }
         }
     }
 }
