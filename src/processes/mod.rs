@@ -18,6 +18,7 @@ mod run;
 
 mod search;
 mod spool;
+mod take_up;
 mod terminal;
 pub mod types;
 mod usage;

@@ -1,10 +1,13 @@
 //! What the room is asked for and what it shows: the same types for HTTP and for whatever else calls it.
 
-use std::collections::BTreeMap;
+mod query;
+mod spec;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use query::{MatchedLine, SearchMatch, SearchResult, SearchSource, SearchSpec, WaitMet, WaitOutput, WaitResult, WaitSpec};
+pub use spec::{CommandSpec, Encoding, Limits, ProcessSpec, RunResult, RunSpec, Script, ScriptLanguage};
 pub use terminal_screen::TerminalSize;
 
 /// Names a process: `proc_<n>`, counted over the life of the database.
@@ -231,178 +234,6 @@ pub enum RestartPolicy {
     Always,
 }
 
-/// What a process tree may use. Absent: no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Limits {
-    /// Milliseconds from the start; then the tree is ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub wall_time_ms: Option<u64>,
-    /// Bytes written to all streams together; then the tree is ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub output_bytes: Option<u64>,
-    /// Memory of the whole tree; then it is ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_bytes: Option<u64>,
-    /// Processes and threads of the whole tree. A cgroup refuses the next one; without it the tree is ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pids: Option<u64>,
-}
-
-impl Limits {
-    /// What a cgroup, or whoever measures in its place, has to hold.
-    pub(super) fn of_tree(&self) -> super::usage::Limits {
-        super::usage::Limits { memory_bytes: self.memory_bytes, pids: self.pids }
-    }
-}
-
-/// A script to run instead of a command.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Script {
-    /// Which interpreter.
-    pub language: ScriptLanguage,
-    /// The text; it is put into a file that is removed when the process ends.
-    pub source: String,
-}
-
-/// Who runs a script.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ScriptLanguage {
-    /// `sh`.
-    Sh,
-    /// `python3`, else `python`.
-    #[serde(alias = "py")]
-    Python,
-    /// `node`, else `bun`, else `deno run`.
-    #[serde(alias = "javascript")]
-    Js,
-}
-
-/// How text in JSON stands for bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Encoding {
-    /// RFC 4648 section 4, padded.
-    Base64,
-    /// As it stands.
-    #[serde(alias = "text")]
-    Utf8,
-}
-
-/// What is to run: the part that a managed process and a run share.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CommandSpec {
-    /// A program's name or path; with `shell`, a line for `sh -c`. Not needed with `script`.
-    #[serde(default)]
-    pub command: String,
-    /// Its arguments. With `shell` they are `$1` and so on.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub args: Vec<String>,
-    /// Working directory; a relative one counts from the server's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cwd: Option<String>,
-    /// Variables on top of the server's environment.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
-    /// `command` is a line for `sh -c`.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub shell: bool,
-    /// Runs this instead of `command`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub script: Option<Script>,
-    /// What the process reads first on its stdin; a run's stdin ends after it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stdin: Option<String>,
-    /// How `stdin` is encoded; `utf8` when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stdin_encoding: Option<Encoding>,
-    /// What its tree may use.
-    #[serde(default)]
-    pub limits: Limits,
-    /// A repeated request with the same key and the same content starts nothing and gets the first one's answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub idempotency_key: Option<String>,
-}
-
-/// A managed process that is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ProcessSpec {
-    /// What is to run.
-    #[serde(flatten)]
-    pub run: CommandSpec,
-    /// In a terminal of its own.
-    #[serde(default)]
-    pub tty: bool,
-    /// Kept and shown, without effect.
-    #[serde(default)]
-    pub interactive: bool,
-    /// The terminal's first size; 80 columns and 24 rows when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub terminal: Option<TerminalSize>,
-    /// What happens when it ends.
-    #[serde(default)]
-    pub restart: RestartPolicy,
-    /// stdin ends after `stdin`, instead of staying open.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub close_stdin: bool,
-}
-
-/// A one-shot run that is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RunSpec {
-    /// What is to run.
-    #[serde(flatten)]
-    pub run: CommandSpec,
-    /// Milliseconds; 0 or absent is the default, above the maximum is the maximum.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout_ms: Option<u64>,
-    /// Bytes of each stream that are kept, at most the configured `maxOutputBytes`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_output_bytes: Option<u64>,
-}
-
-/// What came of a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RunResult {
-    /// `null` when a signal ended it or it timed out.
-    pub exit_code: Option<i32>,
-    /// It was ended because its time was over.
-    pub timed_out: bool,
-    /// The first bytes it wrote; what isn't UTF-8 is replaced.
-    pub stdout: String,
-    /// As `stdout`.
-    pub stderr: String,
-    /// It wrote more than is shown.
-    pub stdout_truncated: bool,
-    /// As `stdoutTruncated`.
-    pub stderr_truncated: bool,
-    /// From start to end.
-    pub duration_ms: u64,
-    /// Bytes it wrote in all.
-    pub stdout_bytes: u64,
-    /// As `stdoutBytes`.
-    pub stderr_bytes: u64,
-    /// The id it had while it ran.
-    #[schema(value_type = String)]
-    pub process_id: ProcessId,
-    /// How it ended; absent when it timed out before it could be ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exit: Option<ExitInfo>,
-    /// Why it ended.
-    pub exit_reason: ExitReason,
-    /// What ending its tree came to, when it was ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tree: Option<Stopped>,
-    /// Processes it left in the background; they go on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub left_running: Option<usize>,
-}
-
 /// What ending or signalling a tree did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, ToSchema)]
 pub struct Stopped {
@@ -465,11 +296,6 @@ pub struct ProcessInfo {
     /// What ending its tree came to: in the answers to stop and kill.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tree: Option<Stopped>,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference
-fn is_zero_bytes(bytes: &u64) -> bool {
-    *bytes == 0
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference
@@ -538,12 +364,12 @@ pub struct PortInfo {
 }
 
 /// # Errors
-/// [`Error::Invalid`](super::Error::Invalid) outside of 1 to 1000 columns and rows.
-pub(super) fn check_size(size: TerminalSize) -> Result<(), super::Error> {
+/// [`Error::Invalid`](crate::processes::Error::Invalid) outside of 1 to 1000 columns and rows.
+pub(in crate::processes) fn check_size(size: TerminalSize) -> Result<(), crate::processes::Error> {
     if size.is_valid() {
         return Ok(());
     }
-    Err(super::Error::Invalid(format!("a terminal has 1 to 1000 columns and rows, not {} by {}", size.cols, size.rows)))
+    Err(crate::processes::Error::Invalid(format!("a terminal has 1 to 1000 columns and rows, not {} by {}", size.cols, size.rows)))
 }
 
 /// Signals that clients may name: `TERM`, `SIGTERM` or `15`.
@@ -568,144 +394,4 @@ pub enum SignalScope {
     Group,
     /// Everything that descends from it.
     Tree,
-}
-
-/// What is waited for; whatever comes first. The exit ends every wait.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct WaitSpec {
-    /// Its output has a line that matches.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub output: Option<WaitOutput>,
-    /// It wrote nothing for so many milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub quiet_ms: Option<u64>,
-    /// One of its processes listens on this TCP port; 0: on any.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
-    /// The longest time to wait, in milliseconds; 30 000 when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub timeout_ms: Option<u64>,
-}
-
-/// Output that is waited for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct WaitOutput {
-    /// A regular expression (the syntax of Rust's `regex`: no look-around, linear time), tried on each line without
-    /// escape sequences, and on the last line before it ends.
-    pub pattern: String,
-    /// Which streams; all when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stream: Option<LogStream>,
-    /// Only output after this sequence number; 0, from the beginning, when absent.
-    #[serde(default)]
-    pub since: u64,
-}
-
-/// What a wait came to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct WaitResult {
-    /// What came: `exit`, `output`, `quiet`, `port`; absent when the time was over first.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub met: Option<WaitMet>,
-    /// The time was over first.
-    pub timed_out: bool,
-    /// How long it took, in milliseconds.
-    pub waited_ms: u64,
-    /// The line that matched.
-    #[serde(rename = "match", skip_serializing_if = "Option::is_none")]
-    pub matched: Option<MatchedLine>,
-    /// The port that is open.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
-    /// Bytes of output that were gone before they could be looked at: the log's bound, or a full disk.
-    #[serde(skip_serializing_if = "is_zero_bytes")]
-    pub missed_bytes: u64,
-    /// The process as it is now.
-    pub process: ProcessInfo,
-}
-
-/// What ended a wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum WaitMet {
-    /// It ended.
-    Exit,
-    /// A line matched.
-    Output,
-    /// It was quiet for long enough.
-    Quiet,
-    /// The port is open.
-    Port,
-}
-
-/// A line of output that matched.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct MatchedLine {
-    /// Where the line began: a log entry's sequence number.
-    pub sequence: u64,
-    /// The line without escape sequences.
-    pub line: String,
-}
-
-/// What is searched for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SearchSpec {
-    /// A regular expression (the syntax of Rust's `regex`), 1 to 200 characters.
-    pub pattern: String,
-    /// Matches at most, 1 to 500.
-    pub limit: usize,
-    /// Lines before and after each, 0 to 50.
-    pub context: usize,
-    /// Which streams; all when absent.
-    pub stream: Option<LogStream>,
-    /// Where; both when absent.
-    pub source: Option<SearchSource>,
-}
-
-/// Where lines are searched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum SearchSource {
-    /// A terminal's screen and scrollback, as it is now.
-    Screen,
-    /// What was written, without escape sequences.
-    Log,
-}
-
-/// What a search found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SearchResult {
-    /// The matches: those on the screen first.
-    pub matches: Vec<SearchMatch>,
-    /// Lines that match, shown or not.
-    pub total: usize,
-    /// More match than are shown.
-    pub truncated: bool,
-    /// Lines that were searched.
-    pub total_lines: u64,
-    /// Bytes of output that the log no longer has.
-    pub bytes_missing: u64,
-}
-
-/// One match.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SearchMatch {
-    /// 1-based within its source, counting what is kept.
-    pub line: u64,
-    /// The line.
-    pub content: String,
-    /// Lines before it.
-    pub context_before: Vec<String>,
-    /// Lines after it.
-    pub context_after: Vec<String>,
-    /// Where it was found.
-    pub source: SearchSource,
-    /// In the log: where the line began.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sequence: Option<u64>,
 }

@@ -1,0 +1,116 @@
+//! Starting the room: what the last run left is taken up.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Error;
+use super::api::Processes;
+use super::children::Children;
+use super::logs::blocking;
+use super::managed::{self, Beginning};
+use super::room::{Kept, Room, digest};
+use super::types::{ExitInfo, ExitReason, Owner, ProcessId, ProcessInfo, ProcessSpec, ProcessStatus, TerminalSize};
+use super::{open_ports, spool};
+use crate::config::Bounds;
+use crate::rt::clock::now_ms;
+use crate::store::{ProcessRow, Store};
+
+impl Processes {
+    /// Takes up what the last run left: finished processes are shown as they ended, those that ran are marked as lost,
+    /// and such as have a restart policy are started again.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn start(children: Children, store: Store, bounds: Bounds, data: &Path) -> Result<Self, Error> {
+        let events = store.open_stream("processes").await?;
+        let (rows, last) = store.processes(owner_word).await?;
+        children.count_from(last);
+        let name = store.path().file_stem().map_or_else(|| "sandboxd".into(), PathBuf::from);
+        let folder = data.join("spool").join(name); // servers that share a home have a file and a folder each
+        let scripts = data.join("scripts");
+        let folders = (folder.clone(), scripts);
+        let room = tokio::task::spawn_blocking(move || Room::new(children, store, events, bounds, folders)).await;
+        let room = Arc::new(room.map_err(|_| Error::Stopping)?);
+        open_ports::watch(&room);
+        let processes = Self { room };
+        let known: std::collections::HashSet<u64> = rows.iter().map(|row| row.number).collect();
+        let swept = blocking(ProcessId(0), move || {
+            std::fs::create_dir_all(&folder)?;
+            spool::sweep(&folder, |number| known.contains(&number))
+        });
+        if let Err(error) = swept.await {
+            tracing::warn!(%error, "the folder of logs could not be tidied");
+        }
+        processes.take_up(rows);
+        Ok(processes)
+    }
+
+    fn take_up(&self, rows: Vec<ProcessRow>) {
+        let mut finished = Vec::with_capacity(rows.len());
+        let mut again = Vec::new();
+        for row in rows {
+            let Ok(spec) = serde_json::from_str::<ProcessSpec>(&row.spec) else { continue };
+            let (info, end) = remembered(&row, &spec);
+            if managed::core::after_server(spec.restart, end) {
+                again.push((info.clone(), spec));
+            } else if end.is_none() {
+                let kept = Kept::remembered(&row);
+                drop(self.room.log_change("process.exited", &info, &kept, 0));
+            }
+            finished.push((info, row.end.as_ref().map_or(0, |end| end.log_bytes), row.idempotency));
+        }
+        self.room.enter_finished(finished);
+        for (info, spec) in again {
+            if let Err(error) = self.start_again(&info, spec) {
+                tracing::warn!(id = %info.id, %error, "a process could not be started again");
+            }
+        }
+    }
+
+    fn start_again(&self, info: &ProcessInfo, spec: ProcessSpec) -> Result<(), Error> {
+        let digest = spec.run.idempotency_key.as_ref().map(|_| digest(&spec));
+        let slot = self.room.slot()?;
+        let prepared = self.prepare(&spec.run, info.id, info.owner, spec.tty)?;
+        let kept = Kept::new(&spec, digest, &prepared.program());
+        let room = Arc::clone(&self.room);
+        let (id, owner, predecessor) = (info.id, info.owner, Some(info.clone()));
+        managed::start(Beginning { room, id, owner, spec, prepared, kept, slot, predecessor }).map(|_| ())
+    }
+}
+
+fn owner_word(word: &str) -> Option<&'static str> {
+    Owner::ALL.into_iter().map(Owner::as_str).find(|known| *known == word)
+}
+
+/// A process as the file remembers it, and how it ended when that is known.
+fn remembered(row: &ProcessRow, spec: &ProcessSpec) -> (ProcessInfo, Option<ExitReason>) {
+    let reason = row.end.as_ref().map(|end| ExitReason::from_word(&end.reason));
+    let owner = Owner::ALL.into_iter().find(|owner| owner.as_str() == row.owner).unwrap_or(Owner::User);
+    let exit = row.end.as_ref().and_then(|end| match (end.code, end.signal) {
+        (Some(code), _) => Some(ExitInfo::Code { code }),
+        (None, Some(number)) => Some(super::Exit::Signal(number).into()),
+        (None, None) => None,
+    });
+    let boxed = |text: &String| text.as_str().into();
+    let info = ProcessInfo {
+        id: ProcessId(row.number),
+        command: boxed(&spec.run.command),
+        args: spec.run.args.iter().map(boxed).collect(),
+        cwd: spec.run.cwd.as_ref().map(boxed),
+        tty: spec.tty,
+        interactive: spec.interactive,
+        owner,
+        status: ProcessStatus::Exited,
+        pid: None,
+        exit_code: row.end.as_ref().and_then(|end| end.code),
+        created_at_ms: row.created_at_ms,
+        exited_at_ms: Some(row.end.as_ref().map_or_else(now_ms, |end| end.at_ms)),
+        exit,
+        exit_reason: Some(reason.unwrap_or(ExitReason::ServerLost)),
+        restart: Some(spec.restart).filter(|policy| *policy != Default::default()),
+        restarts: row.restarts,
+        terminal: row.terminal.map(|(cols, rows)| TerminalSize { cols, rows }),
+        tree: None,
+    };
+    (info, reason)
+}
