@@ -92,6 +92,7 @@ pub async fn run(config: Config, role: Role) -> Result<(), Error> {
         signal = signals.stop() => tracing::warn!(signal, "second signal: ending now"),
     }
     children.end_all().await; // nothing when the stop above got through
+    state.processes.log_what_waits();
     let _ = tokio::time::timeout(CLOSE_TIME, state.store.close()).await; // a disk that hangs can't be waited for
     Ok(())
 }

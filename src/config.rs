@@ -416,6 +416,7 @@ bounds! {
     agent_manifest_max_bytes = 256 * KIB, "Size of one manifest; a larger one is reported and ignored.";
     processes_max = 1024, "Children at once over all owners; one more is refused.";
     processes_concurrent_max = 64, "Managed processes that run at once, until a client changes it; one more is 409.";
+    processes_lingering_max = 128, "Ended processes and runs whose output is read on because something in the background holds it; beyond that it is closed.";
     processes_finished_max = 10_000, "Finished processes that are kept with their logs; beyond that the oldest go.";
     processes_finished_max_age_ms = 7 * 24 * 3_600_000, "How long a finished process is kept; looked at when another one finishes.";
     process_logs_max_bytes = 2 * GIB, "Logs of all finished processes on disk; beyond that the oldest processes go.";

@@ -82,8 +82,15 @@ impl<S: Source> Feed<S> {
         if self.is_over {
             return None;
         }
+        let heartbeat = tokio::time::sleep(self.heartbeat); // of silence towards the client, whatever is read and left out
+        tokio::pin!(heartbeat);
         loop {
-            match self.source.read().await {
+            let read = tokio::select! {
+                biased;
+                read = self.source.read() => read,
+                () = &mut heartbeat => return Some(Bytes::from_static(b": heartbeat\n\n")),
+            };
+            match read {
                 Read::Frames(chunk) => return Some(chunk),
                 // At a shutdown the rooms end their streams, too: nothing was deleted then.
                 Read::Over(reason) => return Some(self.end(if self.stop.is_cancelled() { "shutdown" } else { reason })),
@@ -95,7 +102,7 @@ impl<S: Source> Feed<S> {
             }
             tokio::select! {
                 () = self.source.changed() => {}
-                () = tokio::time::sleep(self.heartbeat) => return Some(Bytes::from_static(b": heartbeat\n\n")),
+                () = &mut heartbeat => return Some(Bytes::from_static(b": heartbeat\n\n")),
                 () = self.stop.cancelled() => return Some(self.end("shutdown")),
             }
         }

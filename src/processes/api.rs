@@ -144,7 +144,9 @@ impl Processes {
         let ending = match (self.find(id), self.child(id)) {
             (Ok(Found::Alive(handle)), _) => handle,
             (Ok(Found::Finished(finished)), _) => {
-                let tree = Some(self.room.end_rest(finished.info.id).await).filter(|tree| *tree != Stopped::default());
+                let (room, id) = (Arc::clone(&self.room), finished.info.id);
+                let rest = spawn_owned("process-end", async move { room.end_rest(id, grace).await });
+                let tree = rest.await.ok().filter(|tree| *tree != Stopped::default());
                 return Ok(ProcessInfo { tree, ..(*finished.info).clone() });
             }
             (Err(_), Some(child)) => return Ok(end_child(child, grace, wait).await),
@@ -155,7 +157,7 @@ impl Processes {
             async move {
                 match end_managed(&handle, reason, grace).await {
                     Some(stopped) => stopped,
-                    None => room.end_rest(handle.id).await, // its owner went meanwhile
+                    None => room.end_rest(handle.id, grace).await, // its owner went meanwhile
                 }
             }
         });
@@ -185,26 +187,18 @@ impl Processes {
         }
     }
 
-    /// Forgets a process that ended, with its log. What its tree left in the background is ended.
+    /// Forgets a process that ended, with its log. What its tree left in the background is ended. Dropping the future
+    /// leaves that going on.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::StillRunning`].
     pub async fn delete(&self, id: &str) -> Result<(), Error> {
         let found = self.find(id)?;
-        let info = found.info();
-        if info.is_alive() {
-            return Err(Error::StillRunning { id: info.id });
+        if found.info().is_alive() {
+            return Err(Error::StillRunning { id: found.info().id });
         }
-        if let Found::Alive(handle) = found {
-            end_managed(&handle, ExitReason::Killed, Duration::ZERO).await;
-            let gone = tokio::time::timeout(EXIT_PATIENCE, handle.mailbox.closed()).await;
-            if gone.is_err() {
-                return Err(Error::StillRunning { id: info.id }); // something can't be killed, and holds its output
-            }
-        }
-        self.room.end_rest(info.id).await;
-        self.room.delete(info.id);
-        Ok(())
+        let room = Arc::clone(&self.room);
+        spawn_owned("process-delete", delete(room, found)).await.unwrap_or(Err(Error::Stopping))
     }
 
     /// Gives input to a process; gives the number of bytes taken.
@@ -370,8 +364,25 @@ impl Processes {
             handle.exited().await;
         });
         futures_util::future::join_all(ends).await;
+    }
+
+    /// Hands the store what waits for a common commit: before the store is closed.
+    pub fn log_what_waits(&self) {
         self.room.log_gathered();
     }
+}
+
+async fn delete(room: Arc<Room>, found: Found) -> Result<(), Error> {
+    let id = found.info().id;
+    if let Found::Alive(handle) = found {
+        end_managed(&handle, ExitReason::Killed, Duration::ZERO).await;
+        if tokio::time::timeout(EXIT_PATIENCE, handle.mailbox.closed()).await.is_err() {
+            return Err(Error::StillRunning { id }); // something can't be killed, and holds its output
+        }
+    }
+    room.end_rest(id, Duration::ZERO).await;
+    room.delete(id);
+    Ok(())
 }
 
 /// Ends a tree and waits until the exit is shown.

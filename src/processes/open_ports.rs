@@ -1,7 +1,7 @@
 //! Which ports are open, and whose they are: looked at now and then while anything runs, and whenever somebody asks.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::json;
@@ -19,6 +19,8 @@ type Whose = (ProcessId, Option<Owner>);
 #[derive(Default)]
 pub(super) struct OpenPorts {
     state: Mutex<(PortScan, PortTable<Whose>)>,
+    /// The last answer: many may wait for a port at once.
+    latest: tokio::sync::Mutex<Option<(Instant, Vec<PortInfo>)>>,
 }
 
 /// Starts the task that looks every `ports_poll_ms`. It ends with the room.
@@ -65,13 +67,27 @@ pub(super) async fn look(room: &Arc<Room>) -> Result<Vec<PortInfo>, Error> {
     looked.await.map_err(|_| Error::Stopping)?
 }
 
+/// What was open at most so long ago; all who ask meanwhile share one look.
+async fn recent(room: &Arc<Room>, max_age: Duration) -> Result<Vec<PortInfo>, Error> {
+    let mut latest = room.ports.latest.lock().await;
+    if let Some((_, open)) = latest.as_ref().filter(|(at, _)| at.elapsed() < max_age) {
+        return Ok(open.clone());
+    }
+    let open = look(room).await?;
+    *latest = Some((Instant::now(), open.clone()));
+    Ok(open)
+}
+
 /// Waits until a process listens on a port, or on any with 0. Cancel safe.
-pub(super) async fn opened(room: &Arc<Room>, id: ProcessId, wanted: u16, poll: Duration) -> u16 {
+///
+/// # Errors
+/// Ports can't be listed here.
+pub(super) async fn opened(room: &Arc<Room>, id: ProcessId, wanted: u16, poll: Duration) -> Result<u16, Error> {
     loop {
-        let open = look(room).await.unwrap_or_default();
+        let open = recent(room, poll).await?;
         let found = open.iter().find(|port| port.process_id == Some(id) && (wanted == 0 || port.port == wanted));
         if let Some(port) = found {
-            return port.port;
+            return Ok(port.port);
         }
         tokio::time::sleep(poll).await;
     }

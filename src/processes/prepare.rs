@@ -36,7 +36,8 @@ impl Prepared {
         scripts: &Path,
     ) -> Result<Self, Error> {
         check(spec)?;
-        let cwd = spec.cwd.as_ref().map(PathBuf::from);
+        // Absolute: the child is there already when it looks for its program.
+        let cwd = spec.cwd.as_ref().map(|cwd| std::path::absolute(cwd).unwrap_or_else(|_| PathBuf::from(cwd)));
         if let Some(cwd) = cwd.as_ref().filter(|cwd| !cwd.is_dir()) {
             return Err(Error::BadCwd { cwd: cwd.clone() });
         }

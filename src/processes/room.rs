@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::Error;
 use super::cgroup::{Cgroup, CgroupRoot};
@@ -24,7 +24,7 @@ use super::types::{
     CommandSpec, ExitInfo, ExitReason, Limits, ProcessConfig, ProcessId, ProcessInfo, ProcessSpec, RestartPolicy, Stopped,
 };
 use super::usage;
-use crate::config::Bounds;
+use crate::config::{Bounds, as_usize};
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
 use crate::store::{ProcessEnd, ProcessRow, RowChange, Store, Stream};
@@ -49,6 +49,8 @@ pub(super) struct Room {
     cgroups: Option<CgroupRoot>,
     cgroups_made: AtomicU64,
     pub(super) ports: OpenPorts,
+    /// Permits for outputs that are read on after the end, because something in the background holds them.
+    pub(super) lingering: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -128,6 +130,7 @@ impl Room {
         bounds: Bounds,
         (spool_dir, script_dir): (PathBuf, PathBuf),
     ) -> Self {
+        let lingering = Arc::new(Semaphore::new(as_usize(bounds.processes_lingering_max)));
         let config = ProcessConfig {
             max_concurrent_processes: bounds.processes_concurrent_max,
             default_run_timeout_ms: bounds.run_timeout_default_ms,
@@ -152,6 +155,7 @@ impl Room {
             cgroups: cgroups.inspect(|root| tracing::debug!(bounds = ?root.offers(), "cgroups can be written")),
             cgroups_made: AtomicU64::new(1),
             ports: OpenPorts::default(),
+            lingering,
         }
     }
 
@@ -203,7 +207,7 @@ impl Room {
     }
 
     /// It won't run again. Called once, before its end is shown.
-    pub(super) fn is_over(&self, _id: ProcessId) {
+    pub(super) fn is_over(&self) {
         self.table().alive -= 1;
     }
 
@@ -266,12 +270,12 @@ impl Room {
     }
 
     /// Ends what a finished process left in the background.
-    pub(super) async fn end_rest(&self, id: ProcessId) -> Stopped {
+    pub(super) async fn end_rest(&self, id: ProcessId, grace: Duration) -> Stopped {
         let cgroup = match self.find(id) {
             Some(Found::Finished(finished)) => finished.cgroup.clone(),
             _ => None,
         };
-        self.children.end_rest(id, cgroup).await
+        self.children.end_rest(id, cgroup, grace).await
     }
 
     /// Deletes one that is finished.
@@ -348,6 +352,10 @@ impl Room {
     pub(super) fn log_soon(self: &Arc<Self>, kind: &'static str, payload: Bytes, change: RowChange) {
         let mut soon = self.soon.lock().unwrap_or_else(PoisonError::into_inner);
         soon.push((kind, payload, change));
+        if self.is_stopping() {
+            drop(soon);
+            return self.log_gathered(); // the store closes soon
+        }
         if soon.len() > 1 {
             return; // it is on its way
         }

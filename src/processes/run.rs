@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
@@ -46,21 +46,40 @@ pub(super) struct RunKeys {
 
 #[derive(Default)]
 struct Known {
-    by_key: HashMap<String, (String, watch::Receiver<Option<Answer>>)>,
+    by_key: HashMap<String, Keyed>,
     oldest_first: VecDeque<String>,
 }
 
+/// What a key was used for, and what came of it.
+struct Keyed {
+    digest: String,
+    answer: watch::Receiver<Option<Answer>>,
+}
+
+impl Keyed {
+    /// Bytes of its answer; `None` while it runs.
+    fn bytes(&self) -> Option<usize> {
+        let answer = self.answer.borrow();
+        answer.as_ref().map(|answer| answer.as_ref().map_or(0, |result| result.stdout.len() + result.stderr.len()))
+    }
+}
+
 impl Known {
+    /// Forgets the oldest answers beyond the bounds. What still runs is never forgotten: a repeated request would run it
+    /// twice.
     fn trim(&mut self) {
-        let size = |known: &Self, key: &String| match known.by_key.get(key).map(|(_, answer)| answer.borrow().clone()) {
-            Some(Some(Ok(result))) => result.stdout.len() + result.stderr.len(),
-            _ => 0,
-        };
-        let mut bytes: usize = self.oldest_first.iter().map(|key| size(self, key)).sum();
-        while self.oldest_first.len() > KEYS_MAX || bytes > KEYS_MAX_BYTES {
-            let Some(key) = self.oldest_first.pop_front() else { return };
-            bytes -= size(self, &key).min(bytes);
-            self.by_key.remove(&key);
+        let mut bytes: usize = self.by_key.values().filter_map(Keyed::bytes).sum();
+        let mut at = 0;
+        while at < self.oldest_first.len() && (self.oldest_first.len() > KEYS_MAX || bytes > KEYS_MAX_BYTES) {
+            match self.by_key.get(&self.oldest_first[at]).map(Keyed::bytes) {
+                Some(None) => at += 1,
+                answered => {
+                    bytes -= answered.flatten().unwrap_or(0);
+                    if let Some(key) = self.oldest_first.remove(at) {
+                        self.by_key.remove(&key);
+                    }
+                }
+            }
         }
     }
 }
@@ -76,19 +95,16 @@ pub(super) async fn run(room: &Arc<Room>, spec: RunSpec) -> Answer {
     let mut answer = {
         let mut known = room.run_keys.known.lock().unwrap_or_else(PoisonError::into_inner);
         match known.by_key.get(&key) {
-            Some((used_for, answer)) if *used_for == digest => answer.clone(),
+            Some(keyed) if keyed.digest == digest => keyed.answer.clone(),
             Some(_) => return Err(Error::KeyReused { key }),
             None => {
                 let (publish, answer) = watch::channel(None);
-                known.by_key.insert(key.clone(), (digest, answer.clone()));
+                known.by_key.insert(key.clone(), Keyed { digest, answer: answer.clone() });
                 known.oldest_first.push_back(key.clone());
-                known.trim();
                 let room = Arc::clone(room);
                 spawn_owned("run", async move {
                     let answer = once(&room, &spec).await.map(Arc::new);
-                    if answer.is_err() {
-                        room.run_keys.forget(&key); // nothing was run: it may be tried again
-                    }
+                    room.run_keys.answered(&key, answer.is_ok());
                     publish.send_replace(Some(answer));
                 });
                 answer
@@ -100,10 +116,14 @@ pub(super) async fn run(room: &Arc<Room>, spec: RunSpec) -> Answer {
 }
 
 impl RunKeys {
-    fn forget(&self, key: &str) {
+    /// A run that failed to start may be tried again. It is in there: what runs is not forgotten.
+    fn answered(&self, key: &str, has_run: bool) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.by_key.remove(key);
-        known.oldest_first.retain(|known| known != key);
+        if !has_run {
+            known.by_key.remove(key);
+            known.oldest_first.retain(|known| known != key);
+        }
+        known.trim();
     }
 }
 
@@ -203,7 +223,10 @@ async fn once(room: &Arc<Room>, spec: &RunSpec) -> Result<RunResult, Error> {
     let mut left_running = None;
     if !stdio.is_read_to_its_end() && end.tree.is_none() {
         left_running = Some(child.tree_pids().await.len());
-        spawn_owned("run-rest", read_on(stdio));
+        match Arc::clone(&room.lingering).try_acquire_owned() {
+            Ok(permit) => _ = spawn_owned("run-rest", read_on(stdio, permit)),
+            Err(_) => tracing::warn!(%id, "too much goes on in the background: the output of this run's rest is not read"),
+        }
     }
     let result = RunResult {
         exit_code: end.exit.and_then(Exit::code).filter(|_| end.reason != ExitReason::WallTimeLimit),
@@ -311,7 +334,7 @@ impl Running {
 }
 
 /// What was left in the background must not die of writing.
-async fn read_on(mut stdio: Stdio) {
+async fn read_on(mut stdio: Stdio, _permit: OwnedSemaphorePermit) {
     while !stdio.is_read_to_its_end() {
         consume_budget().await;
         let stream = stdio.readable().await;

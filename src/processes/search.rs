@@ -12,7 +12,13 @@ use super::types::{SearchMatch, SearchResult, SearchSource, SearchSpec};
 const PATTERN_MAX_BYTES: usize = 1024 * 1024;
 
 /// Characters of a pattern.
-const PATTERN_MAX_CHARS: usize = 200;
+pub(super) const PATTERN_MAX_CHARS: usize = 200;
+
+/// Bytes of a line that are shown; what is behind is searched, too.
+const SHOWN_LINE_MAX_BYTES: usize = 2048;
+
+/// Bytes of all lines that one answer shows; then matches are only counted.
+const SHOWN_MAX_BYTES: usize = 2 * 1024 * 1024;
 
 /// Compiles a client's pattern. Matching takes time linear in the text, whatever the pattern.
 ///
@@ -77,6 +83,8 @@ struct Hits {
     open: VecDeque<(usize, usize)>,
     /// What the screen's matches say: the log has the same lines again.
     seen: HashSet<String>,
+    /// Bytes that may still be shown.
+    room: usize,
     result: SearchResult,
 }
 
@@ -91,6 +99,7 @@ impl Hits {
             before: VecDeque::new(),
             open: VecDeque::new(),
             seen: HashSet::new(),
+            room: SHOWN_MAX_BYTES,
             result,
         }
     }
@@ -98,15 +107,20 @@ impl Hits {
     fn line(&mut self, number: u64, text: String, sequence: Option<u64>) {
         self.result.total_lines += 1;
         for (at, wanted) in &mut self.open {
-            self.result.matches[*at].context_after.push(text.clone());
-            *wanted -= 1;
+            let shown = shown(&text);
+            *wanted = if self.room < shown.len() { 0 } else { *wanted - 1 };
+            self.result.truncated |= self.room < shown.len();
+            if self.room >= shown.len() {
+                self.room -= shown.len();
+                self.result.matches[*at].context_after.push(shown.to_owned());
+            }
         }
         self.open.retain(|(_, wanted)| *wanted > 0);
         if self.pattern.is_match(&text) && !(self.source == SearchSource::Log && self.seen.contains(text.trim_end())) {
             self.found(number, &text, sequence);
         }
         if self.context > 0 {
-            self.before.push_back(text);
+            self.before.push_back(shown(&text).to_owned());
             if self.before.len() > self.context {
                 self.before.pop_front();
             }
@@ -118,16 +132,18 @@ impl Hits {
         if self.source == SearchSource::Screen {
             self.seen.insert(text.trim_end().to_owned());
         }
-        if self.result.matches.len() >= self.limit {
+        let needed = shown(text).len() + self.before.iter().map(String::len).sum::<usize>();
+        if self.result.matches.len() >= self.limit || needed > self.room {
             self.result.truncated = true;
             return;
         }
+        self.room -= needed;
         if self.context > 0 {
             self.open.push_back((self.result.matches.len(), self.context));
         }
         self.result.matches.push(SearchMatch {
             line,
-            content: text.to_owned(),
+            content: shown(text).to_owned(),
             context_before: self.before.iter().cloned().collect(),
             context_after: Vec::new(),
             source: self.source,
@@ -145,6 +161,11 @@ impl Hits {
         self.before.clear();
         self.open.clear();
     }
+}
+
+/// The beginning of a line, in whole characters.
+fn shown(line: &str) -> &str {
+    &line[..line.floor_char_boundary(SHOWN_LINE_MAX_BYTES)]
 }
 
 #[cfg(test)]
@@ -166,6 +187,20 @@ mod tests {
         let first = &result.matches[0];
         assert_eq!((first.line, &*first.content), (2, "b"));
         assert_eq!((first.context_before.clone(), first.context_after.clone()), (vec!["a".to_owned()], vec!["c".to_owned()]));
+    }
+
+    #[test]
+    fn an_answer_has_a_bound() {
+        let mut hits = Hits::new(pattern("a").expect("valid"), &spec(500, 50));
+        for at in 0..3000 {
+            hits.line(at, "a".repeat(60_000), None);
+        }
+        let result = hits.result;
+        let line = |text: &String| text.len();
+        let bytes: usize = result.matches.iter().map(|hit| {
+            hit.content.len() + hit.context_before.iter().chain(&hit.context_after).map(line).sum::<usize>()
+        }).sum();
+        assert!(bytes <= SHOWN_MAX_BYTES && result.truncated && result.total == 3000, "{bytes}");
     }
 
     #[test]

@@ -26,15 +26,16 @@ impl Processes {
         let (rows, last) = store.processes(owner_word).await?;
         children.count_from(last);
         let name = store.path().file_stem().map_or_else(|| "sandboxd".into(), PathBuf::from);
-        let folder = data.join("spool").join(name); // servers that share a home have a file and a folder each
-        let scripts = data.join("scripts");
-        let folders = (folder.clone(), scripts);
+        let scripts = data.join("scripts").join(&name);
+        let folder = data.join("spool").join(&name); // servers that share a home have a file and folders each
+        let folders = (folder.clone(), scripts.clone());
         let room = tokio::task::spawn_blocking(move || Room::new(children, store, events, bounds, folders)).await;
         let room = Arc::new(room.map_err(|_| Error::Stopping)?);
         open_ports::watch(&room);
         let processes = Self { room };
         let known: std::collections::HashSet<u64> = rows.iter().map(|row| row.number).collect();
         let swept = blocking(ProcessId(0), move || {
+            let _ = std::fs::remove_dir_all(&scripts); // those of a killed server; its processes have ended
             std::fs::create_dir_all(&folder)?;
             spool::sweep(&folder, |number| known.contains(&number))
         });

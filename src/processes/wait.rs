@@ -37,7 +37,7 @@ pub(super) async fn wait(room: &Arc<Room>, found: &Found, spec: WaitSpec) -> Res
             biased;
             line = line_of(output.as_mut()) => line.map(Met::Output),
             () = quiet.wait() => Ok(Met::Quiet),
-            port = port_of(room, found, spec.port) => Ok(Met::Port(port)),
+            port = port_of(room, found, spec.port) => port.map(Met::Port),
             () = exit_of(found) => Ok(Met::Exit),
         }
     });
@@ -87,7 +87,7 @@ async fn line_of(output: Option<&mut Output>) -> Result<MatchedLine, Error> {
     }
 }
 
-async fn port_of(room: &Arc<Room>, found: &Found, wanted: Option<u16>) -> u16 {
+async fn port_of(room: &Arc<Room>, found: &Found, wanted: Option<u16>) -> Result<u16, Error> {
     match (wanted, found) {
         (Some(wanted), Found::Alive(handle)) => open_ports::opened(room, handle.id, wanted, PORT_POLL).await,
         _ => std::future::pending().await,

@@ -167,6 +167,19 @@ impl RowChange {
         Ok(())
     }
 
+    /// What kind it is, for the server's log: its content may be secret.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::PutAcpServer(_) => "acp server",
+            Self::DeleteAcpServer { .. } => "acp server deleted",
+            Self::SetInitialize { .. } | Self::SetAuthenticate { .. } => "acp handshake",
+            Self::PutAcpSession { .. } => "acp session",
+            Self::PutProcess(_) => "process",
+            Self::CountProcess { .. } => "process number",
+            Self::DeleteProcesses { .. } => "processes deleted",
+        }
+    }
+
     /// True when a later `other` leaves nothing of this change: it sets the same thing, or removes it.
     pub(super) fn is_undone_by(&self, other: &Self) -> bool {
         match (self, other) {
@@ -177,7 +190,6 @@ impl RowChange {
             | (Self::SetAuthenticate { .. }, Self::SetAuthenticate { .. })
             | (_, Self::DeleteAcpServer { .. }) => self.owner().is_some() && self.owner() == other.owner(),
             (Self::PutProcess(row), Self::PutProcess(later)) => row.number == later.number,
-            (Self::PutProcess(row), Self::DeleteProcesses { numbers }) => numbers.contains(&row.number),
             (Self::CountProcess { number }, Self::CountProcess { number: later }) => number <= later,
             _ => false,
         }

@@ -268,13 +268,13 @@ impl Children {
 
     /// Ends what is left of a process that exited and has no owner any more. Looks no further when nothing was in its
     /// cgroup and no orphan has come to this server: then nothing can be left.
-    pub(super) async fn end_rest(&self, id: ProcessId, cgroup: Option<Arc<Cgroup>>) -> Stopped {
+    pub(super) async fn end_rest(&self, id: ProcessId, cgroup: Option<Arc<Cgroup>>, grace: Duration) -> Stopped {
         if cgroup.is_none() && !reap::has_orphans(&self.inner) {
             return Stopped::default();
         }
         let cookie = format!("{}/{id}", self.inner.cookie_prefix);
-        let target = Target::Tree { root: 0, cookie, cgroup };
-        tree::end(&self.inner.scanner, target, Duration::ZERO, tree::KILL_WAIT).await
+        let target = Target::Tree { root: 0, is_over: true, cookie, cgroup };
+        tree::end(&self.inner.scanner, target, grace, tree::KILL_WAIT).await
     }
 
     /// The process here that a pid belongs to, and its owner when it still runs. Reads `/proc`, and blocks.
@@ -389,7 +389,8 @@ impl Child {
     }
 
     fn tree(&self) -> Target {
-        Target::Tree { root: self.root(), cookie: self.cookie.to_string(), cgroup: self.cgroup.clone() }
+        let is_over = self.exit.borrow().is_some();
+        Target::Tree { root: self.root(), is_over, cookie: self.cookie.to_string(), cgroup: self.cgroup().cloned() }
     }
 }
 

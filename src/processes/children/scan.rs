@@ -59,6 +59,11 @@ impl Snapshot {
         places().filter(|at| found[*at]).map(|at| self.all[at].stat).collect()
     }
 
+    /// Whether there is a process of this number.
+    pub(super) fn has(&self, pid: i32) -> bool {
+        self.all.iter().any(|seen| seen.stat.pid == pid)
+    }
+
     /// Marks these and what descends from them.
     fn add(&self, mut open: Vec<usize>, found: &mut [bool]) {
         while let Some(at) = open.pop() {

@@ -21,6 +21,9 @@ pub(super) enum Target {
     Tree {
         /// The process.
         root: i32,
+        /// It exited and was collected. Its number stays free for as long as a group or session of that number lives on, so
+        /// a process that has it now is a stranger, and then so are its group and session.
+        is_over: bool,
         /// Its whole cookie.
         cookie: String,
         /// Its cgroup, where there is one: nobody gets out of that.
@@ -45,7 +48,8 @@ impl Target {
     fn members(&self, snapshot: &Snapshot) -> Vec<Stat> {
         let me = std::process::id().cast_signed();
         match self {
-            Self::Tree { root, cookie, cgroup } => {
+            Self::Tree { root, is_over, cookie, cgroup } => {
+                let root = if *is_over && snapshot.has(*root) { &0 } else { root };
                 let inside = cgroup.as_ref().and_then(|cgroup| cgroup.pids().ok()).unwrap_or_default();
                 let is_inside = |stat: &Stat| inside.contains(&stat.pid.cast_unsigned());
                 let is_of = |number: i32| number == *root && *root != 0;

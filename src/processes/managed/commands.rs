@@ -13,7 +13,7 @@ use crate::processes::types::{ExitReason, SignalScope, Stopped, TerminalSize};
 use crate::rt::spawn_owned;
 
 /// Ctrl-D: what a terminal has instead of an end of stdin.
-const END_OF_TRANSMISSION: &[u8] = &[4];
+pub(super) const END_OF_TRANSMISSION: &[u8] = &[4];
 
 impl Task {
     /// Answers are dropped when nobody waits for them any more: what was asked is done all the same.

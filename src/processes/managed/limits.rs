@@ -25,6 +25,11 @@ impl Watched {
         let wall_end = limits.wall_time_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
         Self { wall_end, output_bytes: limits.output_bytes.unwrap_or(u64::MAX) }
     }
+
+    /// Nothing more to watch.
+    pub(super) fn over() -> Self {
+        Self { wall_end: None, output_bytes: u64::MAX }
+    }
 }
 
 /// The limits that the kernel doesn't hold for this child; `None` when there are none.

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::Stdio as StdStdio;
+use std::time::Duration;
 
 use tokio::net::unix::pipe::{Receiver, Sender};
 
@@ -10,6 +11,7 @@ use crate::processes::Error;
 use crate::processes::children::{Child, Children, Confined, Launch, Tty, Uncollected};
 use crate::processes::spool::Stream;
 use crate::processes::types::TerminalSize;
+use crate::rt::spawn_owned;
 
 /// What is open towards a child.
 #[derive(Debug)]
@@ -34,7 +36,17 @@ impl Stdio {
             command.stdin(if stdin { StdStdio::piped() } else { StdStdio::null() });
             command.stdout(StdStdio::piped()).stderr(StdStdio::piped());
             let (child, handle, exit) = children.launch(launch, command, confined)?;
-            return Ok((Self::pipes(child).map_err(refused)?, handle, exit));
+            return match Self::pipes(child) {
+                Ok(pipes) => Ok((pipes, handle, exit)),
+                Err(error) => {
+                    // Nobody could read it: it ends, and is collected all the same.
+                    spawn_owned("process", async move {
+                        handle.stop(Duration::ZERO).await;
+                        exit.collect().await
+                    });
+                    Err(refused(error))
+                }
+            };
         };
         let (tty, slave) = Tty::open(size).map_err(refused)?;
         let of_child = |slave: &OwnedFd| slave.try_clone().map(StdStdio::from);
@@ -101,11 +113,16 @@ impl Stdio {
                 return Some(filled);
             }
         }
-        self.close(stream);
+        self.close_stream(stream);
         Some(0)
     }
 
-    fn close(&mut self, stream: Stream) {
+    /// Reads nothing any more: who still writes gets SIGPIPE, or is hung up.
+    pub(in crate::processes) fn close(&mut self) {
+        *self = Self::Terminal(None);
+    }
+
+    fn close_stream(&mut self, stream: Stream) {
         match (self, stream) {
             (Self::Pipes { stdout, .. }, Stream::Stdout) => *stdout = None,
             (Self::Pipes { stderr, .. }, Stream::Stderr) => *stderr = None,

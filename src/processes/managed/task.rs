@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
+use super::commands::END_OF_TRANSMISSION;
 use super::core::{After, after_exit};
 use super::limits::{self, Watched};
 use super::output::{Output, read_now};
@@ -30,6 +31,9 @@ const STEADY: Duration = Duration::from_secs(10);
 
 /// After an exit, how much longer output is read at most when slow viewers hold that up.
 const HELD_MAX: Duration = Duration::from_secs(5);
+
+/// Answers of the terminal itself that wait for a process to read them.
+const REPLIES_MAX_BYTES: usize = 4096;
 
 /// How long the store may take to commit an exit before it is shown all the same.
 const COMMIT_PATIENCE: Duration = Duration::from_millis(250);
@@ -58,6 +62,8 @@ pub(super) struct Task {
     watched: Watched,
     /// Measures the tree where the kernel doesn't bound it.
     sampler: Option<AbortOnDrop>,
+    /// It ended, and something in the background holds its output.
+    lingers: Option<OwnedSemaphorePermit>,
     started_at: Instant,
     restarts_in_a_row: u32,
 }
@@ -159,6 +165,7 @@ pub(in crate::processes) fn start(beginning: Beginning) -> Result<Handle, Error>
         ending: None,
         watched,
         sampler: None,
+        lingers: None,
         started_at: Instant::now(),
         restarts_in_a_row: 0,
     };
@@ -255,8 +262,7 @@ impl Task {
     fn timer(&self) -> Option<Instant> {
         let phase = match self.phase {
             Phase::Draining { until, .. } | Phase::Pausing { until } => Some(until),
-            Phase::Running => self.watched.wall_end.filter(|_| self.ending.is_none()),
-            Phase::Ended => None,
+            Phase::Running | Phase::Ended => self.watched.wall_end,
         };
         let feed = self.terminal.as_ref().and_then(Terminal::feed_at).map(Instant::from_std);
         phase.into_iter().chain(feed).min()
@@ -267,7 +273,7 @@ impl Task {
         if self.terminal.as_ref().and_then(Terminal::feed_at).is_some_and(|at| Instant::from_std(at) <= now) {
             self.feed_screen();
         }
-        if self.phase == Phase::Running && self.watched.wall_end.is_some_and(|end| end <= now) {
+        if self.watched.wall_end.is_some_and(|end| end <= now) {
             self.breach(ExitReason::WallTimeLimit);
         }
     }
@@ -276,7 +282,8 @@ impl Task {
         let Some(terminal) = &mut self.terminal else { return };
         terminal.feed();
         let replies = terminal.take_replies();
-        if !replies.is_empty() {
+        // A program that asks without ever reading the answers must not fill the queue.
+        if !replies.is_empty() && self.input.len() < REPLIES_MAX_BYTES {
             self.input.extend_from_slice(&replies);
             self.write_input();
         }
@@ -325,18 +332,25 @@ impl Task {
         }
         self.input = BytesMut::new();
         if std::mem::take(&mut self.close_stdin) {
+            if self.terminal.is_some() && self.stdio.has_stdin() {
+                self.queue_input(&Bytes::from_static(END_OF_TRANSMISSION));
+            }
             self.stdio.close_stdin();
         }
     }
 
-    /// Ends the tree because of a limit.
+    /// Ends the tree because of a limit: after the exit, what it left in the background.
     pub(super) fn breach(&mut self, reason: ExitReason) {
-        if self.ending.is_none() && self.phase == Phase::Running {
-            tracing::info!(id = %self.info.id, ?reason, "a process is ended because of its limits");
-            self.ending = Some(reason);
-            let child = self.child.clone();
-            spawn_owned("process-stop", async move { child.stop(Duration::ZERO).await });
+        if matches!(self.phase, Phase::Pausing { .. }) {
+            return;
         }
+        tracing::info!(id = %self.info.id, ?reason, "a process is ended because of its limits");
+        self.watched = Watched::over();
+        if self.phase == Phase::Running {
+            self.ending.get_or_insert(reason);
+        }
+        let child = self.child.clone();
+        spawn_owned("process-stop", async move { child.stop(Duration::ZERO).await });
     }
 
     /// Moves on when a phase is over.
@@ -399,6 +413,13 @@ impl Task {
         self.phase = Phase::Ended;
         self.ending = None;
         self.show("process.exited").await;
+        if !self.stdio.is_read_to_its_end() {
+            self.lingers = Arc::clone(&self.room.lingering).try_acquire_owned().ok();
+            if self.lingers.is_none() {
+                tracing::warn!(id = %self.info.id, "too much goes on in the background: the output of this process's rest is not read");
+                self.stdio.close();
+            }
+        }
         if let Some(terminal) = &mut self.terminal {
             terminal.finish(&Piece::Exited(Arc::new(self.info.clone())));
         }
@@ -439,7 +460,7 @@ impl Task {
         let committed = self.room.log_change(event, &self.info, &self.kept, self.output.disk_bytes());
         let _ = tokio::time::timeout(COMMIT_PATIENCE, committed).await; // a slow disk doesn't keep the exit back
         if !self.info.is_alive() {
-            self.room.is_over(self.info.id);
+            self.room.is_over();
         }
         self.publish.send_replace(Arc::new(self.info.clone()));
     }

@@ -93,7 +93,8 @@ async fn get_process_logs(
     }
     let resumed = if query.follow { sse::last_event_id(&headers)? } else { None };
     let since = resumed.or(query.since).unwrap_or_default();
-    let reader = state.processes.logs(&id, LogQuery { stream: query.stream, since, tail: query.tail }).await?;
+    let tail = query.tail.filter(|_| resumed.is_none()); // who resumes wants all that came since
+    let reader = state.processes.logs(&id, LogQuery { stream: query.stream, since, tail }).await?;
     if query.follow {
         let chunk_max_bytes = as_usize(state.config.bounds.sse_chunk_max_bytes);
         let log = FollowedLog { reader, encoding, chunk_max_bytes, over: None, stop: state.stop.clone() };

@@ -53,7 +53,7 @@ impl SearchQuery {
     fn check(self) -> Result<SearchSpec, ApiError> {
         let Self { pattern, limit, context, stream, source } = self;
         if !(1..=PATTERN_MAX_CHARS).contains(&pattern.chars().count()) {
-            return Err(ApiError::invalid(format!("pattern must have 1 to {PATTERN_MAX_CHARS} characters")));
+            return Err(ApiError::invalid(format!("pattern has 1 to {PATTERN_MAX_CHARS} characters")));
         }
         if !(1..=LIMIT_MAX).contains(&limit) {
             return Err(ApiError::invalid(format!("limit must be 1 to {LIMIT_MAX}")));
