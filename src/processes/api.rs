@@ -14,8 +14,8 @@ use super::prepare::Prepared;
 use super::room::{Found, Kept, KeyUse, Room, digest};
 use super::spool::SpoolReader;
 use super::types::{
-    CommandSpec, ExitReason, Owner, PortInfo, ProcessConfig, ProcessId, ProcessInfo, ProcessSpec, ProcessStatus,
-    RunResult, RunSpec, SearchResult, SearchSpec, SignalScope, Stopped, TerminalSize, WaitResult, WaitSpec, check_size,
+    CommandSpec, ExitReason, Owner, PortInfo, ProcessConfig, ProcessId, ProcessInfo, ProcessSpec, ProcessStatus, RunResult,
+    RunSpec, SearchResult, SearchSpec, SignalScope, Stopped, TerminalSize, WaitResult, WaitSpec, check_size,
 };
 use super::{Attachment, Error, LogQuery, LogReader, open_ports, run, search, wait};
 use crate::config::{as_duration, as_usize};

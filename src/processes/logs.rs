@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::Error;
-use super::managed::Handle;
+use super::managed::{Follower, Followers, Handle};
 use super::room::{Finished, Found, Room};
 use super::spool::{GapReason, Item, SpoolIndex, SpoolReader, Stream, Streams};
 use super::types::{LogStream, ProcessId, ProcessInfo};
@@ -81,9 +81,12 @@ pub struct LogReader {
     reader: Option<SpoolReader>,
     position: u64,
     live: Option<Live>,
+    /// It follows: the process waits a little for it.
+    follower: Option<Arc<Follower>>,
 }
 
 struct Live {
+    followers: Arc<Followers>,
     grown: watch::Receiver<u64>,
     info: watch::Receiver<Arc<ProcessInfo>>,
 }
@@ -93,19 +96,34 @@ impl LogReader {
     pub(super) async fn open(room: &Room, found: &Found, query: LogQuery) -> Result<Self, Error> {
         let info = found.info();
         let (index, live) = match found {
-            Found::Alive(Handle { log, info, .. }) => {
-                (Arc::clone(&log.index), Some(Live { grown: log.grown.clone(), info: info.clone() }))
-            }
+            Found::Alive(Handle { log, info, .. }) => (
+                Arc::clone(&log.index),
+                Some(Live { followers: Arc::clone(&log.followers), grown: log.grown.clone(), info: info.clone() }),
+            ),
             Found::Finished(finished) => (log_of(room, finished).await?, None),
         };
         let stream = query.stream.unwrap_or(if info.tty { LogStream::Pty } else { LogStream::Combined });
-        let mut log = Self { id: info.id, stream, streams: streams(stream), index, reader: None, position: query.since, live };
+        let mut log = Self {
+            id: info.id,
+            stream,
+            streams: streams(stream),
+            index,
+            reader: None,
+            position: query.since,
+            live,
+            follower: None,
+        };
         if let Some(tail) = query.tail {
             let (index, streams) = (Arc::clone(&log.index), log.streams);
             let after = blocking(info.id, move || SpoolReader::new(index).tail(tail as u64, streams)).await?;
             log.position = log.position.max(after);
         }
         Ok(log)
+    }
+
+    /// The process now waits for this reader when it is far behind, as long as it goes on reading.
+    pub fn follow(&mut self) {
+        self.follower = self.live.as_ref().map(|live| live.followers.add(self.position));
     }
 
     /// What is read: `Combined`, or `Pty` for a terminal, when the query didn't say.
@@ -153,6 +171,9 @@ impl LogReader {
             blocking(self.id, move || reader.read(max_bytes).map(|items| (reader, items))).await?
         };
         self.position = self.position.max(reader.position());
+        if let Some(follower) = &self.follower {
+            follower.reached(self.position);
+        }
         self.reader = Some(reader);
         Ok(items)
     }

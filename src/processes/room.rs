@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::Error;
 use super::cgroup::{Cgroup, CgroupRoot};
-use super::children::{BeforeExec, Children, Confined};
+use super::children::{BeforeExec, Child, Children, Confined};
 use super::managed::{Command, Handle};
 use super::open_ports::OpenPorts;
 use super::run::RunKeys;
@@ -375,19 +375,15 @@ impl Room {
         }
     }
 
-    /// What holds a process's tree together. A managed one has a cgroup wherever that is possible; a run only when its
-    /// limits need one, for speed.
-    pub(super) fn confine(&self, id: ProcessId, limits: &Limits, managed: bool) -> Confined {
+    /// What holds a process's tree together from the first moment on: only where its limits need it, because it makes the
+    /// start slower (fork instead of vfork). [`Room::gather`] does it later for the others.
+    pub(super) fn confine(&self, id: ProcessId, limits: &Limits) -> Confined {
         let limits = limits.of_tree();
-        let is_limited = limits != Default::default();
-        let root = self.cgroups.as_ref().filter(|_| managed || is_limited);
-        let number = self.cgroups_made.fetch_add(1, Ordering::Relaxed); // a restart has one of its own
-        let name = format!("{}-{id}-{number}", self.store.id());
-        let cgroup = root.and_then(|root| Cgroup::create(root, &name, &limits).ok()).map(Arc::new);
-        let cgroup_procs = cgroup.as_ref().and_then(|cgroup| cgroup.procs_file().ok()).map(Into::into);
-        if !is_limited && cgroup_procs.is_none() {
-            return Confined { before_exec: None, cgroup };
+        if limits == usage::Limits::default() {
+            return Confined::default();
         }
+        let cgroup = self.cgroup(id, &limits);
+        let cgroup_procs = cgroup.as_ref().and_then(|cgroup| cgroup.procs_file().ok()).map(Into::into);
         let held = cgroup.as_ref().map(|cgroup| cgroup.enforcement()).unwrap_or_default();
         let open = usage::Limits {
             memory_bytes: limits.memory_bytes.filter(|_| !held.memory),
@@ -396,10 +392,28 @@ impl Room {
         let plan = BeforeExec {
             rlimits: usage::rlimits(&open, nix::unistd::geteuid().is_root()),
             cgroup_procs, // moved there afterwards, it may have started something outside already
-            cgroup_needed: is_limited,
             ..BeforeExec::default()
         };
         Confined { before_exec: Some(plan), cgroup }
+    }
+
+    fn cgroup(&self, id: ProcessId, limits: &usage::Limits) -> Option<Arc<Cgroup>> {
+        let number = self.cgroups_made.fetch_add(1, Ordering::Relaxed); // a restart has one of its own
+        let name = format!("{}-{id}-{number}", self.store.id());
+        self.cgroups.as_ref().and_then(|root| Cgroup::create(root, &name, limits).ok()).map(Arc::new)
+    }
+
+    /// Puts a tree that has lived for a moment into a cgroup, where that is possible: from then on nothing escapes.
+    pub(super) fn gather(self: &Arc<Self>, child: Child) {
+        if self.cgroups.is_none() || child.cgroup().is_some() {
+            return;
+        }
+        let room = Arc::clone(self);
+        spawn_owned("process-gather", async move {
+            if let Some(cgroup) = room.cgroup(child.id(), &usage::Limits::default()) {
+                child.move_into(cgroup).await;
+            }
+        });
     }
 
     /// Enters what the last run left. Called once, before anything is started.

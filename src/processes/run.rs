@@ -200,7 +200,7 @@ async fn once(room: &Arc<Room>, spec: &RunSpec) -> Result<RunResult, Error> {
     let timeout_ms = asked_ms.min(config.max_run_timeout_ms).min(spec.run.limits.wall_time_ms.unwrap_or(u64::MAX));
     let max = as_usize(spec.max_output_bytes.unwrap_or(u64::MAX).min(config.max_output_bytes));
     let with_stdin = spec.run.stdin.is_some();
-    let confined = room.confine(id, &spec.run.limits, false);
+    let confined = room.confine(id, &spec.run.limits);
     let (stdio, child, exit) = Stdio::start(&room.children, prepared.launch(), None, with_stdin, confined)?;
     let mut exit: Collect = Box::pin(exit.collect());
     let captured = || Captured { bytes: Vec::new(), max, total: 0 };

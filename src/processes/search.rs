@@ -197,9 +197,11 @@ mod tests {
         }
         let result = hits.result;
         let line = |text: &String| text.len();
-        let bytes: usize = result.matches.iter().map(|hit| {
-            hit.content.len() + hit.context_before.iter().chain(&hit.context_after).map(line).sum::<usize>()
-        }).sum();
+        let bytes: usize = result
+            .matches
+            .iter()
+            .map(|hit| hit.content.len() + hit.context_before.iter().chain(&hit.context_after).map(line).sum::<usize>())
+            .sum();
         assert!(bytes <= SHOWN_MAX_BYTES && result.truncated && result.total == 3000, "{bytes}");
     }
 

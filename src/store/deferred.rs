@@ -28,7 +28,11 @@ impl Deferred {
         let session = self.changes.iter().position(|change| matches!(change, RowChange::PutAcpSession { .. }));
         let lost = self.changes.remove(session.unwrap_or(0));
         if self.cut == 0 {
-            tracing::error!(lost = lost.kind(), max = DEFERRED_MAX, "too many changes wait for the disk: the oldest are lost from here on");
+            tracing::error!(
+                lost = lost.kind(),
+                max = DEFERRED_MAX,
+                "too many changes wait for the disk: the oldest are lost from here on"
+            );
         }
         self.cut += 1;
     }

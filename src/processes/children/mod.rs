@@ -20,12 +20,12 @@ mod sys;
 mod tree;
 mod tty;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill, killpg};
@@ -109,7 +109,7 @@ pub(super) struct Confined {
 pub struct Child {
     record: Arc<Record>,
     cookie: Arc<str>,
-    cgroup: Option<Arc<Cgroup>>,
+    cgroup: Arc<OnceLock<Arc<Cgroup>>>,
     scanner: Arc<Scanner>,
     exit: watch::Receiver<Option<Exit>>,
 }
@@ -227,7 +227,6 @@ impl Children {
         confined: Confined,
     ) -> Result<(std::process::Child, Child, Uncollected), Error> {
         let Confined { before_exec, cgroup } = confined;
-        let entered = before_exec.as_ref().is_some_and(|plan| plan.cgroup_procs.is_some());
         let cookie: Arc<str> = format!("{}/{}", self.inner.cookie_prefix, launch.id).into();
         command.env(COOKIE_VARIABLE, &*cookie);
         match before_exec {
@@ -249,9 +248,7 @@ impl Children {
         let created_at_ms = now_ms();
         let Launch { id, owner, program, args, cwd, .. } = launch;
         let record = Arc::new(Record { id, owner, pid, program, args, cwd, created_at_ms });
-        if let Some(cgroup) = cgroup.as_ref().filter(|_| !entered) {
-            let _ = cgroup.add(pid); // it is gone already, or is found in the other ways only
-        }
+        let cgroup = Arc::new(cgroup.map_or_else(OnceLock::new, OnceLock::from));
         let handle = Child { record, cookie, cgroup, scanner: Arc::clone(&self.inner.scanner), exit };
         self.inner.known().insert(pid, handle.clone());
         drop(starting);
@@ -385,7 +382,22 @@ impl Child {
 
     /// Its cgroup, where it has one.
     pub(super) fn cgroup(&self) -> Option<&Arc<Cgroup>> {
-        self.cgroup.as_ref()
+        self.cgroup.get()
+    }
+
+    /// Puts the tree as it is into a cgroup. What forks meanwhile is looked for until nothing new is found.
+    pub(super) async fn move_into(&self, cgroup: Arc<Cgroup>) {
+        let mut moved = HashSet::new();
+        loop {
+            let new: Vec<u32> = self.tree_pids().await.into_iter().filter(|pid| moved.insert(*pid)).collect();
+            if new.is_empty() {
+                break;
+            }
+            let to = Arc::clone(&cgroup);
+            // Those that are gone by now are no matter. Blocks while the kernel waits for a quiet moment.
+            _ = tokio::task::spawn_blocking(move || new.into_iter().for_each(|pid| _ = to.add(pid))).await;
+        }
+        let _ = self.cgroup.set(cgroup); // there is one already: it stays
     }
 
     fn tree(&self) -> Target {

@@ -19,8 +19,6 @@ pub(in crate::processes) struct BeforeExec {
     pub(in crate::processes) rlimits: Vec<(Resource, u64)>,
     /// A cgroup's `cgroup.procs`, to enter it before anything can be started outside.
     pub(in crate::processes) cgroup_procs: Option<OwnedFd>,
-    /// Without the cgroup it must not run: that holds its limits.
-    pub(in crate::processes) cgroup_needed: bool,
 }
 
 /// Has the plan carried out in the child that `command` starts.
@@ -40,10 +38,7 @@ pub(super) fn apply(command: &mut Command, plan: BeforeExec) {
 
 fn carry_out(plan: &BeforeExec) -> io::Result<()> {
     if let Some(procs) = &plan.cgroup_procs {
-        let entered = rustix::io::write(procs, b"0"); // cgroup v2: 0 is the writer itself
-        if plan.cgroup_needed {
-            entered?;
-        }
+        rustix::io::write(procs, b"0")?; // cgroup v2: 0 is the writer itself
     }
     for (resource, limit) in &plan.rlimits {
         setrlimit(*resource, *limit, *limit)?;

@@ -13,6 +13,7 @@
 
 mod commands;
 pub(super) mod core;
+mod followers;
 pub(super) mod limits;
 mod output;
 mod stdio;
@@ -27,6 +28,7 @@ use bytes::Bytes;
 use nix::sys::signal::Signal;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(super) use followers::{Follower, Followers};
 pub(super) use output::read_now;
 pub(super) use stdio::Stdio;
 pub(super) use task::{Beginning, start};
@@ -88,6 +90,7 @@ pub(super) struct LiveLog {
     pub(super) index: Arc<SpoolIndex>,
     /// Changes with each piece of output; closed when nothing can follow.
     pub(super) grown: watch::Receiver<u64>,
+    pub(super) followers: Arc<Followers>,
 }
 
 impl Handle {

@@ -3,10 +3,12 @@
 use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use super::LiveLog;
+use super::followers::{Behind, Followers};
 use super::stdio::Stdio;
 use crate::processes::spool::{Control, Spool, SpoolIndex, Stream, Utf8Carry};
 use crate::processes::types::TerminalSize;
@@ -37,6 +39,9 @@ pub(super) struct Output {
     /// Bytes of all streams.
     pub(super) bytes: u64,
     degraded: bool,
+    max_bytes: u64,
+    pub(super) followers: Arc<Followers>,
+    behind: Option<Behind>,
 }
 
 impl Output {
@@ -46,16 +51,33 @@ impl Output {
         let old = again.then(|| Spool::reopen(folder, number, max_bytes)).transpose();
         let old = old.inspect_err(|error| tracing::warn!(number, %error, "a process's log can't be read: a new one is begun"));
         let spool = old.ok().flatten().unwrap_or_else(|| Spool::create(folder, number, max_bytes));
-        Self { spool, carries: Default::default(), grown, bytes: 0, degraded: false }
+        Self {
+            spool,
+            carries: Default::default(),
+            grown,
+            bytes: 0,
+            degraded: false,
+            max_bytes,
+            followers: Arc::default(),
+            behind: None,
+        }
     }
 
     /// What readers hold.
     pub(super) fn log(&self) -> LiveLog {
-        LiveLog { index: self.spool.index(), grown: self.grown.subscribe() }
+        LiveLog { index: self.spool.index(), grown: self.grown.subscribe(), followers: Arc::clone(&self.followers) }
     }
 
     pub(super) fn set_max_bytes(&mut self, max_bytes: u64) {
+        self.max_bytes = max_bytes;
         self.spool.set_max_bytes(max_bytes);
+    }
+
+    /// Until when reading has to pause at most for somebody who follows and is far behind.
+    pub(super) fn held_until(&mut self, patience: Duration) -> Option<Instant> {
+        let last = *self.grown.borrow();
+        self.behind = self.followers.behind(last, self.max_bytes, self.behind, patience);
+        self.behind.map(|behind| behind.until)
     }
 
     /// Into the log; half a character at the end waits for its other half.

@@ -32,6 +32,10 @@ const STEADY: Duration = Duration::from_secs(10);
 /// After an exit, how much longer output is read at most when slow viewers hold that up.
 const HELD_MAX: Duration = Duration::from_secs(5);
 
+/// A tree that lives so long is put into a cgroup. Not at once: moving into one makes the kernel wait for a quiet moment,
+/// in which nobody starts or ends, and most processes are gone by then.
+const GATHER_AFTER: Duration = Duration::from_millis(100);
+
 /// Answers of the terminal itself that wait for a process to read them.
 const REPLIES_MAX_BYTES: usize = 4096;
 
@@ -64,6 +68,8 @@ pub(super) struct Task {
     sampler: Option<AbortOnDrop>,
     /// It ended, and something in the background holds its output.
     lingers: Option<OwnedSemaphorePermit>,
+    /// When its tree is put into a cgroup.
+    gather_at: Option<Instant>,
     started_at: Instant,
     restarts_in_a_row: u32,
 }
@@ -104,6 +110,13 @@ enum Event {
     Timer,
 }
 
+async fn emptied(terminal: Option<&Terminal>) {
+    match terminal {
+        Some(terminal) => terminal.viewers.emptied().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What a task is made with.
 pub(in crate::processes) struct Beginning {
     pub(in crate::processes) room: Arc<Room>,
@@ -125,7 +138,7 @@ pub(in crate::processes) struct Beginning {
 pub(in crate::processes) fn start(beginning: Beginning) -> Result<Handle, Error> {
     let Beginning { room, id, owner, mut spec, prepared, kept, slot, predecessor } = beginning;
     let size = spec.tty.then(|| spec.terminal.unwrap_or_default());
-    let confined = room.confine(id, &spec.run.limits, true);
+    let confined = room.confine(id, &spec.run.limits);
     let (stdio, child, exit) = Stdio::start(&room.children, prepared.launch(), size, true, confined)?;
     spawn_owned("process", exit.collect());
     let mut info = describe(id, owner, &spec, &child);
@@ -166,6 +179,7 @@ pub(in crate::processes) fn start(beginning: Beginning) -> Result<Handle, Error>
         watched,
         sampler: None,
         lingers: None,
+        gather_at: Some(Instant::now() + GATHER_AFTER),
         started_at: Instant::now(),
         restarts_in_a_row: 0,
     };
@@ -237,7 +251,9 @@ impl Task {
 
     /// What happens next. Commands come first, so that a flood of output doesn't delay them.
     async fn next_event(&mut self) -> Event {
-        let held = self.terminal.as_mut().and_then(|terminal| terminal.viewers.held_until());
+        let viewer = self.terminal.as_mut().and_then(|terminal| terminal.viewers.held_until());
+        let follower = self.output.held_until(as_duration(self.room.bounds.terminal_viewer_patience_ms));
+        let held = viewer.into_iter().chain(follower).max();
         if let (Some(held), Phase::Draining { until, latest, .. }) = (held, &mut self.phase) {
             // Nothing is read meanwhile: without more time, the end would be told before the last output.
             let drain = as_duration(self.room.bounds.process_exit_drain_ms);
@@ -245,16 +261,17 @@ impl Task {
         }
         let timer = self.timer().into_iter().chain(held.map(Instant::from_std)).min();
         let running = self.phase == Phase::Running;
-        let Self { mailbox, child, stdio, terminal, input, close_stdin, .. } = self;
-        let held = terminal.as_ref().filter(|_| held.is_some());
+        let Self { mailbox, child, stdio, terminal, input, close_stdin, output, .. } = self;
+        let is_held = held.is_some();
         tokio::select! {
             biased;
             command = mailbox.recv() => command.map_or(Event::Alone, Event::Command),
             exit = child.exited(), if running => Event::Exited(exit),
             () = async { tokio::time::sleep_until(timer.unwrap_or_else(Instant::now)).await }, if timer.is_some() => Event::Timer,
             () = stdio.writable(), if !input.is_empty() || *close_stdin => Event::Writable,
-            stream = stdio.readable(), if held.is_none() => Event::Readable(stream),
-            () = async { if let Some(held) = held { held.viewers.emptied().await } }, if held.is_some() => Event::Timer,
+            stream = stdio.readable(), if !is_held => Event::Readable(stream),
+            () = emptied(terminal.as_ref()), if is_held => Event::Timer,
+            () = output.followers.moved(), if is_held => Event::Timer,
         }
     }
 
@@ -264,6 +281,7 @@ impl Task {
             Phase::Draining { until, .. } | Phase::Pausing { until } => Some(until),
             Phase::Running | Phase::Ended => self.watched.wall_end,
         };
+        let phase = phase.into_iter().chain(self.gather_at).min();
         let feed = self.terminal.as_ref().and_then(Terminal::feed_at).map(Instant::from_std);
         phase.into_iter().chain(feed).min()
     }
@@ -272,6 +290,12 @@ impl Task {
         let now = Instant::now();
         if self.terminal.as_ref().and_then(Terminal::feed_at).is_some_and(|at| Instant::from_std(at) <= now) {
             self.feed_screen();
+        }
+        if self.gather_at.is_some_and(|at| at <= now) {
+            self.gather_at = None;
+            if self.phase == Phase::Running {
+                self.room.gather(self.child.clone());
+            }
         }
         if self.watched.wall_end.is_some_and(|end| end <= now) {
             self.breach(ExitReason::WallTimeLimit);
@@ -427,7 +451,7 @@ impl Task {
 
     async fn restart(&mut self) {
         let size = self.terminal.as_ref().map(|terminal| terminal.size);
-        let confined = self.room.confine(self.info.id, &self.spec.run.limits, true);
+        let confined = self.room.confine(self.info.id, &self.spec.run.limits);
         match Stdio::start(&self.room.children, self.prepared.launch(), size, true, confined) {
             Ok((stdio, child, exit)) => {
                 spawn_owned("process", exit.collect());
@@ -437,6 +461,7 @@ impl Task {
                 self.watched = Watched::start(&self.spec.run.limits);
                 self.output.bytes = 0;
                 self.started_at = Instant::now();
+                self.gather_at = Some(self.started_at + GATHER_AFTER);
                 self.phase = Phase::Running;
                 self.restarts_in_a_row += 1;
                 self.info.restarts += 1;

@@ -369,7 +369,10 @@ pub(in crate::processes) fn check_size(size: TerminalSize) -> Result<(), crate::
     if size.is_valid() {
         return Ok(());
     }
-    Err(crate::processes::Error::Invalid(format!("a terminal has 1 to 1000 columns and rows, not {} by {}", size.cols, size.rows)))
+    Err(crate::processes::Error::Invalid(format!(
+        "a terminal has 1 to 1000 columns and rows, not {} by {}",
+        size.cols, size.rows
+    )))
 }
 
 /// Signals that clients may name: `TERM`, `SIGTERM` or `15`.

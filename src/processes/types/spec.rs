@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::processes::usage;
 use super::{ExitInfo, ExitReason, ProcessId, RestartPolicy, Stopped, TerminalSize};
+use crate::processes::usage;
 
 /// What a process tree may use. Absent: no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]

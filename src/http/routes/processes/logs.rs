@@ -94,8 +94,9 @@ async fn get_process_logs(
     let resumed = if query.follow { sse::last_event_id(&headers)? } else { None };
     let since = resumed.or(query.since).unwrap_or_default();
     let tail = query.tail.filter(|_| resumed.is_none()); // who resumes wants all that came since
-    let reader = state.processes.logs(&id, LogQuery { stream: query.stream, since, tail }).await?;
+    let mut reader = state.processes.logs(&id, LogQuery { stream: query.stream, since, tail }).await?;
     if query.follow {
+        reader.follow();
         let chunk_max_bytes = as_usize(state.config.bounds.sse_chunk_max_bytes);
         let log = FollowedLog { reader, encoding, chunk_max_bytes, over: None, stop: state.stop.clone() };
         return Ok(Feed::new(&state, log)?.into_response());
