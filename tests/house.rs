@@ -94,6 +94,13 @@ fn only_the_store_speaks_sql() {
 }
 
 #[test]
+fn unsafe_code_lives_in_one_file() {
+    let sources = sources(&root().join("src")).into_iter().chain(sources(&root().join("crates")));
+    let allowed = sources.filter(|path| std::fs::read_to_string(path).expect("a source file").contains("allow(unsafe_code)"));
+    assert_eq!(allowed.collect::<Vec<_>>(), [root().join("src/processes/children/sys.rs")]);
+}
+
+#[test]
 fn the_table_of_bounds_is_golden() {
     let rows = Bounds::TABLE.iter().map(|row| {
         let variable = format!("SANDBOXD_{}", row.name.to_ascii_uppercase());
