@@ -8,10 +8,11 @@ use nix::sys::signal::Signal;
 use tokio::sync::oneshot;
 
 use super::children::Child;
+use super::kept::{Kept, digest};
 use super::logs::{blocking, load, log_of};
 use super::managed::{self, Beginning, Command, Handle};
 use super::prepare::Prepared;
-use super::room::{Found, Kept, KeyUse, Room, digest};
+use super::room::{Found, KeyUse, Room};
 use super::spool::SpoolReader;
 use super::types::{
     CommandSpec, ExitReason, Owner, PortInfo, ProcessConfig, ProcessId, ProcessInfo, ProcessSpec, ProcessStatus, RunResult,

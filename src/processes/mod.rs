@@ -7,7 +7,9 @@
 mod api;
 mod cgroup;
 mod children;
+mod confine;
 mod error;
+mod kept;
 mod logs;
 mod managed;
 mod open_ports;

@@ -15,19 +15,17 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::Error;
 use super::cgroup::{Cgroup, CgroupRoot};
-use super::children::{BeforeExec, Child, Children, Confined};
+use super::children::Children;
+use super::kept::{Kept, Remembered, row};
 use super::managed::{Command, Handle};
 use super::open_ports::OpenPorts;
 use super::run::RunKeys;
 use super::spool::{self, SpoolIndex};
-use super::types::{
-    CommandSpec, ExitInfo, ExitReason, Limits, ProcessConfig, ProcessId, ProcessInfo, ProcessSpec, RestartPolicy, Stopped,
-};
-use super::usage;
+use super::types::{ProcessConfig, ProcessId, ProcessInfo, Stopped};
 use crate::config::{Bounds, as_usize};
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
-use crate::store::{ProcessEnd, ProcessRow, RowChange, Store, Stream};
+use crate::store::{RowChange, Store, Stream};
 
 /// How long events of runs are gathered.
 const GATHER: Duration = Duration::from_millis(25);
@@ -46,8 +44,8 @@ pub(super) struct Room {
     stopping: AtomicBool,
     /// Events that wait for a common commit.
     soon: Mutex<Vec<(&'static str, Bytes, RowChange)>>,
-    cgroups: Option<CgroupRoot>,
-    cgroups_made: AtomicU64,
+    pub(super) cgroups: Option<CgroupRoot>,
+    pub(super) cgroups_made: AtomicU64,
     pub(super) ports: OpenPorts,
     /// Permits for outputs that are read on after the end, because something in the background holds them.
     pub(super) lingering: Arc<Semaphore>,
@@ -375,47 +373,6 @@ impl Room {
         }
     }
 
-    /// What holds a process's tree together from the first moment on: only where its limits need it, because it makes the
-    /// start slower (fork instead of vfork). [`Room::gather`] does it later for the others.
-    pub(super) fn confine(&self, id: ProcessId, limits: &Limits) -> Confined {
-        let limits = limits.of_tree();
-        if limits == usage::Limits::default() {
-            return Confined::default();
-        }
-        let cgroup = self.cgroup(id, &limits);
-        let cgroup_procs = cgroup.as_ref().and_then(|cgroup| cgroup.procs_file().ok()).map(Into::into);
-        let held = cgroup.as_ref().map(|cgroup| cgroup.enforcement()).unwrap_or_default();
-        let open = usage::Limits {
-            memory_bytes: limits.memory_bytes.filter(|_| !held.memory),
-            pids: limits.pids.filter(|_| !held.pids),
-        };
-        let plan = BeforeExec {
-            rlimits: usage::rlimits(&open, nix::unistd::geteuid().is_root()),
-            cgroup_procs, // moved there afterwards, it may have started something outside already
-            ..BeforeExec::default()
-        };
-        Confined { before_exec: Some(plan), cgroup }
-    }
-
-    fn cgroup(&self, id: ProcessId, limits: &usage::Limits) -> Option<Arc<Cgroup>> {
-        let number = self.cgroups_made.fetch_add(1, Ordering::Relaxed); // a restart has one of its own
-        let name = format!("{}-{id}-{number}", self.store.id());
-        self.cgroups.as_ref().and_then(|root| Cgroup::create(root, &name, limits).ok()).map(Arc::new)
-    }
-
-    /// Puts a tree that has lived for a moment into a cgroup, where that is possible: from then on nothing escapes.
-    pub(super) fn gather(self: &Arc<Self>, child: Child) {
-        if self.cgroups.is_none() || child.cgroup().is_some() {
-            return;
-        }
-        let room = Arc::clone(self);
-        spawn_owned("process-gather", async move {
-            if let Some(cgroup) = room.cgroup(child.id(), &usage::Limits::default()) {
-                child.move_into(cgroup).await;
-            }
-        });
-    }
-
     /// Enters what the last run left. Called once, before anything is started.
     pub(super) fn enter_finished(&self, rows: Vec<Remembered>) {
         let mut table = self.table();
@@ -454,71 +411,4 @@ impl Table {
         self.places.remove(&id);
         true
     }
-}
-
-/// What the file remembers of a request.
-#[derive(Debug, Clone)]
-pub(super) struct Kept {
-    spec: String,
-    idempotency: Option<(String, String)>,
-}
-
-impl Kept {
-    /// As it was kept.
-    pub(super) fn remembered(row: &ProcessRow) -> Self {
-        Self { spec: row.spec.clone(), idempotency: row.idempotency.clone() }
-    }
-
-    /// Environment, stdin and script are only kept where they may be needed again. `shown` is the command of a script.
-    pub(super) fn new(spec: &ProcessSpec, digest: Option<String>, shown: &str) -> Self {
-        let idempotency = spec.run.idempotency_key.clone().zip(digest);
-        let spec = if spec.restart == RestartPolicy::Never {
-            let CommandSpec { command, args, cwd, shell, .. } = spec.run.clone();
-            let command = if spec.run.script.is_some() { shown.to_owned() } else { command };
-            let run = CommandSpec { command, args, cwd, shell, ..CommandSpec::default() };
-            &ProcessSpec { run, tty: spec.tty, interactive: spec.interactive, ..ProcessSpec::default() }
-        } else {
-            spec
-        };
-        Self { spec: serde_json::to_string(spec).unwrap_or_default(), idempotency }
-    }
-}
-
-/// The row of a process as it is now.
-fn row(info: &ProcessInfo, kept: &Kept, log_bytes: u64) -> ProcessRow {
-    let end = info.exited_at_ms.filter(|_| !info.is_alive()).map(|at_ms| ProcessEnd {
-        at_ms,
-        code: info.exit_code,
-        signal: match info.exit {
-            Some(ExitInfo::Signal { number, .. }) => Some(number),
-            _ => None,
-        },
-        reason: info.exit_reason.unwrap_or(ExitReason::Exited).as_str().to_owned(),
-        log_bytes,
-    });
-    ProcessRow {
-        number: info.id.0,
-        spec: kept.spec.clone(),
-        owner: info.owner.as_str(),
-        created_at_ms: info.created_at_ms,
-        end,
-        restarts: info.restarts,
-        terminal: info.terminal.map(|size| (size.cols, size.rows)),
-        idempotency: kept.idempotency.clone(),
-    }
-}
-
-/// A process that the last run left, the bytes of its log, and its idempotency key with the digest.
-pub(super) type Remembered = (ProcessInfo, u64, Option<(String, String)>);
-
-/// Names a request's content.
-pub(super) fn digest(spec: &impl serde::Serialize) -> String {
-    use sha2::Digest as _;
-    use std::fmt::Write as _;
-    let text = serde_json::to_vec(spec).unwrap_or_default();
-    let mut hex = String::with_capacity(64);
-    for byte in sha2::Sha256::digest(&text) {
-        let _ = write!(hex, "{byte:02x}"); // writing to a String can't fail
-    }
-    hex
 }

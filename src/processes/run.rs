@@ -16,9 +16,10 @@ use tokio::time::Instant;
 
 use super::Error;
 use super::children::Child;
+use super::kept::digest;
 use super::managed::{Stdio, limits, read_now};
 use super::prepare::Prepared;
-use super::room::{Room, digest};
+use super::room::Room;
 use super::spool::Stream;
 use super::types::{Exit, ExitInfo, ExitReason, Owner, RunResult, RunSpec, Stopped};
 use super::usage;

@@ -14,6 +14,7 @@
 mod commands;
 pub(super) mod core;
 mod followers;
+mod life;
 pub(super) mod limits;
 mod output;
 mod stdio;
