@@ -11,6 +11,7 @@ mod processes_failures;
 mod processes_input;
 mod processes_limits;
 mod processes_output;
+mod processes_rest;
 mod processes_restarts;
 mod processes_support;
 mod processes_trees;

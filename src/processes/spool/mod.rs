@@ -13,7 +13,7 @@
 //! files are written; an index is also made from the files of a process that is gone. Everything here blocks on the disk
 //! and is meant for a thread that may. Nothing is ever synced: what the kernel loses with the machine is lost.
 //!
-//! Whatever can't be written is counted: its sequences are used up, and readers get a [`Gap`].
+//! Whatever can't be written is counted: its sequences are used up, and readers get a [`Gap`](Item::Gap).
 
 mod batch;
 mod disk;
