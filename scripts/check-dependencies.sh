@@ -8,4 +8,5 @@ if ! command -v cargo-deny >/dev/null; then
   cargo install --locked --quiet cargo-deny --root .tools
   PATH="$PWD/.tools/bin:$PATH"
 fi
+cargo fetch --locked --quiet # those of other systems, too: cargo-deny looks at them all
 cargo deny --offline check licenses bans sources

@@ -127,8 +127,7 @@ async fn stopping_an_ended_process_gives_its_rest_time() {
     let mark = home.path().join("mark");
     let rest =
         format!("trap 'echo bye > {}; exit' TERM; echo armed > {}; while :; do sleep 0.05; done", mark.display(), mark.display());
-    let id = create(&server, sh(&format!("sh -c \"$REST\" >/dev/null 2>&1 </dev/null & exit 0"), json!({"env": {"REST": rest}})))
-        .await;
+    let id = create(&server, sh("sh -c \"$REST\" >/dev/null 2>&1 </dev/null & exit 0", json!({"env": {"REST": rest}}))).await;
     assert_eq!(ended(&server, &id).await["exitCode"], 0);
     let said = || std::fs::read_to_string(&mark).unwrap_or_default();
     until("the rest", || said() == "armed\n").await;
