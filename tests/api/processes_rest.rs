@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::processes_support::{Nap, create, ended, info, output, page, post, run, sh, until, wrote};
+use crate::processes_support::{Nap, bytes, create, ended, info, output, page, post, run, sh, until, wrote};
 use crate::support::{Home, Options, PATIENCE, Server};
 
 #[tokio::test]
@@ -47,6 +47,28 @@ async fn who_resumes_a_log_gets_all_that_came_since() {
     let all = events.until(|event| event.name == "end").await;
     let ids: Vec<u64> = all.iter().filter_map(|event| event.id).collect();
     assert_eq!(ids, (3..=newest).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn who_follows_gets_far_more_than_the_log_holds() {
+    let home = Home::new();
+    let server = Server::start(&home);
+    let mut config = server.get("/v1/processes/config").await.1;
+    config["maxLogBytesPerProcess"] = json!(1_000_000);
+    post(&server, "/v1/processes/config", config).await;
+    let id = create(&server, sh("read line; yes 0123456789 | head -c 20000000", json!({}))).await;
+    let mut events = server.stream(&format!("/v1/processes/{id}/logs?follow=true"), None).await;
+    post(&server, &format!("/v1/processes/{id}/input"), json!({"data": "go\n", "encoding": "utf8"})).await;
+    let mut received = 0;
+    loop {
+        let event = events.next().await.expect("an event");
+        match &*event.name {
+            "log" => received += bytes(&event.data).len(),
+            "end" => break,
+            _ => panic!("nothing is missing: {event:?}"),
+        }
+    }
+    assert_eq!(received, 20_000_000);
 }
 
 #[tokio::test]
