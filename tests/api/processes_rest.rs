@@ -11,7 +11,7 @@ async fn limits_hold_for_what_is_left_in_the_background() {
     let server = Server::start(&home);
     let nap = Nap::new();
     let late = create(&server, sh(&format!("sleep {nap} & exit 0"), json!({"limits": {"wallTimeMs": 1000}}))).await;
-    let loud = create(&server, sh("yes & exit 0", json!({"limits": {"outputBytes": 100_000}}))).await;
+    let loud = create(&server, sh("(sleep 1; exec yes) & exit 0", json!({"limits": {"outputBytes": 100_000}}))).await;
     for id in [&late, &loud] {
         let process = ended(&server, id).await;
         assert_eq!((&process["exitCode"], &process["exitReason"]), (&json!(0), &json!("exited")), "{process}");
