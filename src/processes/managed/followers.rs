@@ -1,8 +1,8 @@
 //! Who follows a log, and how far each may fall behind.
 //!
 //! A log has a bound: a follower that is slower than the process would find a gap. So the owner pauses reading the process
-//! while a follower is far behind, as long as that one goes on reading; one that doesn't within `patience` is *slow*, and
-//! reads gaps until it has caught up. The same policy as for a terminal's viewers.
+//! while a follower is far behind (a quarter of the bound), as long as that one reads half of that within `patience`; one
+//! that doesn't is *slow*, and may read gaps until it has caught up. The same policy as for a terminal's viewers.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -65,7 +65,7 @@ impl Followers {
     }
 
     /// Whether reading has to pause for somebody: `last` is the newest sequence number, `max_bytes` the log's bound, and
-    /// `before` what was said last. Who stayed where it was for all of its time becomes slow.
+    /// `before` what was said last. Who got too little further in all of its time becomes slow.
     pub(in crate::processes) fn behind(
         &self,
         last: u64,
@@ -78,12 +78,13 @@ impl Followers {
         }
         let far = (max_bytes / 4 / ENTRY_MAX_BYTES).max(2);
         let now = Instant::now();
-        let timed_out = before.filter(|before| before.until <= now).map(|before| before.position);
+        let progress = far / 2;
+        let timed_out = before.filter(|before| before.until <= now).map(|before| before.position + progress);
         let mut slowest: Option<u64> = None;
         for follower in self.all.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
             let position = follower.position.load(Ordering::Relaxed);
             let is_far = last.saturating_sub(position) > far;
-            if !is_far || timed_out == Some(position) {
+            if !is_far || timed_out.is_some_and(|needed| position < needed) {
                 follower.is_slow.store(is_far, Ordering::Relaxed);
             }
             if is_far && !follower.is_slow.load(Ordering::Relaxed) {
@@ -93,7 +94,7 @@ impl Followers {
         let position = slowest?;
         Some(
             before
-                .filter(|before| before.position == position && before.until > now)
+                .filter(|before| position < before.position + progress && before.until > now)
                 .unwrap_or(Behind { position, until: now + patience }),
         )
     }
