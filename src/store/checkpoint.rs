@@ -2,11 +2,15 @@
 
 use std::path::Path;
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::open::connect_checkpointer;
 
 /// Pages written before the checkpoint thread is woken (4 KiB each).
 const CHECKPOINT_PAGES: u64 = 16384;
+
+/// What is written during a checkpoint keeps the WAL from beginning at its start again: one more follows after this time.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Moves the WAL into the database beside the writer, so that no commit waits for an fsync.
 #[derive(Default)]
@@ -36,14 +40,22 @@ impl Checkpoint {
             Ok(connection) => connection,
             Err(error) => return tracing::error!(%error, "no checkpoints: the WAL will grow until the server stops"),
         };
+        let mut again = false;
         loop {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            while state.0 < CHECKPOINT_PAGES && !state.1 {
-                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let mut is_late = false;
+            while state.0 < CHECKPOINT_PAGES && !state.1 && !is_late {
+                if again {
+                    let waited = self.wake.wait_timeout(state, AGAIN).unwrap_or_else(PoisonError::into_inner);
+                    (state, is_late) = (waited.0, waited.1.timed_out());
+                } else {
+                    state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
             }
             if state.1 {
                 return;
             }
+            again = state.0 >= CHECKPOINT_PAGES; // one more once it is quiet
             state.0 = 0;
             drop(state);
             if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
