@@ -431,6 +431,10 @@ bounds! {
     process_wait_timeout_default_ms = 30_000, "How long a wait waits when it doesn't say.";
     process_wait_timeout_max_ms = 3_600_000, "The longest time that a wait may ask for.";
     ports_poll_ms = 2_000, "How often listening ports are looked at while any process runs; somebody who asks gets them at once.";
+    search_line_max_bytes = 2 * KIB, "Length of a line that a search shows; what is behind is searched, too.";
+    search_answer_max_bytes = 2 * MIB, "Lines that one search shows in all; further matches are only counted (truncated).";
+    run_keys_max = 256, "Answers of runs kept for their idempotency keys; the oldest go, but none that still runs.";
+    run_keys_max_bytes = 16 * MIB, "The same, in bytes of output.";
     run_timeout_default_ms = 30_000, "Time for a run that asks for none, until a client changes it.";
     run_timeout_max_ms = 300_000, "The longest time for a run, until a client changes it.";
     run_output_max_bytes = MIB, "Each stream of a run that its answer holds, until a client changes it; the rest is counted.";

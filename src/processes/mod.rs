@@ -30,6 +30,7 @@ pub use api::Processes;
 pub use children::{COOKIE_VARIABLE, Child, ChildSpec, Children, Started, StderrTail, started_at_ticks};
 pub use error::Error;
 pub use logs::{LogEntry, LogItem, LogQuery, LogReader, LogState};
+pub use search::PATTERN_MAX_CHARS;
 pub use terminal::{Attachment, TerminalEvent};
 pub use terminal_screen::{CursorInfo, Screen, ScreenCells};
 pub use types::{Exit, Owner, Stopped};

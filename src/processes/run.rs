@@ -23,19 +23,13 @@ use super::room::Room;
 use super::spool::Stream;
 use super::types::{Exit, ExitInfo, ExitReason, Owner, RunResult, RunSpec, Stopped};
 use super::usage;
-use crate::config::{as_duration, as_usize};
+use crate::config::{Bounds, as_duration, as_usize};
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
 use crate::store::RowChange;
 
 /// After the tree was killed, the time for its last output to be read.
 const LAST_OUTPUT: Duration = Duration::from_millis(200);
-
-/// Answers kept for requests that are repeated with their idempotency key.
-const KEYS_MAX: usize = 256;
-
-/// Bytes that those may take.
-const KEYS_MAX_BYTES: usize = 16 * 1024 * 1024;
 
 type Answer = Result<Arc<RunResult>, Error>;
 
@@ -68,10 +62,11 @@ impl Keyed {
 impl Known {
     /// Forgets the oldest answers beyond the bounds. What still runs is never forgotten: a repeated request would run it
     /// twice.
-    fn trim(&mut self) {
+    fn trim(&mut self, bounds: &Bounds) {
+        let (max, max_bytes) = (as_usize(bounds.run_keys_max), as_usize(bounds.run_keys_max_bytes));
         let mut bytes: usize = self.by_key.values().filter_map(Keyed::bytes).sum();
         let mut at = 0;
-        while at < self.oldest_first.len() && (self.oldest_first.len() > KEYS_MAX || bytes > KEYS_MAX_BYTES) {
+        while at < self.oldest_first.len() && (self.oldest_first.len() > max || bytes > max_bytes) {
             match self.by_key.get(&self.oldest_first[at]).map(Keyed::bytes) {
                 Some(None) => at += 1,
                 answered => {
@@ -105,7 +100,7 @@ pub(super) async fn run(room: &Arc<Room>, spec: RunSpec) -> Answer {
                 let room = Arc::clone(room);
                 spawn_owned("run", async move {
                     let answer = once(&room, &spec).await.map(Arc::new);
-                    room.run_keys.answered(&key, answer.is_ok());
+                    room.run_keys.answered(&key, answer.is_ok(), &room.bounds);
                     publish.send_replace(Some(answer));
                 });
                 answer
@@ -118,13 +113,13 @@ pub(super) async fn run(room: &Arc<Room>, spec: RunSpec) -> Answer {
 
 impl RunKeys {
     /// A run that failed to start may be tried again. It is in there: what runs is not forgotten.
-    fn answered(&self, key: &str, has_run: bool) {
+    fn answered(&self, key: &str, has_run: bool, bounds: &Bounds) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if !has_run {
             known.by_key.remove(key);
             known.oldest_first.retain(|known| known != key);
         }
-        known.trim();
+        known.trim(bounds);
     }
 }
 

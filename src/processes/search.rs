@@ -7,18 +7,13 @@ use super::logs::{blocking, log_of, streams};
 use super::room::{Found, Room};
 use super::spool::{LineItem, Lines, SpoolReader, Streams};
 use super::types::{SearchMatch, SearchResult, SearchSource, SearchSpec};
+use crate::config::{Bounds, as_usize};
 
 /// A pattern may be compiled to so many bytes.
 const PATTERN_MAX_BYTES: usize = 1024 * 1024;
 
 /// Characters of a pattern.
-pub(super) const PATTERN_MAX_CHARS: usize = 200;
-
-/// Bytes of a line that are shown; what is behind is searched, too.
-const SHOWN_LINE_MAX_BYTES: usize = 2048;
-
-/// Bytes of all lines that one answer shows; then matches are only counted.
-const SHOWN_MAX_BYTES: usize = 2 * 1024 * 1024;
+pub const PATTERN_MAX_CHARS: usize = 200;
 
 /// Compiles a client's pattern. Matching takes time linear in the text, whatever the pattern.
 ///
@@ -41,7 +36,7 @@ pub(super) async fn search(room: &Room, found: &Found, spec: SearchSpec) -> Resu
     if spec.source == Some(SearchSource::Screen) && !info.tty {
         return Err(Error::NoTerminal { id: info.id });
     }
-    let mut hits = Hits::new(pattern, &spec);
+    let mut hits = Hits::new(pattern, &spec, &room.bounds);
     if in_screen {
         let lines = super::api::screen(room, found, |screen| screen.text(true, true)).await?;
         for (at, line) in lines.into_iter().enumerate() {
@@ -83,13 +78,14 @@ struct Hits {
     open: VecDeque<(usize, usize)>,
     /// What the screen's matches say: the log has the same lines again.
     seen: HashSet<String>,
+    line_max_bytes: usize,
     /// Bytes that may still be shown.
     room: usize,
     result: SearchResult,
 }
 
 impl Hits {
-    fn new(pattern: regex::Regex, spec: &SearchSpec) -> Self {
+    fn new(pattern: regex::Regex, spec: &SearchSpec, bounds: &Bounds) -> Self {
         let result = SearchResult { matches: Vec::new(), total: 0, truncated: false, total_lines: 0, bytes_missing: 0 };
         Self {
             pattern,
@@ -99,7 +95,8 @@ impl Hits {
             before: VecDeque::new(),
             open: VecDeque::new(),
             seen: HashSet::new(),
-            room: SHOWN_MAX_BYTES,
+            line_max_bytes: as_usize(bounds.search_line_max_bytes),
+            room: as_usize(bounds.search_answer_max_bytes),
             result,
         }
     }
@@ -107,7 +104,7 @@ impl Hits {
     fn line(&mut self, number: u64, text: String, sequence: Option<u64>) {
         self.result.total_lines += 1;
         for (at, wanted) in &mut self.open {
-            let shown = shown(&text);
+            let shown = shown(&text, self.line_max_bytes);
             *wanted = if self.room < shown.len() { 0 } else { *wanted - 1 };
             self.result.truncated |= self.room < shown.len();
             if self.room >= shown.len() {
@@ -120,7 +117,7 @@ impl Hits {
             self.found(number, &text, sequence);
         }
         if self.context > 0 {
-            self.before.push_back(shown(&text).to_owned());
+            self.before.push_back(shown(&text, self.line_max_bytes).to_owned());
             if self.before.len() > self.context {
                 self.before.pop_front();
             }
@@ -132,7 +129,7 @@ impl Hits {
         if self.source == SearchSource::Screen {
             self.seen.insert(text.trim_end().to_owned());
         }
-        let needed = shown(text).len() + self.before.iter().map(String::len).sum::<usize>();
+        let needed = shown(text, self.line_max_bytes).len() + self.before.iter().map(String::len).sum::<usize>();
         if self.result.matches.len() >= self.limit || needed > self.room {
             self.result.truncated = true;
             return;
@@ -143,7 +140,7 @@ impl Hits {
         }
         self.result.matches.push(SearchMatch {
             line,
-            content: shown(text).to_owned(),
+            content: shown(text, self.line_max_bytes).to_owned(),
             context_before: self.before.iter().cloned().collect(),
             context_after: Vec::new(),
             source: self.source,
@@ -164,8 +161,8 @@ impl Hits {
 }
 
 /// The beginning of a line, in whole characters.
-fn shown(line: &str) -> &str {
-    &line[..line.floor_char_boundary(SHOWN_LINE_MAX_BYTES)]
+fn shown(line: &str, max_bytes: usize) -> &str {
+    &line[..line.floor_char_boundary(max_bytes)]
 }
 
 #[cfg(test)]
@@ -178,7 +175,7 @@ mod tests {
 
     #[test]
     fn matches_come_with_their_surroundings_and_are_counted_beyond_the_limit() {
-        let mut hits = Hits::new(pattern("b|d").expect("valid"), &spec(1, 1));
+        let mut hits = Hits::new(pattern("b|d").expect("valid"), &spec(1, 1), &Bounds::default());
         for (at, text) in ["a", "b", "c", "d"].into_iter().enumerate() {
             hits.line(at as u64 + 1, text.to_owned(), None);
         }
@@ -191,7 +188,7 @@ mod tests {
 
     #[test]
     fn an_answer_has_a_bound() {
-        let mut hits = Hits::new(pattern("a").expect("valid"), &spec(500, 50));
+        let mut hits = Hits::new(pattern("a").expect("valid"), &spec(500, 50), &Bounds::default());
         for at in 0..3000 {
             hits.line(at, "a".repeat(60_000), None);
         }
@@ -202,12 +199,15 @@ mod tests {
             .iter()
             .map(|hit| hit.content.len() + hit.context_before.iter().chain(&hit.context_after).map(line).sum::<usize>())
             .sum();
-        assert!(bytes <= SHOWN_MAX_BYTES && result.truncated && result.total == 3000, "{bytes}");
+        assert!(
+            bytes <= as_usize(Bounds::default().search_answer_max_bytes) && result.truncated && result.total == 3000,
+            "{bytes}"
+        );
     }
 
     #[test]
     fn what_the_screen_shows_is_not_found_again_in_the_log() {
-        let mut hits = Hits::new(pattern("b").expect("valid"), &spec(10, 0));
+        let mut hits = Hits::new(pattern("b").expect("valid"), &spec(10, 0), &Bounds::default());
         hits.line(1, "ab".into(), None);
         hits.end_source();
         hits.source = SearchSource::Log;

@@ -157,3 +157,20 @@ async fn stopping_an_ended_process_gives_its_rest_time() {
     assert!(answer["tree"]["terminated"].as_u64() >= Some(1) && answer["tree"]["survived"] == 0, "{answer}");
     assert_eq!(said(), "bye\n");
 }
+
+#[tokio::test]
+async fn finished_processes_go_when_their_logs_are_too_large_together_or_they_are_too_old() {
+    let (large, old) = ("SANDBOXD_PROCESS_LOGS_MAX_BYTES", "SANDBOXD_PROCESSES_FINISHED_MAX_AGE_MS");
+    for (bound, value) in [(large, "100000"), (old, "500")] {
+        let home = Home::new();
+        let server = Server::start_with(&home, &Options::default().env(bound, value));
+        let first = create(&server, sh("head -c 60000 /dev/zero", json!({}))).await;
+        ended(&server, &first).await;
+        let second = create(&server, sh("sleep 1; head -c 60000 /dev/zero", json!({}))).await;
+        ended(&server, &second).await;
+        while server.get(&format!("/v1/processes/{first}")).await.0 != 404 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await; // its owner ends a moment after its exit is shown
+        }
+        until("the end of its log", || !home.data().join("spool/sandboxd/p1.0.spool").exists()).await;
+    }
+}

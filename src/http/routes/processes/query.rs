@@ -13,9 +13,9 @@ use crate::config::as_duration;
 use crate::http::extract::{ApiPath, ApiQuery, OptionalJson};
 use crate::http::problem::ApiError;
 use crate::http::{AppState, ProblemDetails, slow, sse};
+use crate::processes::PATTERN_MAX_CHARS;
 use crate::processes::types::{LogStream, SearchResult, SearchSource, SearchSpec, WaitResult, WaitSpec};
 
-const PATTERN_MAX_CHARS: usize = 200;
 const LIMIT_MAX: usize = 500;
 const CONTEXT_MAX: usize = 50;
 
