@@ -196,6 +196,7 @@ processScenario('a terminal gets every byte of a flood', async (stage) => {
   await terminal.closed();
 
   const expected = Buffer.from(`${line.repeat(Math.ceil(FLOOD_BYTES / line.length)).slice(0, FLOOD_BYTES)}END`);
+  assert.deepEqual(terminal.errors, [], 'it was not taken for slow');
   // Before the flood there may be the screen as it was.
   const flood = Buffer.concat(chunks).subarray(-expected.length);
   assert.equal(flood.length, expected.length);

@@ -42,6 +42,7 @@ impl Task {
     pub(super) async fn advance(&mut self) {
         match self.phase {
             Phase::Draining { exit, until, .. } if self.stdio.is_read_to_its_end() || Instant::now() >= until => {
+                self.read_what_waits();
                 // Half a character: where something in the background has the pipes, they have no end.
                 Stream::ALL.into_iter().for_each(|stream| self.output.finish(stream));
                 let by_kernel = || limits::breached(&self.child, exit);

@@ -31,6 +31,10 @@ const HELD_MAX: Duration = Duration::from_secs(5);
 /// in which nobody starts or ends, and most processes are gone by then.
 pub(super) const GATHER_AFTER: Duration = Duration::from_millis(100);
 
+/// Reads of 64 KiB of each stream at the end of a drain: no pipe holds more by default (1 MiB, pipe(7)), and whoever floods
+/// from the background is not read for ever.
+const LAST_READS: usize = 16;
+
 /// Answers of the terminal itself that wait for a process to read them.
 const REPLIES_MAX_BYTES: usize = 4096;
 
@@ -220,7 +224,7 @@ impl Task {
                     let until = now + as_duration(self.room.bounds.process_exit_drain_ms);
                     self.phase = Phase::Draining { exit, until, latest: until + HELD_MAX };
                 }
-                Event::Readable(stream) => self.read(stream),
+                Event::Readable(stream) => _ = self.read(stream),
                 Event::Writable => self.write_input(),
                 Event::Timer => self.on_time(),
             }
@@ -305,12 +309,25 @@ impl Task {
         }
     }
 
-    fn read(&mut self, stream: Stream) {
+    /// What waits right now: on a busy machine the owner may not have come to it in all of the drain's time.
+    pub(super) fn read_what_waits(&mut self) {
+        for stream in Stream::ALL {
+            let mut reads = 0;
+            while reads < LAST_READS && self.read(stream) {
+                reads += 1;
+            }
+        }
+    }
+
+    /// True when there was something.
+    fn read(&mut self, stream: Stream) -> bool {
         let Self { stdio, output, terminal, .. } = self;
+        let mut any = false;
         read_now(stdio, stream, |bytes| {
             if bytes.is_empty() {
                 return output.finish(stream);
             }
+            any = true;
             output.take(stream, bytes);
             if let Some(terminal) = terminal {
                 terminal.take(bytes);
@@ -319,6 +336,7 @@ impl Task {
         if self.output.bytes > self.watched.output_bytes {
             self.breach(ExitReason::OutputLimit);
         }
+        any
     }
 
     pub(super) fn watch_limits(&mut self) {
