@@ -13,6 +13,7 @@ mod messages;
 mod owner;
 mod readers;
 mod restore;
+mod tap;
 mod types;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use envelope::{Envelope, Kind, ParseError};
 pub use readers::{Reader, Readers};
+pub use tap::{Asked, Fact, Tap, TapServer, TapSource, Transcript, Verdict};
 pub use types::{AgentSource, BoxFuture, Error, Launch, LaunchError, Posted, Quirks, ServerInfo, Status};
 
 use crate::config::{Bounds, as_duration, as_usize};
@@ -302,6 +304,7 @@ impl Acp {
             created_at_ms: now_ms(),
             initialize: None,
             authenticate: None,
+            initialized: None,
         };
         let (launch, streams) = tokio::join!(self.inner.source.launch(agent), self.streams(&row.instance));
         let (outbound, inbound) = streams?;

@@ -49,7 +49,7 @@ pub(super) struct Step {
 /// What to write down after an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Learned {
-    Initialize(String),
+    Initialize { params: String, result: String },
     Authenticate(String),
     Session { row: AcpSessionRow, forget: Option<String> },
 }
@@ -66,6 +66,8 @@ struct Session {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     initialize: Option<String>,
+    /// What the agent answered to it last.
+    initialized: Option<String>,
     authenticate: Option<String>,
     sessions: HashMap<String, Session>,
     order: VecDeque<String>,
@@ -105,7 +107,8 @@ impl Memory {
         let sessions: HashMap<_, Session> = sessions.collect();
         let renamed = sessions.iter().any(|(id, session)| session.agent_id != *id);
         let (initialize, authenticate) = (server.initialize.clone(), server.authenticate.clone());
-        Self { initialize, authenticate, sessions, order, max_sessions, renamed, process: Heard::default() }
+        let initialized = server.initialized.clone();
+        Self { initialize, initialized, authenticate, sessions, order, max_sessions, renamed, process: Heard::default() }
     }
 
     /// The agent process is gone.
@@ -241,12 +244,14 @@ impl Memory {
         let kept = params.to_owned();
         match method {
             "initialize" => {
-                let result: Value = serde_json::from_str(result).unwrap_or_default();
-                let capabilities = &result["agentCapabilities"];
+                let answer: Value = serde_json::from_str(result).unwrap_or_default();
+                let capabilities = &answer["agentCapabilities"];
                 (self.process.initialized, self.process.initializing) = (true, false);
                 self.process.can_load = capabilities["loadSession"] == true;
                 self.process.can_resume = !capabilities["sessionCapabilities"]["resume"].is_null();
-                (self.initialize.replace(kept.clone()).as_ref() != Some(&kept)).then_some(Learned::Initialize(kept))
+                let said = self.initialized.replace(result.to_owned()).as_deref() != Some(result);
+                let asked = self.initialize.replace(kept.clone()).as_ref() != Some(&kept);
+                (asked || said).then(|| Learned::Initialize { params: kept, result: result.to_owned() })
             }
             "authenticate" => {
                 self.process.authenticated = true;
@@ -445,6 +450,7 @@ mod tests {
             created_at_ms: 0,
             initialize: Some("{}".into()),
             authenticate: None,
+            initialized: None,
         };
         let mut again = Memory::from_rows(&server, vec![row], 2);
         let steps = walk(&mut again, &prompt("s1"), |step| Some(if step.method == "initialize" { CAN_LOAD } else { "{}" }));

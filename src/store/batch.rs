@@ -22,6 +22,8 @@ pub(super) struct Batch<'a> {
     pub(super) appends: &'a [Append],
     /// One position per append.
     pub(super) seqs: &'a [u64],
+    /// The last position of the whole log.
+    pub(super) log_seq: i64,
     pub(super) asked: &'a [Asked],
     pub(super) streams: &'a HashMap<i64, Written>,
     pub(super) bounds: &'a Bounds,
@@ -31,6 +33,8 @@ pub(super) struct Batch<'a> {
 
 /// What became of it, now that it is committed.
 pub(super) struct Committed {
+    /// The last position of the whole log now.
+    pub(super) log_seq: i64,
     /// Per append.
     pub(super) kept: Vec<bool>,
     /// Per change that was asked for.
@@ -48,12 +52,14 @@ impl Batch<'_> {
             let _ = attempt(&tx, one_by_one, || change.apply(&tx))?; // a refusal is in the log
         }
         let mut kept = Vec::with_capacity(self.appends.len());
+        let mut log_seq = self.log_seq;
         {
             let mut insert = tx.prepare_cached(
-                "INSERT INTO events (stream_id, stream_seq, time_ms, type, payload) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT INTO events (seq, stream_id, stream_seq, time_ms, type, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?;
             for (append, seq) in self.appends.iter().zip(self.seqs) {
-                let row = (append.stream.row_id, as_i64(*seq), now, append.kind, &append.payload[..]);
+                log_seq += 1; // ours, not SQLite's: a position that a removed row had must not come again
+                let row = (log_seq, append.stream.row_id, as_i64(*seq), now, append.kind, &append.payload[..]);
                 kept.push(attempt(&tx, one_by_one, || insert.execute(row))?.is_ok());
                 if let Some(change) = &append.change {
                     let _ = attempt(&tx, one_by_one, || change.apply(&tx))?; // the same
@@ -67,7 +73,7 @@ impl Batch<'_> {
         }
         let held = self.tend(&tx, &kept, one_by_one)?;
         tx.commit()?;
-        Ok(Committed { kept, answers, held })
+        Ok(Committed { log_seq, kept, answers, held })
     }
 
     fn tend(&self, tx: &Transaction<'_>, kept: &[bool], one_by_one: bool) -> rusqlite::Result<Vec<(i64, Held)>> {

@@ -79,7 +79,12 @@ mod tests {
     #[test]
     fn the_bound_holds_and_sessions_go_before_servers() {
         let mut deferred = Deferred::default();
-        deferred.push(RowChange::SetInitialize { server_id: "s".into(), instance: "i".into(), params: "{}".into() });
+        deferred.push(RowChange::SetInitialize {
+            server_id: "s".into(),
+            instance: "i".into(),
+            params: "{}".into(),
+            result: "{}".into(),
+        });
         for number in 0..DEFERRED_MAX + 10 {
             deferred.push(session(&number.to_string(), "{}"));
         }

@@ -56,13 +56,28 @@ impl Written {
     }
 }
 
-/// The rows of these streams, and whether each was just made; in one transaction.
-pub(super) fn stream_rows(connection: &mut Connection, names: &[String]) -> rusqlite::Result<Vec<(i64, bool)>> {
+/// Makes a stream whose number and name are free.
+pub(super) fn put_stream(tx: &Transaction<'_>, row_id: i64, name: &str) -> rusqlite::Result<()> {
+    let mut insert = tx.prepare_cached("INSERT OR IGNORE INTO streams (id, name, created_at_ms) VALUES (?1, ?2, ?3)")?;
+    insert.execute((row_id, name, now_ms())).map(|_| ())
+}
+
+/// The highest number of a stream.
+pub(super) fn last_stream(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("SELECT coalesce(max(id), 0) FROM streams", [], |row| row.get(0))
+}
+
+/// The rows of these streams, and whether each was just made; in one transaction. `next_row` gives free numbers.
+pub(super) fn stream_rows(
+    connection: &mut Connection,
+    names: &[String],
+    next_row: &dyn Fn() -> i64,
+) -> rusqlite::Result<Vec<(i64, bool)>> {
     let tx = connection.transaction()?;
     let mut rows = Vec::new();
     for name in names {
-        let mut insert = tx.prepare_cached("INSERT OR IGNORE INTO streams (name, created_at_ms) VALUES (?1, ?2)")?;
-        let is_new = insert.execute((name, now_ms()))? == 1;
+        let mut insert = tx.prepare_cached("INSERT OR IGNORE INTO streams (id, name, created_at_ms) VALUES (?1, ?2, ?3)")?;
+        let is_new = insert.execute((next_row(), name, now_ms()))? == 1;
         let mut select = tx.prepare_cached("SELECT id FROM streams WHERE name = ?1")?;
         rows.push((select.query_row([name], |row| row.get(0))?, is_new));
     }

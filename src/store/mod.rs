@@ -14,11 +14,17 @@ mod batch;
 mod checkpoint;
 mod deferred;
 mod extent;
+mod log;
+mod maker;
 mod open;
 mod processes;
+mod queries;
 mod queue;
 mod read;
+mod requests;
 mod rows;
+mod session_rows;
+mod sessions;
 mod shared;
 mod stream;
 mod sweep;
@@ -33,11 +39,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
+pub use log::{LogEvent, LogFilter, LogPage};
+pub use requests::RequestFilter;
 pub use rows::{AcpServerRow, AcpSessionRow, ProcessEnd, ProcessRow, RowChange};
+pub use session_rows::{RequestRow, RuleRow, SessionRow, SpanRow, TurnRow};
+pub use sessions::SessionFilter;
 pub use stream::{Newest, Stream};
 pub use types::{Error, Event, GapReason, Health, Item};
 
 use crate::config::Bounds;
+use maker::Maker;
 use queue::{Append, Command, Queue};
 use read::Readers;
 use shared::Shared;
@@ -55,6 +66,8 @@ struct Inner {
     queue: Arc<Queue>,
     readers: Arc<Readers>,
     health: watch::Receiver<Health>,
+    streams: Arc<Maker>,
+    log: watch::Receiver<u64>,
     writer: Arc<Shared>,
     /// Held for the life of the store: no second server writes this file.
     _lock: nix::fcntl::Flock<std::fs::File>,
@@ -73,10 +86,16 @@ impl Store {
         let (health_tx, health) = watch::channel(Health::Healthy);
         let queue = Arc::new(Queue::new(bounds.store_queue_max_bytes));
         let readers = Arc::new(Readers::new(opened.path.clone()));
+        let unreadable = |error: rusqlite::Error| Error::Read(error.to_string());
+        let last_row = extent::last_stream(&opened.connection).map_err(unreadable)?;
+        let streams = Arc::new(Maker::new(last_row, Arc::clone(&queue), Arc::clone(&readers), bounds));
+        let (waiting, maker) = (Arc::clone(&queue), Arc::clone(&streams));
         let writer =
-            Writer::new(opened.connection, &opened.path, Arc::clone(&queue), Arc::clone(&readers), health_tx, bounds.clone());
+            Writer::new(opened.connection, &opened.path, waiting, health_tx, bounds.clone(), maker).map_err(unreadable)?;
+        let log = writer.watch_log();
         let writer = shared::start(writer)?;
-        let inner = Inner { path: opened.path, store_id: opened.store_id, queue, readers, health, writer, _lock: opened.lock };
+        let (path, store_id, lock) = (opened.path, opened.store_id, opened.lock);
+        let inner = Inner { path, store_id, queue, readers, health, streams, log, writer, _lock: lock };
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -12,8 +12,11 @@ use rusqlite_migration::{M, Migrations};
 use super::types::Error;
 use crate::rt::ids::new_id;
 
-const MIGRATIONS: &[M<'static>] =
-    &[M::up(include_str!("../../schemas/sql/0001_log_and_acp.sql")), M::up(include_str!("../../schemas/sql/0002_processes.sql"))];
+const MIGRATIONS: &[M<'static>] = &[
+    M::up(include_str!("../../schemas/sql/0001_log_and_acp.sql")),
+    M::up(include_str!("../../schemas/sql/0002_processes.sql")),
+    M::up(include_str!("../../schemas/sql/0003_sessions.sql")),
+];
 
 /// How long a connection waits for a lock that another process holds.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -75,7 +78,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "wal_autocheckpoint", 0)?; // the checkpoint thread does it, so that no commit waits
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
     connection.busy_timeout(PATIENCE)?;
-    connection.set_prepared_statement_cache_capacity(32);
+    connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }
 

@@ -34,6 +34,7 @@ pub(super) enum Command {
     Append(Append),
     Change { change: RowChange, reply: oneshot::Sender<Result<(), Error>> },
     Open { names: Vec<String>, reply: oneshot::Sender<Result<Vec<Arc<Stream>>, Error>> },
+    Make { name: String, stream: Arc<Stream> },
     Close { reply: oneshot::Sender<()> },
 }
 

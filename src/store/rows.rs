@@ -3,6 +3,7 @@
 use rusqlite::{Connection, Transaction};
 
 use super::processes;
+use super::session_rows::{self, RequestRow, RuleRow, SessionRow, SpanRow, TurnRow};
 
 /// An ACP server as the file remembers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct AcpServerRow {
     pub initialize: Option<String>,
     /// `params` of the client's `authenticate`, as JSON text.
     pub authenticate: Option<String>,
+    /// What the agent answered to `initialize`, as JSON text.
+    pub initialized: Option<String>,
 }
 
 /// What a session was opened with.
@@ -84,7 +87,7 @@ pub enum RowChange {
         /// Streams of deleted servers that are kept; the oldest beyond that go.
         keep_streams: u64,
     },
-    /// The client's `initialize` params.
+    /// The client's `initialize` params, and what the agent answered.
     SetInitialize {
         /// The server.
         server_id: String,
@@ -92,6 +95,8 @@ pub enum RowChange {
         instance: String,
         /// JSON text.
         params: String,
+        /// JSON text.
+        result: String,
     },
     /// The client's `authenticate` params.
     SetAuthenticate {
@@ -125,6 +130,44 @@ pub enum RowChange {
         /// Another session to forget, when the bound is reached.
         forget: Option<String>,
     },
+    /// A stream was made whose row number was given beforehand.
+    PutStream {
+        /// Its row.
+        row_id: i64,
+        /// Its name, which is new.
+        name: String,
+    },
+    /// A session was made or changed.
+    PutSession(Box<SessionRow>),
+    /// A session was deleted, with its turns, requests and spans.
+    DeleteSession {
+        /// The session.
+        id: String,
+        /// Streams of what was deleted that are kept; the oldest beyond that go.
+        keep_streams: u64,
+    },
+    /// A turn was made or changed.
+    PutTurn(Box<TurnRow>),
+    /// A request was made or resolved.
+    PutRequest(Box<RequestRow>),
+    /// A rule was added.
+    PutRule(Box<RuleRow>),
+    /// A rule was removed.
+    DeleteRule {
+        /// The rule.
+        id: String,
+    },
+    /// All rules of one origin were replaced.
+    ReplaceRules {
+        /// Which.
+        origin: &'static str,
+        /// The new ones, all of this origin.
+        rules: Vec<RuleRow>,
+    },
+    /// A span began or ended.
+    PutSpan(Box<SpanRow>),
+    /// Several, in order.
+    Many(Vec<RowChange>),
 }
 
 impl RowChange {
@@ -132,8 +175,9 @@ impl RowChange {
         match self {
             Self::PutAcpServer(row) => {
                 tx.prepare_cached(
-                    "INSERT OR REPLACE INTO acp_servers (server_id, agent, instance, created_at_ms, initialize, authenticate)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    "INSERT OR REPLACE INTO acp_servers (server_id, agent, instance, created_at_ms, initialize, authenticate,
+                         initialized)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                 )?
                 .execute((
                     &row.server_id,
@@ -142,6 +186,7 @@ impl RowChange {
                     row.created_at_ms,
                     &row.initialize,
                     &row.authenticate,
+                    &row.initialized,
                 ))?;
             }
             Self::DeleteAcpServer { server_id, instance, .. } => {
@@ -149,9 +194,11 @@ impl RowChange {
                     .execute((server_id, instance))?;
                 super::sweep::orphan(tx, instance)?;
             }
-            Self::SetInitialize { server_id, instance, params } => {
-                tx.prepare_cached("UPDATE acp_servers SET initialize = ?3 WHERE server_id = ?1 AND instance = ?2")?
-                    .execute((server_id, instance, params))?;
+            Self::SetInitialize { server_id, instance, params, result } => {
+                tx.prepare_cached(
+                    "UPDATE acp_servers SET initialize = ?3, initialized = ?4 WHERE server_id = ?1 AND instance = ?2",
+                )?
+                .execute((server_id, instance, params, result))?;
             }
             Self::SetAuthenticate { server_id, instance, params } => {
                 tx.prepare_cached("UPDATE acp_servers SET authenticate = ?3 WHERE server_id = ?1 AND instance = ?2")?
@@ -163,6 +210,19 @@ impl RowChange {
             Self::PutProcess(row) => processes::put(tx, row)?,
             Self::CountProcess { number } => processes::count(tx, *number)?,
             Self::DeleteProcesses { numbers } => processes::delete(tx, numbers)?,
+            Self::PutStream { row_id, name } => super::extent::put_stream(tx, *row_id, name)?,
+            Self::PutSession(row) => session_rows::put_session(tx, row)?,
+            Self::DeleteSession { id, .. } => session_rows::delete_session(tx, id)?,
+            Self::PutTurn(row) => session_rows::put_turn(tx, row)?,
+            Self::PutRequest(row) => session_rows::put_request(tx, row)?,
+            Self::PutRule(row) => session_rows::put_rule(tx, row)?,
+            Self::DeleteRule { id } => drop(tx.prepare_cached("DELETE FROM permission_rules WHERE id = ?1")?.execute([id])?),
+            Self::ReplaceRules { origin, rules } => {
+                tx.prepare_cached("DELETE FROM permission_rules WHERE origin = ?1")?.execute([origin])?;
+                rules.iter().try_for_each(|rule| session_rows::put_rule(tx, rule))?;
+            }
+            Self::PutSpan(row) => session_rows::put_span(tx, row)?,
+            Self::Many(changes) => changes.iter().try_for_each(|change| change.apply(tx))?,
         }
         Ok(())
     }
@@ -177,6 +237,14 @@ impl RowChange {
             Self::PutProcess(_) => "process",
             Self::CountProcess { .. } => "process number",
             Self::DeleteProcesses { .. } => "processes deleted",
+            Self::PutStream { .. } => "stream",
+            Self::PutSession(_) => "session",
+            Self::DeleteSession { .. } => "session deleted",
+            Self::PutTurn(_) => "turn",
+            Self::PutRequest(_) => "request",
+            Self::PutRule(_) | Self::DeleteRule { .. } | Self::ReplaceRules { .. } => "permission rules",
+            Self::PutSpan(_) => "span",
+            Self::Many(_) => "several",
         }
     }
 
@@ -191,7 +259,20 @@ impl RowChange {
             | (_, Self::DeleteAcpServer { .. }) => self.owner().is_some() && self.owner() == other.owner(),
             (Self::PutProcess(row), Self::PutProcess(later)) => row.number == later.number,
             (Self::CountProcess { number }, Self::CountProcess { number: later }) => number <= later,
+            (Self::PutSession(row), Self::PutSession(later)) => row.id == later.id,
+            (Self::PutTurn(row), Self::PutTurn(later)) => row.id == later.id,
+            (Self::PutRequest(row), Self::PutRequest(later)) => row.id == later.id,
+            (Self::PutSpan(row), Self::PutSpan(later)) => row.span_id == later.span_id,
             _ => false,
+        }
+    }
+
+    /// How many streams of what was deleted shall stay, when this deletes something that has some.
+    pub(super) fn keep_streams(&self) -> Option<u64> {
+        match self {
+            Self::DeleteAcpServer { keep_streams, .. } | Self::DeleteSession { keep_streams, .. } => Some(*keep_streams),
+            Self::Many(changes) => changes.iter().find_map(Self::keep_streams),
+            _ => None,
         }
     }
 
@@ -203,7 +284,7 @@ impl RowChange {
             | Self::SetInitialize { server_id, instance, .. }
             | Self::SetAuthenticate { server_id, instance, .. }
             | Self::PutAcpSession { server_id, instance, .. } => Some((server_id, instance)),
-            Self::PutProcess(_) | Self::CountProcess { .. } | Self::DeleteProcesses { .. } => None,
+            _ => None,
         }
     }
 }
@@ -235,7 +316,7 @@ fn put_session(
 
 pub(super) fn acp_servers(connection: &Connection) -> rusqlite::Result<Vec<(AcpServerRow, Vec<AcpSessionRow>)>> {
     let mut servers = connection.prepare(
-        "SELECT server_id, agent, instance, created_at_ms, initialize, authenticate FROM acp_servers ORDER BY server_id",
+        "SELECT server_id, agent, instance, created_at_ms, initialize, authenticate, initialized FROM acp_servers ORDER BY server_id",
     )?;
     let mut sessions = connection
         .prepare("SELECT session_id, agent_session_id, params, settings FROM acp_sessions WHERE server_id = ?1 ORDER BY rowid")?;
@@ -247,6 +328,7 @@ pub(super) fn acp_servers(connection: &Connection) -> rusqlite::Result<Vec<(AcpS
             created_at_ms: row.get(3)?,
             initialize: row.get(4)?,
             authenticate: row.get(5)?,
+            initialized: row.get(6)?,
         })
     })?;
     let mut all = Vec::new();

@@ -24,10 +24,13 @@ pub(super) struct Swept {
 
 /// Marks the streams of an instance that goes.
 pub(super) fn orphan(tx: &Transaction<'_>, instance: &str) -> rusqlite::Result<()> {
-    let mut mark = tx.prepare_cached("UPDATE streams SET orphaned_at_ms = ?2 WHERE name = ?1 AND orphaned_at_ms IS NULL")?;
-    for name in [format!("acp/{instance}/out"), format!("acp/{instance}/in")] {
-        mark.execute((name, now_ms()))?;
-    }
+    [format!("acp/{instance}/out"), format!("acp/{instance}/in")].iter().try_for_each(|name| orphan_stream(tx, name))
+}
+
+/// Marks one stream whose owner goes.
+pub(super) fn orphan_stream(tx: &Transaction<'_>, name: &str) -> rusqlite::Result<()> {
+    tx.prepare_cached("UPDATE streams SET orphaned_at_ms = ?2 WHERE name = ?1 AND orphaned_at_ms IS NULL")?
+        .execute((name, now_ms()))?;
     Ok(())
 }
 
@@ -35,8 +38,9 @@ pub(super) fn orphan(tx: &Transaction<'_>, instance: &str) -> rusqlite::Result<(
 pub(super) fn orphan_left_behind(connection: &Connection) -> rusqlite::Result<()> {
     let marked = connection.execute(
         "UPDATE streams SET orphaned_at_ms = ?1
-         WHERE name GLOB 'acp/*' AND orphaned_at_ms IS NULL AND name NOT IN (
-             SELECT 'acp/' || instance || '/out' FROM acp_servers UNION ALL SELECT 'acp/' || instance || '/in' FROM acp_servers)",
+         WHERE (name GLOB 'acp/*' OR name GLOB 'session/*') AND orphaned_at_ms IS NULL AND name NOT IN (
+             SELECT 'acp/' || instance || '/out' FROM acp_servers UNION ALL SELECT 'acp/' || instance || '/in' FROM acp_servers
+             UNION ALL SELECT 'session/' || id FROM sessions)",
         [now_ms()],
     )?;
     if marked > 0 {
@@ -48,6 +52,7 @@ pub(super) fn orphan_left_behind(connection: &Connection) -> rusqlite::Result<()
 /// Removes one slice of the streams that were orphaned longest ago, keeping `keep` of them and all that `is_live`.
 pub(super) fn slice(connection: &mut Connection, keep: u64, is_live: impl Fn(i64) -> bool) -> rusqlite::Result<Swept> {
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    super::log::remember_last(&tx)?;
     let old: Vec<i64> = tx
         .prepare_cached(
             "SELECT id FROM streams WHERE orphaned_at_ms IS NOT NULL

@@ -71,11 +71,12 @@ fn server(id: &str, instance: &str) -> AcpServerRow {
         created_at_ms: 1,
         initialize: None,
         authenticate: None,
+        initialized: None,
     }
 }
 
 fn initialize(id: &str, instance: &str, params: &str) -> RowChange {
-    RowChange::SetInitialize { server_id: id.into(), instance: instance.into(), params: params.into() }
+    RowChange::SetInitialize { server_id: id.into(), instance: instance.into(), params: params.into(), result: "{}".into() }
 }
 
 fn session(id: &str, instance: &str, session_id: &str) -> RowChange {

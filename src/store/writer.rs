@@ -12,9 +12,11 @@ use super::batch::{Asked, Batch, Committed, is_busy, is_of_one};
 use super::checkpoint::Checkpoint;
 use super::deferred::Deferred;
 use super::extent::{self, Held, Written};
+use super::log;
+use super::maker::Maker;
 use super::open::PATIENCE;
 use super::queue::{Append, Command, Queue, split_at_close};
-use super::read::Readers;
+use super::read::as_u64;
 use super::rows::RowChange;
 use super::stream::Stream;
 use super::sweep;
@@ -33,9 +35,12 @@ pub(super) struct Writer {
     connection: Connection,
     path: PathBuf,
     queue: Arc<Queue>,
-    readers: Arc<Readers>,
     health: watch::Sender<Health>,
     bounds: Bounds,
+    maker: Arc<Maker>,
+    /// The last committed position of the whole log.
+    log: watch::Sender<u64>,
+    log_seq: i64,
     streams: HashMap<i64, Written>,
     deferred: Deferred,
     /// Orphaned streams beyond this number are to be removed.
@@ -49,23 +54,31 @@ impl Writer {
         connection: Connection,
         path: &Path,
         queue: Arc<Queue>,
-        readers: Arc<Readers>,
         health: watch::Sender<Health>,
         bounds: Bounds,
-    ) -> Self {
-        Self {
+        maker: Arc<Maker>,
+    ) -> rusqlite::Result<Self> {
+        let log_seq = log::last_seq(&connection)?;
+        Ok(Self {
             connection,
             path: path.to_path_buf(),
             queue,
-            readers,
             health,
+            maker,
+            log: watch::Sender::new(as_u64(log_seq)),
+            log_seq,
             sweep_keep: Some(bounds.log_deleted_streams_max),
             bounds,
             streams: HashMap::new(),
             deferred: Deferred::default(),
             chores_at: Some(Instant::now()),
             checkpoint: Arc::default(),
-        }
+        })
+    }
+
+    /// Follows the last committed position of the whole log.
+    pub(super) fn watch_log(&self) -> watch::Receiver<u64> {
+        self.log.subscribe()
     }
 
     /// What its threads need besides.
@@ -124,6 +137,13 @@ impl Writer {
                     self.commit(std::mem::take(&mut appends), std::mem::take(&mut changes));
                     let _ = reply.send(self.open_streams(&names)); // who asked may have left
                 }
+                Command::Make { name, stream } => {
+                    // Deferred changes are made before events: the stream's row is there when its first event comes.
+                    self.deferred.push(RowChange::PutStream { row_id: stream.row_id, name });
+                    let written =
+                        Written { live: Arc::downgrade(&stream), last_seq: 0, held: Held::default(), holes: Vec::new() };
+                    self.streams.insert(stream.row_id, written);
+                }
                 Command::Close { .. } => {}
             }
         }
@@ -178,6 +198,7 @@ impl Writer {
             deferred: self.deferred.changes(),
             appends,
             seqs,
+            log_seq: self.log_seq,
             asked,
             streams: &self.streams,
             bounds: &self.bounds,
@@ -198,6 +219,7 @@ impl Writer {
         seqs: &[u64],
         asked: &[Asked],
     ) -> (Vec<bool>, Vec<Result<(), Error>>) {
+        self.log_seq = committed.log_seq;
         for (row_id, held) in committed.held {
             if let Some(written) = self.streams.get_mut(&row_id) {
                 written.held = held;
@@ -209,8 +231,8 @@ impl Writer {
         }
         let riding = appends.iter().filter_map(|append| append.change.as_ref());
         for change in self.deferred.changes().iter().chain(riding).chain(asked.iter().map(|(change, _)| change)) {
-            if let RowChange::DeleteAcpServer { keep_streams, .. } = change {
-                self.sweep_keep = Some(*keep_streams);
+            if let Some(keep_streams) = change.keep_streams() {
+                self.sweep_keep = Some(keep_streams);
                 self.chores_at = Some(Instant::now() + SWEEP_PAUSE);
             }
         }
@@ -311,6 +333,7 @@ impl Writer {
             stream.publish(seqs[start + run - 1]);
             start += run;
         }
+        self.log.send_if_modified(|log| std::mem::replace(log, as_u64(self.log_seq)) != as_u64(self.log_seq));
         for (append, seq) in appends.into_iter().zip(seqs) {
             if let Some(ack) = append.ack {
                 let _ = ack.send(*seq);
@@ -319,7 +342,9 @@ impl Writer {
     }
 
     fn open_streams(&mut self, names: &[String]) -> Result<Vec<Arc<Stream>>, Error> {
-        let row_ids = extent::stream_rows(&mut self.connection, names).map_err(|error| Error::Write(error.to_string()))?;
+        let next_row = || self.maker.next_row();
+        let row_ids =
+            extent::stream_rows(&mut self.connection, names, &next_row).map_err(|error| Error::Write(error.to_string()))?;
         row_ids.into_iter().map(|(row_id, is_new)| self.open_stream(row_id, is_new)).collect()
     }
 
@@ -330,9 +355,7 @@ impl Writer {
         self.streams.retain(|_, written| written.live.strong_count() > 0);
         let found = if is_new { Ok((0, Held::default())) } else { extent::of(&self.connection, row_id) };
         let (last_seq, held) = found.map_err(|error| Error::Read(error.to_string()))?;
-        let (ring_events, ring_bytes) = (self.bounds.log_ring_max_events, self.bounds.log_ring_max_bytes);
-        let stream = Stream::new(row_id, last_seq, Arc::clone(&self.readers), as_usize(ring_events), as_usize(ring_bytes));
-        let stream = Arc::new(stream);
+        let stream = self.maker.handle(row_id, last_seq);
         self.streams.insert(row_id, Written { live: Arc::downgrade(&stream), last_seq, held, holes: Vec::new() });
         Ok(stream)
     }

@@ -1,0 +1,195 @@
+//! What another room is told of everything that passes through a server, in order, within its owner's task and before it
+//! is committed: what a tap appends to the log follows the envelope it was told of, and nobody sees one without the other
+//! for longer than a commit takes.
+
+use super::envelope::Envelope;
+use super::types::BoxFuture;
+use crate::processes::Exit;
+
+/// Makes one tap per server. Implemented by the sessions room: rooms don't know each other.
+pub trait TapSource: Send + Sync + 'static {
+    /// A tap for a server that was just made or taken up.
+    fn tap(&self, server: TapServer) -> Box<dyn Tap>;
+}
+
+/// The server a tap is for.
+#[derive(Debug, Clone)]
+pub struct TapServer {
+    /// The id clients use.
+    pub server_id: String,
+    /// The agent's id.
+    pub agent: String,
+    /// Ours; names its streams.
+    pub instance: String,
+}
+
+/// One server's tap. Its calls never wait but [`Tap::load`] and [`Tap::transcript`].
+pub trait Tap: Send {
+    /// True when what is known of a session must be fetched before its next envelope passes.
+    fn wants(&self, session: &str) -> bool;
+
+    /// Fetches what is known of a session.
+    fn load(&mut self, session: &str) -> BoxFuture<()>;
+
+    /// Something happened.
+    fn happened(&mut self, fact: Fact<'_>);
+
+    /// The agent asks something. The tap may answer in its clients' place.
+    fn asked(&mut self, asked: Asked<'_>) -> Verdict;
+
+    /// All that was read at once has been told: what is joined over several envelopes is appended now.
+    fn flush(&mut self);
+
+    /// What was said in a session so far, for a fresh one of the agent's that takes its place; `None` when nothing was.
+    fn transcript(&mut self, session: &str) -> BoxFuture<Option<Transcript>>;
+}
+
+/// What was said in a session, as text for an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transcript {
+    /// The text, with an introduction.
+    pub text: String,
+    /// True when the oldest part was left out.
+    pub truncated: bool,
+}
+
+/// A request of the agent's on its way to clients.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The session as clients call it; `None` for a request of the whole connection.
+    pub session: Option<&'a str>,
+    /// The agent's id for it, as written.
+    pub id: &'a str,
+    /// For instance `session/request_permission`.
+    pub method: &'a str,
+    /// As written, with the clients' session id.
+    pub params: &'a str,
+}
+
+/// What becomes of a request of the agent's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Clients decide.
+    Ask,
+    /// It is answered at once: `result` as JSON text; clients see question and outcome.
+    Answer {
+        /// The JSON-RPC result.
+        result: String,
+        /// Who decided, such as `rule:rule_…`.
+        by: String,
+    },
+}
+
+/// What happened. Session ids are those of the clients; JSON is as written.
+#[derive(Debug, Clone, Copy)]
+pub enum Fact<'a> {
+    /// The agent answered `initialize`.
+    Initialized {
+        /// Its result.
+        result: &'a str,
+    },
+    /// A client opened a session: `session/new`, `session/load`, `session/resume` or `session/fork` succeeded.
+    Opened {
+        /// Which of them.
+        method: &'a str,
+        /// The request's params.
+        params: &'a str,
+        /// The answer's result.
+        result: &'a str,
+        /// The session.
+        session: &'a str,
+        /// What the sender gave along with [`Acp::post_tagged`](super::Acp::post_tagged).
+        tag: Option<&'a str>,
+    },
+    /// A setting of a session was accepted: `session/set_mode`, `session/set_config_option`.
+    Set {
+        /// The session.
+        session: &'a str,
+        /// Which of them.
+        method: &'a str,
+        /// The request's params.
+        params: &'a str,
+        /// The answer's result.
+        result: &'a str,
+    },
+    /// A session was closed or deleted: `session/close` or `session/delete` succeeded.
+    Closed {
+        /// The session.
+        session: &'a str,
+        /// Which of them.
+        method: &'a str,
+    },
+    /// A prompt was sent to the agent.
+    Prompted {
+        /// The session.
+        session: &'a str,
+        /// Our number of the request: unique within this run of the server.
+        number: u64,
+        /// The prompt's params, without what we added to it.
+        params: &'a str,
+        /// What the sender gave along: the turn's id when it comes from the sessions room.
+        tag: Option<&'a str>,
+    },
+    /// A prompt was answered, by the agent or in its place.
+    PromptEnded {
+        /// The session.
+        session: &'a str,
+        /// Our number of the request.
+        number: u64,
+        /// The result, or the error object.
+        answer: Result<&'a str, &'a str>,
+    },
+    /// The agent sent `session/update`.
+    Update {
+        /// The session.
+        session: &'a str,
+        /// The notification.
+        envelope: &'a Envelope,
+    },
+    /// A request of the agent's was answered by a client or in its place; told once, to whoever was first.
+    Answered {
+        /// The agent's id for it.
+        id: &'a str,
+        /// The result; `None` for an error.
+        result: Option<&'a str>,
+        /// Who: `client`, or what [`Acp::answer`](super::Acp::answer) was given.
+        by: &'a str,
+    },
+    /// The agent took a request back (`$/cancel_request`).
+    Withdrawn {
+        /// The agent's id for it.
+        id: &'a str,
+    },
+    /// A new agent process was told of a session.
+    Restored {
+        /// The session.
+        session: &'a str,
+        /// `session/resume`, `session/load` or `session/new`.
+        method: &'a str,
+        /// Bytes of the transcript that will go with the next prompt, and whether it was cut.
+        transcript: Option<(usize, bool)>,
+        /// The answer's result.
+        result: &'a str,
+    },
+    /// An agent process was started.
+    Started,
+    /// The agent process is gone, its output read to the end; open prompts and requests were told before.
+    Exited {
+        /// How.
+        exit: Exit,
+        /// The last lines of its stderr.
+        stderr: &'a str,
+    },
+    /// The server is deleted, or stops with ours: no agent runs any more.
+    Ended {
+        /// True when it was deleted.
+        deleted: bool,
+    },
+    /// The agent wrote something that is no envelope.
+    Unreadable {
+        /// Why.
+        error: &'a str,
+        /// Its beginning.
+        head: &'a [u8],
+    },
+}

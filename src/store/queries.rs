@@ -1,0 +1,110 @@
+//! The store's typed questions about sessions, requests and the whole log. All only read: dropping one's future changes
+//! nothing, and each fails with [`Error::Read`] when the file can't be read.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::log::{self, LogFilter, LogPage};
+use super::requests::{self, RequestFilter};
+use super::sessions::{self, SessionFilter};
+use super::stream::Stream;
+use super::types::Error;
+use super::{RequestRow, RuleRow, SessionRow, Store, TurnRow};
+
+/// Rows of the log that one page looks at, at most.
+const PAGE_SCAN_MAX: usize = 20_000;
+
+#[allow(clippy::missing_errors_doc)] // the same for all: see the module
+impl Store {
+    /// Makes a stream under a name that was never used; nothing waits for the disk.
+    pub fn new_stream(&self, name: &str) -> Arc<Stream> {
+        self.inner.streams.make(name)
+    }
+
+    /// Sessions by last change, newest first, `limit` at most.
+    pub async fn sessions(&self, filter: SessionFilter, limit: usize) -> Result<Vec<SessionRow>, Error> {
+        self.inner.readers.run(move |connection| sessions::page(connection, &filter, limit)).await
+    }
+
+    /// One session.
+    pub async fn session(&self, id: &str) -> Result<Option<SessionRow>, Error> {
+        let id = id.to_owned();
+        self.inner.readers.run(move |connection| sessions::by_id(connection, &id)).await
+    }
+
+    /// The session that was made under this idempotency key.
+    pub async fn session_by_key(&self, key: &str) -> Result<Option<SessionRow>, Error> {
+        let key = key.to_owned();
+        self.inner.readers.run(move |connection| sessions::by_key(connection, &key)).await
+    }
+
+    /// The session that ACP clients know by this id, on this server and of this agent when they are named.
+    pub async fn session_by_acp(
+        &self,
+        server_id: Option<&str>,
+        agent: Option<&str>,
+        acp_session_id: &str,
+    ) -> Result<Option<SessionRow>, Error> {
+        let (server_id, agent, id) = (server_id.map(str::to_owned), agent.map(str::to_owned), acp_session_id.to_owned());
+        let query = move |connection: &_| sessions::by_acp(connection, server_id.as_deref(), agent.as_deref(), &id);
+        self.inner.readers.run(query).await
+    }
+
+    /// A session's turns after number `after`, in order, `limit` at most.
+    pub async fn turns(&self, session_id: &str, after: u64, limit: usize) -> Result<Vec<TurnRow>, Error> {
+        let id = session_id.to_owned();
+        self.inner.readers.run(move |connection| sessions::turns(connection, &id, after, limit)).await
+    }
+
+    /// One turn.
+    pub async fn turn(&self, id: &str) -> Result<Option<TurnRow>, Error> {
+        let id = id.to_owned();
+        self.inner.readers.run(move |connection| sessions::turn(connection, &id)).await
+    }
+
+    /// The turn of a session that was submitted under this idempotency key.
+    pub async fn turn_by_key(&self, session_id: &str, key: &str) -> Result<Option<TurnRow>, Error> {
+        let (id, key) = (session_id.to_owned(), key.to_owned());
+        self.inner.readers.run(move |connection| sessions::turn_by_key(connection, &id, &key)).await
+    }
+
+    /// The highest number of a session's turns; 0 when it has none.
+    pub async fn last_turn(&self, session_id: &str) -> Result<u64, Error> {
+        let id = session_id.to_owned();
+        self.inner.readers.run(move |connection| sessions::last_turn(connection, &id)).await
+    }
+
+    /// Turns that an earlier run left queued or running, by session and number.
+    pub async fn unfinished_turns(&self) -> Result<Vec<TurnRow>, Error> {
+        self.inner.readers.run(sessions::unfinished_turns).await
+    }
+
+    /// Requests, newest first, `limit` at most.
+    pub async fn requests(&self, filter: RequestFilter, limit: usize) -> Result<Vec<RequestRow>, Error> {
+        self.inner.readers.run(move |connection| requests::page(connection, &filter, limit)).await
+    }
+
+    /// One request.
+    pub async fn request(&self, id: &str) -> Result<Option<RequestRow>, Error> {
+        let id = id.to_owned();
+        self.inner.readers.run(move |connection| requests::by_id(connection, &id)).await
+    }
+
+    /// All rules, in the order in which they are tried.
+    pub async fn permission_rules(&self) -> Result<Vec<RuleRow>, Error> {
+        self.inner.readers.run(requests::rules).await
+    }
+
+    /// What follows position `after` of the whole log, without raw ACP envelopes unless their stream is named. A page may
+    /// be empty and still have `reached` further.
+    pub async fn log_page(&self, after: u64, filter: LogFilter, max_events: usize, max_bytes: usize) -> Result<LogPage, Error> {
+        let query = move |connection: &_| log::page(connection, after, &filter, max_events, max_bytes, PAGE_SCAN_MAX);
+        self.inner.readers.run(query).await
+    }
+
+    /// Follows the last committed position of the whole log.
+    pub fn watch_log(&self) -> watch::Receiver<u64> {
+        self.inner.log.clone()
+    }
+}
