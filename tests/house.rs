@@ -15,8 +15,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("mock", &["acp"]),
     ("agents", &["processes"]),
     ("acp", &["processes", "store"]),
-    ("http", &["acp", "agents", "processes", "store"]),
-    ("app", &["acp", "agents", "http", "processes", "store"]),
+    ("sessions", &["acp", "store"]),
+    ("http", &["acp", "agents", "processes", "sessions", "store"]),
+    ("app", &["acp", "agents", "http", "processes", "sessions", "store"]),
     ("cli", &["agents", "app", "mock", "processes"]),
 ];
 
