@@ -114,7 +114,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         progress: progress_into(store.clone(), Arc::clone(&install_events)),
     });
     let source = Arc::new(Catalogue(agents.clone()));
-    let acp = Acp::start(store.clone(), children.clone(), source, config.bounds.clone()).await?;
+    let acp = Acp::start(store.clone(), children.clone(), source, Arc::new(crate::acp::NoTaps), config.bounds.clone()).await?;
     let subscribers = Arc::new(Semaphore::new(as_usize(config.bounds.sse_subscribers_max)));
     let ws_clients = Arc::new(Semaphore::new(as_usize(config.bounds.ws_clients_max)));
     let state = AppState {
