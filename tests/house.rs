@@ -12,6 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("store", &[]),
     ("processes", &["store"]),
+    ("sessions", &[]),
     ("mock", &["acp"]),
     ("agents", &["processes"]),
     ("acp", &["processes", "store"]),

@@ -1,0 +1,3 @@
+//! Sessions: ACP sessions that last.
+
+pub mod projection;
