@@ -11,3 +11,4 @@ pub mod processes;
 pub mod rt;
 pub mod sessions;
 pub mod store;
+pub mod traces;

@@ -16,8 +16,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("mock", &["acp"]),
     ("agents", &["processes"]),
     ("acp", &["processes", "store"]),
-    ("http", &["acp", "agents", "processes", "store"]),
-    ("app", &["acp", "agents", "http", "processes", "store"]),
+    ("traces", &["store"]),
+    ("http", &["acp", "agents", "processes", "store", "traces"]),
+    ("app", &["acp", "agents", "http", "processes", "store", "traces"]),
     ("cli", &["agents", "app", "mock", "processes"]),
 ];
 
