@@ -404,6 +404,7 @@ bounds! {
     log_ring_max_events = 1024, "Latest events of a stream kept in memory for its readers; older ones are read from the file.";
     log_ring_max_bytes = MIB, "The same, in bytes.";
     log_page_max_events = 512, "Events read from the file at a time for one reader.";
+    events_page_max_bytes = 4 * MIB, "Events in one page of the whole log; the rest is on the next page.";
     log_stream_max_events = 1_000_000, "Events kept per stream; older ones go, and a reader gets a gap event.";
     log_deleted_streams_max = 2000, "Streams of deleted ACP servers that are kept (two per server); the oldest beyond that are removed.";
     log_stream_max_bytes = GIB, "Payload bytes kept per stream; older events go, and a reader gets a gap event.";

@@ -4,6 +4,7 @@
 mod acp;
 mod chaos;
 mod edge;
+mod events;
 mod lifecycle;
 mod pid_one;
 mod processes_edge;
