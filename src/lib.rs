@@ -10,3 +10,4 @@ pub mod mock;
 pub mod processes;
 pub mod rt;
 pub mod store;
+pub mod workspace;

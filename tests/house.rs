@@ -15,8 +15,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("mock", &["acp"]),
     ("agents", &["processes"]),
     ("acp", &["processes", "store"]),
-    ("http", &["acp", "agents", "processes", "store"]),
-    ("app", &["acp", "agents", "http", "processes", "store"]),
+    ("workspace", &["processes"]),
+    ("http", &["acp", "agents", "processes", "store", "workspace"]),
+    ("app", &["acp", "agents", "http", "processes", "store", "workspace"]),
     ("cli", &["agents", "app", "mock", "processes"]),
 ];
 

@@ -2,6 +2,7 @@
 
 mod acp;
 mod agents;
+mod directory_config;
 mod processes;
 mod server;
 
@@ -37,6 +38,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(agents::router())
         .merge(acp::router())
         .merge(processes::router())
+        .merge(directory_config::router())
 }
 
 /// The OpenAPI document, from the same registration as the routes.
