@@ -442,6 +442,9 @@ bounds! {
     terminal_scrollback_max_lines = 1_000, "Lines above a terminal's screen that are kept in memory; older ones are in its log.";
     terminal_viewers_max = 64, "Clients attached to one terminal; one more is 503.";
     terminal_viewer_queue_max_bytes = MIB, "Output that waits for one attached client; then the terminal pauses.";
+    directory_config_max_bytes = MIB, "Size of a directory's mcp.json or skills.json; a larger one is not read, and not written.";
+    directory_config_entries_max = 256, "Entries in such a file; one more is 409.";
+    directory_config_name_max_bytes = 256, "Length of such an entry's name; a longer one is 400.";
     terminal_viewer_patience_ms = 250, "How long a terminal pauses for a client that doesn't read; then that client gets the screen instead of what it missed.";
 }
 

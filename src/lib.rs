@@ -12,3 +12,4 @@ pub mod rt;
 pub mod sessions;
 pub mod store;
 pub mod traces;
+pub mod workspace;

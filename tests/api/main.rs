@@ -3,6 +3,7 @@
 
 mod acp;
 mod chaos;
+mod directory_config;
 mod edge;
 mod events;
 mod lifecycle;

@@ -3,6 +3,7 @@
 mod acp;
 mod agents;
 mod events;
+mod directory_config;
 mod processes;
 mod server;
 
@@ -39,6 +40,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(acp::router())
         .merge(processes::router())
         .merge(events::router())
+        .merge(directory_config::router())
 }
 
 /// The OpenAPI document, from the same registration as the routes.
