@@ -20,6 +20,7 @@ use crate::processes::{self, Children, Processes};
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
 use crate::store::{Store, Stream};
+use crate::workspace::Workspace;
 pub use signals::Role;
 pub(crate) use signals::unblock;
 use signals::{Asked, Signals};
@@ -113,8 +114,9 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         children: children.clone(),
         progress: progress_into(store.clone(), Arc::clone(&install_events)),
     });
+    let workspace = Workspace::new(config.bounds.clone());
     let source = Arc::new(Catalogue(agents.clone()));
-    let acp = Acp::start(store.clone(), children.clone(), source, config.bounds.clone()).await?;
+    let acp = Acp::start(store.clone(), children.clone(), source, Arc::new(crate::acp::NoTaps), config.bounds.clone()).await?;
     let subscribers = Arc::new(Semaphore::new(as_usize(config.bounds.sse_subscribers_max)));
     let ws_clients = Arc::new(Semaphore::new(as_usize(config.bounds.ws_clients_max)));
     let state = AppState {
@@ -122,6 +124,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         acp,
         agents,
         processes,
+        workspace,
         store,
         install_events,
         subscribers,

@@ -404,6 +404,7 @@ bounds! {
     log_ring_max_events = 1024, "Latest events of a stream kept in memory for its readers; older ones are read from the file.";
     log_ring_max_bytes = MIB, "The same, in bytes.";
     log_page_max_events = 512, "Events read from the file at a time for one reader.";
+    events_page_max_bytes = 4 * MIB, "Events in one page of the whole log; the rest is on the next page.";
     log_stream_max_events = 1_000_000, "Events kept per stream; older ones go, and a reader gets a gap event.";
     log_deleted_streams_max = 2000, "Streams of deleted ACP servers that are kept (two per server); the oldest beyond that are removed.";
     log_stream_max_bytes = GIB, "Payload bytes kept per stream; older events go, and a reader gets a gap event.";
@@ -441,6 +442,9 @@ bounds! {
     terminal_scrollback_max_lines = 1_000, "Lines above a terminal's screen that are kept in memory; older ones are in its log.";
     terminal_viewers_max = 64, "Clients attached to one terminal; one more is 503.";
     terminal_viewer_queue_max_bytes = MIB, "Output that waits for one attached client; then the terminal pauses.";
+    directory_config_max_bytes = MIB, "Size of a directory's mcp.json or skills.json; a larger one is not read, and not written.";
+    directory_config_entries_max = 256, "Entries in such a file; one more is 409.";
+    directory_config_name_max_bytes = 256, "Length of such an entry's name; a longer one is 400.";
     terminal_viewer_patience_ms = 250, "How long a terminal pauses for a client that doesn't read; then that client gets the screen instead of what it missed.";
     requests_pending_max = 1024, "Requests for a decision that wait at once over all sessions; one more is denied at once.";
     request_params_max_bytes = 256 * KIB, "Params of such a request that its row and events show; longer ones are only in the raw ACP stream.";

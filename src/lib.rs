@@ -11,3 +11,5 @@ pub mod processes;
 pub mod rt;
 pub mod sessions;
 pub mod store;
+pub mod traces;
+pub mod workspace;

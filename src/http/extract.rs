@@ -159,6 +159,13 @@ pub fn accepts(headers: &HeaderMap, kind: &str, subtype: &str) -> bool {
     })
 }
 
+/// True when `Accept` names `text/event-stream` itself, where a route has another answer, too.
+pub fn names_events(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let ranges = values.flat_map(|value| value.split(',')).map(|range| range.split(';').next().unwrap_or_default().trim());
+    ranges.into_iter().any(|media| media.eq_ignore_ascii_case("text/event-stream")) && accepts(headers, "text", "event-stream")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,5 +183,7 @@ mod tests {
         for no in ["", "text/html", "application/json;q=0", "application/json;q=0.0"] {
             assert!(!accepts(&accept(no), "application", "json"), "{no}");
         }
+        assert!(names_events(&accept("application/json, Text/Event-Stream;q=0.5")));
+        assert!(!names_events(&accept("*/*")) && !names_events(&accept("text/event-stream;q=0")));
     }
 }

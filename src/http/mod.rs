@@ -30,6 +30,7 @@ use crate::agents::Agents;
 use crate::config::{Config, as_duration, as_usize};
 use crate::processes::Processes;
 use crate::store::{Store, Stream};
+use crate::workspace::Workspace;
 use guard::Guard;
 use problem::{ApiError, ErrorCode};
 
@@ -44,6 +45,8 @@ pub struct AppState {
     pub agents: Agents,
     /// Processes and terminals.
     pub processes: Processes,
+    /// What is configured per directory.
+    pub workspace: Workspace,
     /// The log.
     pub store: Store,
     /// Installation progress of all agents.

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use crate::acp::{self, LaunchError};
-use crate::{agents, processes, store};
+use crate::{agents, processes, store, workspace};
 
 tokio::task_local! {
     /// The id of the request being answered; every problem names it.
@@ -243,6 +243,22 @@ impl From<agents::Error> for ApiError {
             agents::Error::BadManifest { .. } => Self::invalid(text),
             agents::Error::ManifestNotWritten { .. } => Self::new(ErrorCode::StorageUnavailable, text),
             agents::Error::TooManyManifests { .. } => Self::with_message(ErrorCode::Conflict, "conflict", &text),
+        }
+    }
+}
+
+impl From<workspace::Error> for ApiError {
+    fn from(error: workspace::Error) -> Self {
+        use workspace::Error;
+        let text = error.to_string();
+        match error {
+            Error::InvalidFile { .. } | Error::NameTooLong { .. } => Self::invalid(text),
+            Error::NotFound { kind, name } => {
+                Self::new(ErrorCode::SessionNotFound, text).member("sessionId", format!("{kind}:{name}"))
+            }
+            Error::TooManyEntries { .. } => Self::with_message(ErrorCode::Conflict, "conflict", &text),
+            Error::TooLarge { .. } => Self::new(ErrorCode::PayloadTooLarge, format!("invalid request: {text}")),
+            Error::NotWritten { .. } => Self::new(ErrorCode::StorageUnavailable, text),
         }
     }
 }

@@ -1,3 +1,4 @@
-//! Sessions that last, over the agents that the ACP room runs.
+//! Sessions: ACP sessions that last.
 
 pub mod gate;
+pub mod projection;

@@ -3,7 +3,9 @@
 
 mod acp;
 mod chaos;
+mod directory_config;
 mod edge;
+mod events;
 mod lifecycle;
 mod pid_one;
 mod processes_edge;

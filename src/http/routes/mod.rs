@@ -2,6 +2,8 @@
 
 mod acp;
 mod agents;
+mod events;
+mod directory_config;
 mod processes;
 mod server;
 
@@ -37,6 +39,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(agents::router())
         .merge(acp::router())
         .merge(processes::router())
+        .merge(events::router())
+        .merge(directory_config::router())
 }
 
 /// The OpenAPI document, from the same registration as the routes.
