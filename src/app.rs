@@ -19,6 +19,7 @@ use crate::http::{self, AppState};
 use crate::processes::{self, Children, Processes};
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
+use crate::sessions::gate::{self, Answerer, Gate};
 use crate::store::{Store, Stream};
 use crate::workspace::Workspace;
 pub use signals::Role;
@@ -51,6 +52,9 @@ pub enum Error {
     /// What the last run left can't be taken up.
     #[error(transparent)]
     Acp(#[from] crate::acp::Error),
+    /// What waited for a decision, or the rules, can't be read.
+    #[error(transparent)]
+    Gate(#[from] gate::Error),
     /// The kernel refuses signal handlers.
     #[error("can't handle signals: {0}")]
     Signals(#[from] std::io::Error),
@@ -117,11 +121,14 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
     let workspace = Workspace::new(config.bounds.clone());
     let source = Arc::new(Catalogue(agents.clone()));
     let acp = Acp::start(store.clone(), children.clone(), source, Arc::new(crate::acp::NoTaps), config.bounds.clone()).await?;
+    let gate = Gate::start(store.clone(), config.bounds.clone()).await?;
+    gate.connect(Arc::new(ToAgents(acp.clone())));
     let subscribers = Arc::new(Semaphore::new(as_usize(config.bounds.sse_subscribers_max)));
     let ws_clients = Arc::new(Semaphore::new(as_usize(config.bounds.ws_clients_max)));
     let state = AppState {
         config,
         acp,
+        gate,
         agents,
         processes,
         workspace,
@@ -167,6 +174,22 @@ fn progress_into(store: Store, stream: Arc<Stream>) -> agents::ProgressSink {
         store.append(&stream, "agents.install", Bytes::from(text), None);
         store.flush();
     })
+}
+
+/// Decisions on their way to the agents that asked.
+struct ToAgents(Acp);
+
+impl Answerer for ToAgents {
+    fn answer(
+        &self,
+        server_id: &str,
+        request_id: &str,
+        result: String,
+        by: String,
+    ) -> BoxFuture<Result<bool, crate::acp::Error>> {
+        let (acp, server_id, request_id) = (self.0.clone(), server_id.to_owned(), request_id.to_owned());
+        Box::pin(async move { acp.answer(&server_id, &request_id, result, by).await })
+    }
 }
 
 /// The agents room as the ACP room asks for it: rooms don't know each other.

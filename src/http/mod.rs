@@ -29,6 +29,7 @@ use crate::acp::Acp;
 use crate::agents::Agents;
 use crate::config::{Config, as_duration, as_usize};
 use crate::processes::Processes;
+use crate::sessions::gate::Gate;
 use crate::store::{Store, Stream};
 use crate::workspace::Workspace;
 use guard::Guard;
@@ -47,6 +48,8 @@ pub struct AppState {
     pub processes: Processes,
     /// What is configured per directory.
     pub workspace: Workspace,
+    /// What waits for a decision, and the rules.
+    pub gate: Gate,
     /// The log.
     pub store: Store,
     /// Installation progress of all agents.

@@ -2,9 +2,10 @@
 
 mod acp;
 mod agents;
-mod events;
 mod directory_config;
+mod events;
 mod processes;
+mod requests;
 mod server;
 
 use serde::Serialize;
@@ -41,6 +42,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(processes::router())
         .merge(events::router())
         .merge(directory_config::router())
+        .merge(requests::router())
 }
 
 /// The OpenAPI document, from the same registration as the routes.
