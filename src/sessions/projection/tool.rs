@@ -69,17 +69,20 @@ impl ToolCall {
     }
 
     /// Cuts the largest members while there is too much; down to three quarters, so that not every update cuts again.
+    /// None is cut below a share while another is above it.
     fn fit(&mut self, max_bytes: usize) {
         if self.size() <= max_bytes {
             return;
         }
         self.truncated = true;
         let goal = max_bytes / 4 * 3;
+        let share = goal / 4;
         while let Some(over) = self.size().checked_sub(goal).filter(|over| *over > 0) {
             let members = self.members.iter_mut().chain(&mut self.meta).filter(|(key, _)| key != "toolCallId");
             let Some((key, value)) = members.max_by_key(|(_, value)| value.get().len()) else { return };
-            let smaller = shrink(value, value.get().len().saturating_sub(over));
-            if let Some(smaller) = smaller {
+            let length = value.get().len();
+            let least = if length > share { share } else { 0 };
+            if let Some(smaller) = shrink(value, length.saturating_sub(over).max(least)) {
                 *value = smaller;
             } else {
                 let key = key.clone();
