@@ -446,6 +446,13 @@ bounds! {
     directory_config_entries_max = 256, "Entries in such a file; one more is 409.";
     directory_config_name_max_bytes = 256, "Length of such an entry's name; a longer one is 400.";
     terminal_viewer_patience_ms = 250, "How long a terminal pauses for a client that doesn't read; then that client gets the screen instead of what it missed.";
+    requests_pending_max = 1024, "Requests for a decision that wait at once over all sessions; one more is denied at once.";
+    request_params_max_bytes = 256 * KIB, "Params of such a request that its row and events show; longer ones are only in the raw ACP stream.";
+    request_wait_max_ms = 3_600_000, "The longest time that one wait for a decision may ask for.";
+    permission_deadline_ms = 24 * 3_600_000, "Time for somebody to decide a permission; then it is denied. A rule may set another.";
+    elicitation_deadline_ms = 24 * 3_600_000, "Time for somebody to answer an elicitation or another question; then it is declined.";
+    permission_rules_max = 500, "Rules of the permission policy, and decisions that are remembered: as many each. A longer policy is refused; the oldest decision is forgotten.";
+    permission_rule_max_bytes = 16 * KIB, "One rule as JSON; a longer one is refused, and a decision that would need it isn't remembered.";
 }
 
 fn read_bound(env: &Env, name: &str, default: u64) -> Result<u64, ConfigError> {
