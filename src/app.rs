@@ -20,7 +20,7 @@ use crate::processes::{self, Children, Processes};
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
 use crate::store::{Store, Stream};
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, WorkspaceConfig};
 pub use signals::Role;
 pub(crate) use signals::unblock;
 use signals::{Asked, Signals};
@@ -114,7 +114,12 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         children: children.clone(),
         progress: progress_into(store.clone(), Arc::clone(&install_events)),
     });
-    let workspace = Workspace::new(config.bounds.clone());
+    let workspace = Workspace::new(WorkspaceConfig {
+        children: children.clone(),
+        env: config.env.clone(),
+        copies: config.dirs.data.join("skills").join(store.path().file_stem().unwrap_or_default()),
+        bounds: config.bounds.clone(),
+    });
     let source = Arc::new(Catalogue(agents.clone()));
     let acp = Acp::start(store.clone(), children.clone(), source, Arc::new(crate::acp::NoTaps), config.bounds.clone()).await?;
     let subscribers = Arc::new(Semaphore::new(as_usize(config.bounds.sse_subscribers_max)));

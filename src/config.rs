@@ -445,6 +445,17 @@ bounds! {
     directory_config_max_bytes = MIB, "Size of a directory's mcp.json or skills.json; a larger one is not read, and not written.";
     directory_config_entries_max = 256, "Entries in such a file; one more is 409.";
     directory_config_name_max_bytes = 256, "Length of such an entry's name; a longer one is 400.";
+    mcp_checks_max = 8, "MCP servers of one session that are checked at the same time; further ones wait.";
+    mcp_check_timeout_ms = 10_000, "Time for an MCP server to list its tools, unless its configuration has a timeout; then it isn't ready.";
+    mcp_check_timeout_max_ms = 120_000, "The longest such time that a configuration may ask for.";
+    mcp_message_max_bytes = 4 * MIB, "One message of an MCP server that is checked; with a longer one it isn't ready.";
+    skills_max = 20, "Skills of a directory; further ones are named and not copied.";
+    skill_files_max = 256, "Files and folders of one skill; a skill with more is not copied.";
+    skill_file_max_bytes = 256 * KIB, "One file of a skill; a skill with a larger one is not copied.";
+    skills_total_max_bytes = MIB, "All files of a directory's skills; a skill beyond that is not copied.";
+    skills_git_timeout_ms = 60_000, "Time to get a repository with skills; then its last copy is used, if there is one.";
+    skills_git_fresh_ms = 600_000, "How long a copy of such a repository is used before it is asked for again.";
+    skills_git_copies_max = 32, "Copies of such repositories that are kept; the oldest go.";
     terminal_viewer_patience_ms = 250, "How long a terminal pauses for a client that doesn't read; then that client gets the screen instead of what it missed.";
     requests_pending_max = 1024, "Requests for a decision that wait at once over all sessions; one more is denied at once.";
     request_params_max_bytes = 256 * KIB, "Params of such a request that its row and events show; longer ones are only in the raw ACP stream.";
