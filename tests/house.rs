@@ -20,9 +20,6 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sessions", &["acp", "processes", "store", "traces", "workspace"]),
     ("http", &["acp", "agents", "processes", "sessions", "store", "traces", "workspace"]),
     ("app", &["acp", "agents", "http", "processes", "sessions", "store", "traces", "workspace"]),
-    ("sessions", &["acp", "store"]),
-    ("http", &["acp", "agents", "processes", "sessions", "store"]),
-    ("app", &["acp", "agents", "http", "processes", "sessions", "store"]),
     ("cli", &["agents", "app", "mock", "processes"]),
 ];
 

@@ -2,10 +2,11 @@
 
 mod acp;
 mod agents;
-mod events;
 mod directory_config;
+mod events;
 mod processes;
 mod server;
+mod sessions;
 
 use serde::Serialize;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -39,6 +40,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(agents::router())
         .merge(acp::router())
         .merge(processes::router())
+        .merge(sessions::router())
         .merge(events::router())
         .merge(directory_config::router())
 }
