@@ -21,7 +21,8 @@ use super::turn::{Outcome, TurnEnd, TurnEnded, TurnStarted, Verbatim};
 pub struct Limits {
     /// Joined text (and other parts) that one message keeps for its `item.completed`. Deltas have all of it.
     pub text_max_bytes: usize,
-    /// A tool call with everything its updates brought. Also a plan.
+    /// A tool call with everything its updates brought: half for output that comes in pieces, half for the rest.
+    /// Also a plan.
     pub tool_call_max_bytes: usize,
     /// Tool calls that go on at once; beyond, the oldest is ended as failed. As many ended ones are remembered.
     pub open_items_max: usize,

@@ -290,3 +290,22 @@ fn tool_calls_have_bounds() {
     assert!(item["toolCall"].to_string().len() < 2_300, "{}", item["toolCall"]);
     assert_eq!(item["toolCall"]["content"][0]["type"], "content");
 }
+
+#[test]
+fn a_call_with_much_output_still_ends() {
+    let mut bench = Bench::new(Limits { tool_call_max_bytes: 2_000, ..LIMITS });
+    bench.update(json!({"sessionUpdate": "tool_call", "toolCallId": "a", "title": "t", "rawInput": {"command": "yes"}}));
+    for _ in 0..10 {
+        let meta = json!({"terminal_output_delta": {"terminal_id": "a", "data": "y\n".repeat(300)}});
+        bench.update(json!({"sessionUpdate": "tool_call_update", "toolCallId": "a", "_meta": meta}));
+    }
+    bench.out.clear();
+    let meta = json!({"terminal_exit": {"exit_code": 0}, "large": "z".repeat(5_000)});
+    bench.update(json!({"sessionUpdate": "tool_call_update", "toolCallId": "a", "status": "completed", "_meta": meta}));
+    assert_eq!(bench.kinds(), ["item.delta", "item.completed"]);
+    let item = bench.take().remove(1)["data"]["item"].take();
+    assert_eq!((&item["status"], &item["truncated"]), (&json!("completed"), &json!(true)));
+    assert_eq!(item["toolCall"]["rawInput"], json!({"command": "yes"}));
+    assert_eq!(item["toolCall"]["_meta"]["terminal_exit"], json!({"exit_code": 0}));
+    assert_eq!(item["toolCall"]["_meta"]["terminal_output_delta"]["data"], "y\n".repeat(500));
+}
