@@ -61,14 +61,16 @@ impl Sessions {
         let stream = self.store().new_stream(&format!("session/{id}"));
         let live = self.insert(row, doc, stream, 0);
         let mut state = live.lock();
-        let data = json!({
+        let mut data = json!({
             "agent": server.agent,
             "cwd": state.row.cwd,
             "acpSessionId": acp_session_id,
             "serverId": server.server_id,
             "origin": state.doc.origin,
-            "title": state.row.title,
         });
+        if let Some(title) = &state.row.title {
+            data["title"] = title.clone().into();
+        }
         let change = Live::save(&mut state);
         live.say(&mut state, "session.started", Source::Daemon, &data, Some(change));
         state.agent_runs = true;

@@ -401,13 +401,6 @@ impl Live {
         self.show(&mut state);
     }
 
-    /// Its agent runs and knows it.
-    pub(super) fn opened(&self) {
-        let mut state = self.lock();
-        state.agent_runs = true;
-        self.show(&mut state);
-    }
-
     /// The agent asks for a decision.
     pub(super) fn request_created(&self, opened: &gate::Opened) {
         let mut state = self.lock();
