@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use envelope::{Envelope, Kind, ParseError};
+pub use envelope::{Envelope, Kind, ParseError, string_member};
 pub use readers::{Reader, Readers};
 pub use tap::{Asked, Fact, NoTaps, Tap, TapServer, TapSource, Transcript, Verdict};
 pub use types::{AgentSource, BoxFuture, Error, Launch, LaunchError, Posted, Quirks, ServerInfo, Status};
@@ -216,6 +216,23 @@ impl Acp {
         let command = Command::StopAgent { reason: reason.to_owned(), grace, reply };
         server.mailbox.send(command).await.map_err(|_| self.gone(server_id))?;
         gone.await.map_err(|_| self.gone(server_id))
+    }
+
+    /// What the agent of a server answered to `initialize` last: JSON text. `None` for an unknown server, too.
+    pub fn initialized(&self, server_id: &str) -> Option<Arc<str>> {
+        let made = self.inner.servers().get(server_id).and_then(|slot| slot.made.borrow().clone());
+        made.and_then(Result::ok)?.initialized()
+    }
+
+    /// Tells a server of a session that it doesn't know (it was carried by another one before), with the params it was
+    /// opened with: the next request for it restores it. Nothing changes when the server knows it.
+    ///
+    /// # Errors
+    /// As [`Acp::answer`].
+    pub async fn remember(&self, server_id: &str, session_id: &str, params: String) -> Result<(), Error> {
+        let server = self.get(server_id).await?;
+        let command = Command::Remember { session_id: session_id.to_owned(), params };
+        server.mailbox.send(command).await.map_err(|_| self.gone(server_id))
     }
 
     /// True when this agent is known.

@@ -276,6 +276,17 @@ impl Memory {
         }
     }
 
+    /// A session that another server carried before. `None` when it is known.
+    pub(super) fn remember(&mut self, id: &str, params: String) -> Option<Learned> {
+        if self.sessions.contains_key(id) {
+            return None;
+        }
+        let session = Session { agent_id: id.to_owned(), params, settings: BTreeMap::new() };
+        let learned = self.opened(id.to_owned(), session);
+        self.process.open.remove(id);
+        learned
+    }
+
     /// The agent closed it: the next request for it restores it.
     pub(super) fn closed(&mut self, id: &str) {
         self.process.open.remove(id);

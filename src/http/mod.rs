@@ -29,7 +29,7 @@ use crate::acp::Acp;
 use crate::agents::Agents;
 use crate::config::{Config, as_duration, as_usize};
 use crate::processes::Processes;
-use crate::sessions::gate::Gate;
+use crate::sessions::Sessions;
 use crate::store::{Store, Stream};
 use crate::workspace::Workspace;
 use guard::Guard;
@@ -48,8 +48,8 @@ pub struct AppState {
     pub processes: Processes,
     /// What is configured per directory.
     pub workspace: Workspace,
-    /// What waits for a decision, and the rules.
-    pub gate: Gate,
+    /// ACP sessions that last.
+    pub sessions: Sessions,
     /// The log.
     pub store: Store,
     /// Installation progress of all agents.
@@ -67,6 +67,10 @@ pub struct AppState {
 impl extract::BodyLimit for AppState {
     fn body_max_bytes(&self) -> usize {
         as_usize(self.config.bounds.http_body_max_bytes)
+    }
+
+    fn large_body_max_bytes(&self) -> usize {
+        as_usize(self.config.bounds.acp_body_max_bytes)
     }
 
     fn body_idle_timeout(&self) -> Duration {

@@ -57,6 +57,12 @@ impl Store {
         self.inner.readers.run(move |connection| sessions::turns(connection, &id, after, limit)).await
     }
 
+    /// Closed sessions that retention no longer keeps: changed before `oldest_ms` (Unix milliseconds), or not among the
+    /// `keep` changed last; 100 at most.
+    pub async fn sessions_beyond(&self, keep: u64, oldest_ms: i64) -> Result<Vec<String>, Error> {
+        self.inner.readers.run(move |connection| sessions::beyond(connection, keep, oldest_ms)).await
+    }
+
     /// One turn.
     pub async fn turn(&self, id: &str) -> Result<Option<TurnRow>, Error> {
         let id = id.to_owned();

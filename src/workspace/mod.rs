@@ -6,9 +6,13 @@
 mod entries;
 mod error;
 mod mcp;
+mod prepare;
+mod ready;
+mod references;
+mod resolve;
 mod skills;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
@@ -16,10 +20,25 @@ use serde::de::DeserializeOwned;
 
 pub use error::Error;
 pub use mcp::{CommandLine, LocalServer, McpServerConfig, OAuth, RemoteServer, Transport};
-pub use skills::{SkillSource, SkillsConfig};
+pub use prepare::{McpOutcome, McpStatus, Prepared, Report};
+pub use resolve::{LeftOut, Origin, Reason, Resolved, Server, mcp_servers};
+pub use skills::{SkillOutcome, SkillSource, SkillStatus, SkillsConfig};
 
-use crate::config::Bounds;
+use crate::config::{Bounds, Env};
+use crate::processes::Children;
 use entries::{EntryFile, Kind};
+
+/// What the room needs from outside.
+pub struct WorkspaceConfig {
+    /// Starts MCP servers to see whether they are ready, and git.
+    pub children: Children,
+    /// The server's environment: configurations refer to its variables.
+    pub env: Env,
+    /// Where copies of repositories with skills are kept. No other server may use it.
+    pub copies: PathBuf,
+    /// Every limit.
+    pub bounds: Bounds,
+}
 
 /// The handle on the room.
 #[derive(Clone)]
@@ -28,15 +47,21 @@ pub struct Workspace {
 }
 
 struct Inner {
+    checker: ready::Checker,
+    skills: skills::Skills,
+    env: Env,
     bounds: Bounds,
     /// Held from reading a file to writing it: of two changes at the same time none is lost.
     changing: Mutex<()>,
 }
 
 impl Workspace {
-    /// Opens the room; nothing is read yet.
-    pub fn new(bounds: Bounds) -> Self {
-        Self { inner: Arc::new(Inner { bounds, changing: Mutex::default() }) }
+    /// Opens the room; nothing is read or started yet.
+    pub fn new(config: WorkspaceConfig) -> Self {
+        let WorkspaceConfig { children, env, copies, bounds } = config;
+        let skills = skills::Skills::new(copies, env.clone(), children.clone(), bounds.clone());
+        let checker = ready::Checker { children, env: env.clone(), bounds: bounds.clone() };
+        Self { inner: Arc::new(Inner { checker, skills, env, bounds, changing: Mutex::default() }) }
     }
 
     /// The MCP server that a directory has under this name, as clients see it.

@@ -45,6 +45,8 @@ pub(super) enum Command {
     Post { envelope: Envelope, tag: Option<String>, reply: Reply },
     /// A result for a request of the agent's. The reply says whether it was the first.
     Answer { id: String, result: String, by: String, reply: oneshot::Sender<bool> },
+    /// A session that another server carried before; see [`Acp::remember`](super::Acp::remember).
+    Remember { session_id: String, params: String },
     /// The agent process shall end; the next request starts another. The reply comes when nothing of it is left.
     StopAgent { reason: String, grace: Duration, reply: oneshot::Sender<()> },
     /// The server is deleted; the reply comes when its processes are gone.
@@ -172,6 +174,7 @@ impl Running {
                     Some(Command::Answer { id, result, by, reply }) => {
                         let _ = reply.send(self.answer_agent(&id, &result, &by)); // who asked may have left
                     }
+                    Some(Command::Remember { session_id, params }) => self.remember(&session_id, params),
                     Some(Command::StopAgent { reason, grace, reply }) => self.stop_agent(reason, grace, reply),
                     Some(Command::Delete { reply }) => return Some(reply),
                     None => return None,
@@ -219,6 +222,14 @@ impl Running {
     async fn load(&mut self, envelope: &Envelope) {
         if let Some(session) = envelope.session_id().filter(|session| self.owner.tap.wants(session)) {
             self.owner.tap.load(&session).await;
+        }
+    }
+
+    fn remember(&mut self, session_id: &str, params: String) {
+        if let Some(learned) = self.owner.memory.remember(session_id, params) {
+            let change = self.row_change(learned);
+            let said = json!({"sessionId": session_id}).to_string();
+            self.owner.store.append(&self.owner.inbound, "acp.remembered", said.into(), Some(change));
         }
     }
 

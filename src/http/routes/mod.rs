@@ -7,6 +7,7 @@ mod events;
 mod processes;
 mod requests;
 mod server;
+mod sessions;
 
 use serde::Serialize;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -40,6 +41,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(agents::router())
         .merge(acp::router())
         .merge(processes::router())
+        .merge(sessions::router())
         .merge(events::router())
         .merge(directory_config::router())
         .merge(requests::router())

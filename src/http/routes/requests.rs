@@ -67,7 +67,7 @@ async fn list_requests(
         return Err(ApiError::invalid(format!("limit must be 1 to {LIMIT_MAX}")));
     }
     let filter = ListFilter { state: query.state, session_id: query.session_id, kind: query.kind, before: query.cursor };
-    Ok(Json(state.gate.list(filter, limit).await?))
+    Ok(Json(state.sessions.gate().list(filter, limit).await?))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -93,9 +93,9 @@ async fn get_request(
     if query.wait_ms > bounds.request_wait_max_ms {
         return Err(ApiError::invalid(format!("waitMs must be at most {}", bounds.request_wait_max_ms)));
     }
-    state.gate.get(&id, Duration::ZERO).await?; // one that isn't there has its own status, however long the wait
+    state.sessions.gate().get(&id, Duration::ZERO).await?; // one that isn't there has its own status, however long the wait
     let (keepalive, wait) = (as_duration(bounds.acp_post_keepalive_ms), as_duration(query.wait_ms));
-    slow::json(async move { Ok(state.gate.get(&id, wait).await?) }, keepalive).await
+    slow::json(async move { Ok(state.sessions.gate().get(&id, wait).await?) }, keepalive).await
 }
 
 /// Decides a request. The first answer counts, from whatever door; the same decision again is no error.
@@ -112,7 +112,7 @@ async fn resolve_request(
     ApiPath(id): ApiPath<String>,
     ApiJson(answer): ApiJson<Answer>,
 ) -> Result<Json<Resolved>, ApiError> {
-    Ok(Json(state.gate.resolve(&id, answer).await?))
+    Ok(Json(state.sessions.gate().resolve(&id, answer).await?))
 }
 
 /// The rules that decide before anybody is asked, in their order.
@@ -125,7 +125,7 @@ struct Policy {
 #[utoipa::path(get, path = "/v1/requests/policy", tag = "requests", operation_id = "get_request_policy",
     responses((status = 200, body = Policy)))]
 async fn get_request_policy(State(state): State<AppState>) -> Json<Policy> {
-    Json(Policy { rules: state.gate.policy() })
+    Json(Policy { rules: state.sessions.gate().policy() })
 }
 
 /// A policy as it is set.
@@ -147,7 +147,7 @@ async fn set_request_policy(
     State(state): State<AppState>,
     ApiJson(policy): ApiJson<NewPolicy>,
 ) -> Result<Json<Policy>, ApiError> {
-    Ok(Json(Policy { rules: state.gate.set_policy(policy.rules).await? }))
+    Ok(Json(Policy { rules: state.sessions.gate().set_policy(policy.rules).await? }))
 }
 
 /// All rules that hold.
@@ -160,7 +160,7 @@ struct RuleList {
 #[utoipa::path(get, path = "/v1/requests/rules", tag = "requests", operation_id = "list_request_rules",
     responses((status = 200, body = RuleList)))]
 async fn list_request_rules(State(state): State<AppState>) -> Json<RuleList> {
-    Json(RuleList { rules: state.gate.rules() })
+    Json(RuleList { rules: state.sessions.gate().rules() })
 }
 
 /// Forgets a decision that is remembered. Rules of the policy change with the policy.
@@ -168,6 +168,6 @@ async fn list_request_rules(State(state): State<AppState>) -> Json<RuleList> {
     params(("id" = String, Path, description = "`rule_…`")),
     responses((status = 204), (status = 404, body = ProblemDetails), (status = 507, body = ProblemDetails)))]
 async fn delete_request_rule(State(state): State<AppState>, ApiPath(id): ApiPath<String>) -> Result<StatusCode, ApiError> {
-    state.gate.forget(&id).await?;
+    state.sessions.gate().forget(&id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

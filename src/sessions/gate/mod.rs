@@ -140,6 +140,13 @@ impl Gate {
         self.lock().pending_of(session_id)
     }
 
+    /// What waits in a session, oldest first.
+    pub fn pending_in(&self, session_id: &str) -> Vec<Arc<RequestInfo>> {
+        let mut pending = self.lock().all_pending();
+        pending.retain(|info| info.session_id.as_deref() == Some(session_id));
+        pending
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.inner.lock()
     }

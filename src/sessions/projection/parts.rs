@@ -70,6 +70,15 @@ pub(super) fn parts(call: &ToolCall) -> Vec<Part<'_>> {
     parts
 }
 
+/// The text that a call gave back, as far as it is text.
+pub(super) fn output_text(call: &ToolCall) -> Option<Cow<'_, str>> {
+    let content = call.raw("content").and_then(elements).unwrap_or_default();
+    match content_text(&content).or_else(|| call.terminal_output().map(Cow::Borrowed)) {
+        Some(text) => Some(text),
+        None => call.raw("rawOutput").map(|raw| super::json::text(raw).unwrap_or(Cow::Borrowed(raw.get()))),
+    }
+}
+
 fn output<'a>(call: &'a ToolCall, content: &[&'a RawValue]) -> Option<Output<'a>> {
     if let Some(raw) = call.raw("rawOutput") {
         return Some(Output::Raw(raw));

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use super::event::{Projected, Source, Stamp};
 use super::item::{Change, Item, Status, Whole};
-use super::json::elements;
+use super::json::{Members, elements};
 use super::shrink::shrink;
 
 /// A plan that has been told.
@@ -17,8 +17,9 @@ pub(super) struct Plan {
     truncated: bool,
 }
 
+/// A plan as the one part of its item.
 #[derive(Serialize)]
-struct Part<'a> {
+pub(super) struct Part<'a> {
     r#type: &'static str,
     label: &'static str,
     detail: String,
@@ -61,19 +62,18 @@ impl Plan {
     }
 
     fn item(&self) -> Item<'_, [Part<'_>; 1]> {
-        let part = Part { r#type: "status", label: "plan", detail: detail(&self.entries), entries: &self.entries };
-        let mut item = Item::new(&self.item_id, "status", "assistant", self.started_at_ms, [part]);
+        let mut item = Item::new(&self.item_id, "status", "assistant", self.started_at_ms, [part(&self.entries)]);
         item.truncated = self.truncated;
         item
     }
 }
 
-/// How far it is, in words.
-pub(super) fn detail(entries: &RawValue) -> String {
-    let entries = elements(entries).unwrap_or_default();
-    let status = |entry: &&&RawValue| {
-        super::json::Members::parse(entry.get()).and_then(|entry| Some(entry.text("status")? == "completed"))
+/// How far it is, in words, and all entries.
+pub(super) fn part(entries: &RawValue) -> Part<'_> {
+    let all = elements(entries).unwrap_or_default();
+    let is_done = |entry: &&&RawValue| {
+        Members::parse(entry.get()).is_some_and(|entry| entry.text("status").as_deref() == Some("completed"))
     };
-    let done = entries.iter().filter(|entry| status(entry) == Some(true)).count();
-    format!("{done} of {} done", entries.len())
+    let detail = format!("{} of {} done", all.iter().filter(is_done).count(), all.len());
+    Part { r#type: "status", label: "plan", detail, entries }
 }

@@ -14,13 +14,15 @@ use super::plan::Plan;
 use super::prompt::Echo;
 use super::session;
 use super::tools::{self, At, Tools};
+use super::turn::{Outcome, TurnEnd, TurnEnded, TurnStarted, Verbatim};
 
 /// How much a session's fold keeps and writes.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Joined text (and other parts) that one message keeps for its `item.completed`. Deltas have all of it.
     pub text_max_bytes: usize,
-    /// A tool call with everything its updates brought. Also a plan.
+    /// A tool call with everything its updates brought: half for output that comes in pieces, half for the rest.
+    /// Also a plan.
     pub tool_call_max_bytes: usize,
     /// Tool calls that go on at once; beyond, the oldest is ended as failed. As many ended ones are remembered.
     pub open_items_max: usize,
@@ -39,76 +41,6 @@ pub struct Projector {
     message: Option<Message>,
     tools: Tools,
     plan: Option<Plan>,
-}
-
-/// How a turn ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    /// The agent answered the prompt.
-    Finished,
-    /// Somebody cancelled it.
-    Cancelled,
-    /// The agent answered with an error.
-    Failed,
-    /// The agent or the daemon ended before the answer came.
-    Lost,
-}
-
-/// The end of a turn.
-#[derive(Debug, Clone, Copy)]
-pub struct TurnEnd<'a> {
-    /// The turn, also when the fold has not seen its start.
-    pub turn_id: &'a str,
-    /// How.
-    pub outcome: Outcome,
-    /// ACP's stop reason.
-    pub stop_reason: Option<&'a str>,
-    /// The agent's error as JSON text.
-    pub error: Option<&'a str>,
-    /// Why, in our words.
-    pub reason: Option<&'a str>,
-    /// Usage in the agent's answer as JSON text.
-    pub usage: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct TurnStarted<'a> {
-    turn_id: &'a str,
-    origin: &'a str,
-    prompt: Verbatim<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct TurnEnded<'a> {
-    turn_id: &'a str,
-    outcome: Outcome,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stop_reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Verbatim<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Verbatim<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    duration_ms: Option<i64>,
-}
-
-/// JSON as it is written; what is none becomes a string.
-#[derive(Serialize)]
-#[serde(untagged)]
-pub(super) enum Verbatim<'a> {
-    Json(&'a RawValue),
-    Text(&'a str),
-}
-
-impl<'a> Verbatim<'a> {
-    fn of(text: &'a str) -> Self {
-        serde_json::from_str(text).map_or(Self::Text(text), Self::Json)
-    }
 }
 
 #[derive(Serialize)]
@@ -212,7 +144,8 @@ impl Projector {
         self.tools.close(At { now_ms, stamp: &self.stamp, max: tools_max(self.limits) }, status, reason, out);
     }
 
-    /// Any other event of the session, in its place among the updates: text that waits is written before.
+    /// Any other event of the session, in its place among the updates: text that waits is written before. What the
+    /// daemon says is `synthetic`.
     pub fn event(&mut self, now_ms: i64, kind: &'static str, source: Source, data: impl Serialize, out: &mut Vec<Projected>) {
         self.flush(now_ms, out);
         let event = match source {

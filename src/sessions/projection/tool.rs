@@ -13,6 +13,11 @@ use super::shrink::shrink;
 /// Members of `_meta` with output of which each update brings a piece, as adapters for Codex and Claude Code send it.
 const OUTPUTS: [&str; 3] = ["terminal_output", "terminal_output_delta", "mcp_output_delta"];
 
+/// Members of one object, beyond which new ones are not kept. ACP has ten.
+const MEMBERS_MAX: usize = 64;
+/// A member up to this size is never cut.
+const SMALL_BYTES: usize = 128;
+
 /// What is known of a call so far.
 #[derive(Debug, Default)]
 pub(super) struct ToolCall {
@@ -32,18 +37,19 @@ struct Output {
 
 impl ToolCall {
     /// Joins an update, an object with members of ACP's `ToolCallUpdate`. Members of a wrong type are as if absent, as
-    /// ACP asks of readers. Keeps at most about `max_bytes`.
+    /// ACP asks of readers. Keeps at most about `max_bytes`, half of it for outputs that come in pieces.
     pub fn merge(&mut self, update: &Members<'_>, max_bytes: usize) {
+        let half = max_bytes / 2;
         for (key, value) in update.0.iter().filter(|(_, value)| !is_null(value)) {
             match key.as_ref() {
                 "sessionUpdate" => {}
-                "_meta" => self.merge_meta(value, max_bytes),
+                "_meta" => self.merge_meta(value, half),
                 "toolCallId" | "title" | "name" | "kind" | "status" if !is_text(value) => {}
                 "content" | "locations" if !is_array(value) => {}
                 name => replace(&mut self.members, name, value),
             }
         }
-        self.fit(max_bytes);
+        self.fit(half);
     }
 
     fn merge_meta(&mut self, meta: &RawValue, max_bytes: usize) {
@@ -57,7 +63,7 @@ impl ToolCall {
     }
 
     fn append(&mut self, key: &str, terminal_id: Option<&RawValue>, data: &str, max_bytes: usize) {
-        let room = max_bytes.saturating_sub(self.size());
+        let room = max_bytes.saturating_sub(self.outputs_size());
         let fits = &data[..data.floor_char_boundary(room)];
         self.truncated |= fits.len() < data.len();
         if let Some(output) = self.outputs.iter_mut().find(|output| output.key == key) {
@@ -69,17 +75,21 @@ impl ToolCall {
     }
 
     /// Cuts the largest members while there is too much; down to three quarters, so that not every update cuts again.
+    /// None is cut below a share while another is above it, small ones (the status!) never.
     fn fit(&mut self, max_bytes: usize) {
         if self.size() <= max_bytes {
             return;
         }
         self.truncated = true;
         let goal = max_bytes / 4 * 3;
+        let share = goal / 4;
         while let Some(over) = self.size().checked_sub(goal).filter(|over| *over > 0) {
-            let members = self.members.iter_mut().chain(&mut self.meta).filter(|(key, _)| key != "toolCallId");
-            let Some((key, value)) = members.max_by_key(|(_, value)| value.get().len()) else { return };
-            let smaller = shrink(value, value.get().len().saturating_sub(over));
-            if let Some(smaller) = smaller {
+            let members = self.members.iter_mut().chain(&mut self.meta);
+            let members = members.filter(|(key, value)| key != "toolCallId" && size(key, value) > SMALL_BYTES);
+            let Some((key, value)) = members.max_by_key(|(key, value)| size(key, value)) else { return };
+            let length = value.get().len();
+            let least = if length > share { share } else { 0 };
+            if let Some(smaller) = shrink(value, length.saturating_sub(over).max(least)) {
                 *value = smaller;
             } else {
                 let key = key.clone();
@@ -89,9 +99,13 @@ impl ToolCall {
         }
     }
 
+    /// Of all but the outputs.
     fn size(&self) -> usize {
-        let members = self.members.iter().chain(&self.meta).map(|(key, value)| key.len() + value.get().len());
-        members.sum::<usize>() + self.outputs.iter().map(|output| output.data.len()).sum::<usize>()
+        self.members.iter().chain(&self.meta).map(|(key, value)| size(key, value)).sum()
+    }
+
+    fn outputs_size(&self) -> usize {
+        self.outputs.iter().map(|output| output.data.len()).sum()
     }
 
     /// The member as it is written.
@@ -141,7 +155,7 @@ impl ToolCall {
     /// Length of content, raw output and output in pieces.
     pub fn output_bytes(&self) -> usize {
         let raw = ["content", "rawOutput"].iter().filter_map(|key| self.raw(key)).map(|raw| raw.get().len());
-        raw.sum::<usize>() + self.outputs.iter().map(|output| output.data.len()).sum::<usize>()
+        raw.sum::<usize>() + self.outputs_size()
     }
 
     /// Paths among `locations`.
@@ -153,10 +167,15 @@ impl ToolCall {
 }
 
 fn replace(members: &mut Vec<(String, Box<RawValue>)>, key: &str, value: &RawValue) {
-    match members.iter_mut().find(|(name, _)| name == key) {
-        Some((_, old)) => *old = value.to_owned(),
-        None => members.push((key.to_owned(), value.to_owned())),
+    if let Some((_, old)) = members.iter_mut().find(|(name, _)| name == key) {
+        *old = value.to_owned();
+    } else if members.len() < MEMBERS_MAX {
+        members.push((key.to_owned(), value.to_owned()));
     }
+}
+
+fn size(key: &str, value: &RawValue) -> usize {
+    key.len() + value.get().len()
 }
 
 /// The ACP tool call, without `sessionUpdate`.

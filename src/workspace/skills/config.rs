@@ -16,7 +16,7 @@ pub struct SkillsConfig {
 }
 
 /// A folder, or a repository, with skills.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SkillSource {
     /// `local`, `github` or `git`.
     #[serde(rename = "type")]
