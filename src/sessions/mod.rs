@@ -29,6 +29,7 @@ mod steer;
 mod submit;
 mod tap;
 mod transcript;
+mod transfer;
 mod turn;
 mod types;
 
@@ -40,6 +41,7 @@ use serde_json::Value;
 pub use attach::Attachment;
 pub use error::Error;
 pub use events::{RawEvent, Snapshot};
+pub use transfer::{Export, Import};
 pub use types::{
     AttachmentRef, ExitDoc, McpPolicy, MessageSpec, Restored, SessionDetails, SessionInfo, SessionPatch, SessionSpec,
     SessionState, Stats, Submitted, TurnInfo, TurnLimits, UsageDoc, WhileRunning,

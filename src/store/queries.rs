@@ -22,6 +22,17 @@ impl Store {
         self.inner.streams.make(name)
     }
 
+    /// True when a stream of this name was ever made and is still in the file.
+    pub async fn has_stream(&self, name: &str) -> Result<bool, Error> {
+        let name = name.to_owned();
+        let query = move |connection: &rusqlite::Connection| {
+            connection
+                .prepare_cached("SELECT EXISTS (SELECT 1 FROM streams WHERE name = ?1)")?
+                .query_row([name], |row| row.get(0))
+        };
+        self.inner.readers.run(query).await
+    }
+
     /// Sessions by last change, newest first, `limit` at most.
     pub async fn sessions(&self, filter: SessionFilter, limit: usize) -> Result<Vec<SessionRow>, Error> {
         self.inner.readers.run(move |connection| sessions::page(connection, &filter, limit)).await
