@@ -5,6 +5,7 @@ mod agents;
 mod directory_config;
 mod events;
 mod processes;
+mod requests;
 mod server;
 mod sessions;
 
@@ -43,6 +44,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(sessions::router())
         .merge(events::router())
         .merge(directory_config::router())
+        .merge(requests::router())
 }
 
 /// The OpenAPI document, from the same registration as the routes.
