@@ -30,6 +30,7 @@ use crate::agents::Agents;
 use crate::config::{Config, as_duration, as_usize};
 use crate::processes::Processes;
 use crate::store::{Store, Stream};
+use crate::traces::Traces;
 use guard::Guard;
 use problem::{ApiError, ErrorCode};
 
@@ -46,6 +47,8 @@ pub struct AppState {
     pub processes: Processes,
     /// The log.
     pub store: Store,
+    /// What took how long.
+    pub traces: Traces,
     /// Installation progress of all agents.
     pub install_events: Arc<Stream>,
     /// One permit per open event stream.

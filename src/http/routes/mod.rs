@@ -5,6 +5,7 @@ mod agents;
 mod events;
 mod processes;
 mod server;
+mod traces;
 
 use serde::Serialize;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -39,6 +40,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(acp::router())
         .merge(processes::router())
         .merge(events::router())
+        .merge(traces::router())
 }
 
 /// The OpenAPI document, from the same registration as the routes.
