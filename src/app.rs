@@ -52,6 +52,9 @@ pub enum Error {
     /// The processes of the last run can't be taken up.
     #[error(transparent)]
     Processes(#[from] crate::processes::Error),
+    /// What took how long in the last run can't be read.
+    #[error(transparent)]
+    Traces(#[from] crate::traces::Error),
     /// What the last run left can't be taken up.
     #[error(transparent)]
     Acp(#[from] crate::acp::Error),
@@ -112,6 +115,7 @@ pub async fn run(config: Config, role: Role) -> Result<(), Error> {
 async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), Error> {
     let fallback = config.dirs.data.join(format!("sandboxd-{port}.db"));
     let store = Store::open(&config.dirs.database(), &fallback, &config.bounds)?;
+    let traces = Traces::start(store.clone(), config.bounds.clone()).await?;
     let children = Children::start(store.id(), config.env.clone(), as_usize(config.bounds.processes_max)).await;
     let processes = Processes::start(children.clone(), store.clone(), config.bounds.clone(), &config.dirs.data).await?;
     let install_events = store.open_stream("agents/install").await?;
@@ -155,6 +159,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         workspace,
         sessions,
         store,
+        traces,
         install_events,
         subscribers,
         ws_clients,
@@ -171,6 +176,7 @@ async fn shut_down(state: &AppState, children: &Children, server: tokio::task::J
     let grace = as_duration(state.config.bounds.process_shutdown_grace_ms);
     tokio::join!(state.acp.shut_down(), state.processes.shut_down(grace));
     children.end_all().await;
+    state.traces.shut_down().await;
     if tokio::time::timeout(ANSWER_TIME, server).await.is_err() {
         tracing::warn!("requests were not answered in time: their connections are cut");
     }

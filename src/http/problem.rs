@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::acp::{self, LaunchError};
 use crate::{agents, processes, sessions, store, workspace};
+use crate::{agents, processes, store, traces};
 
 tokio::task_local! {
     /// The id of the request being answered; every problem names it.
@@ -152,6 +153,19 @@ impl From<acp::Error> for ApiError {
             acp::Error::Launch(error) => error.into(),
             acp::Error::Store(error) => error.into(),
             acp::Error::Stopping => Self::new(ErrorCode::Stopping, "the server is stopping: try again once it is back"),
+        }
+    }
+}
+
+impl From<traces::Error> for ApiError {
+    fn from(error: traces::Error) -> Self {
+        let text = error.to_string();
+        match error {
+            traces::Error::NoTrace { id } => {
+                Self::new(ErrorCode::NotFound, text).member("details", json!({"resource": "trace", "id": id}))
+            }
+            traces::Error::NoSession { id } => Self::new(ErrorCode::SessionNotFound, text).member("sessionId", id),
+            traces::Error::Store(error) => error.into(),
         }
     }
 }

@@ -8,6 +8,7 @@ mod processes;
 mod requests;
 mod server;
 mod sessions;
+mod traces;
 
 use serde::Serialize;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -45,6 +46,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(events::router())
         .merge(directory_config::router())
         .merge(requests::router())
+        .merge(traces::router())
 }
 
 /// The OpenAPI document, from the same registration as the routes.
