@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::acp::remote::{EmptyBook, Remote};
 use crate::acp::{Acp, AgentSource, BoxFuture, Launch, LaunchError, Quirks};
 use crate::agents::{self, Agents, AgentsConfig};
 use crate::config::{Config, as_duration, as_usize};
@@ -115,11 +116,13 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
     });
     let source = Arc::new(Catalogue(agents.clone()));
     let acp = Acp::start(store.clone(), children.clone(), source, config.bounds.clone()).await?;
+    let remote = Remote::start(acp.clone(), Arc::new(EmptyBook), config.bounds.clone());
     let subscribers = Arc::new(Semaphore::new(as_usize(config.bounds.sse_subscribers_max)));
     let ws_clients = Arc::new(Semaphore::new(as_usize(config.bounds.ws_clients_max)));
     let state = AppState {
         config,
         acp,
+        remote,
         agents,
         processes,
         store,

@@ -12,6 +12,7 @@ mod line;
 mod messages;
 mod owner;
 mod readers;
+pub mod remote;
 mod restore;
 mod tap;
 mod types;
@@ -19,6 +20,7 @@ mod types;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +39,9 @@ use crate::store::{AcpServerRow, AcpSessionRow, RowChange, Store, Stream};
 use agent::Agent;
 use owner::{Answer, Command, Owner};
 use restore::Memory;
+
+/// Log type of what we say in an agent's place.
+const FROM_US: &str = "acp.daemon";
 
 /// The room: makes, finds and deletes servers.
 #[derive(Clone)]
@@ -74,6 +79,7 @@ pub struct Server {
     outbound: Arc<Stream>,
     readers: Readers,
     status: watch::Receiver<Status>,
+    initialized: watch::Receiver<Option<String>>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -86,6 +92,21 @@ impl Server {
     /// Who reads that stream live.
     pub fn readers(&self) -> &Readers {
         &self.readers
+    }
+
+    /// The agent it runs.
+    pub fn agent(&self) -> &str {
+        &self.agent
+    }
+
+    /// Names this server among all that had its id; its streams are named after it.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// What the agent last answered to `initialize`, as JSON text; `None` before it did.
+    pub fn initialized(&self) -> Option<String> {
+        self.initialized.borrow().clone()
     }
 }
 
@@ -145,6 +166,24 @@ impl Acp {
                 Ok(Posted::Response(text))
             }
         }
+    }
+
+    /// Hands an envelope to this server's owner. What is answered reaches the event stream only. Cancel safe: when
+    /// dropped, nothing was sent.
+    ///
+    /// # Errors
+    /// [`Error::Deleted`], [`Error::Stopping`].
+    pub async fn submit(&self, server_id: &str, server: &Server, envelope: Envelope) -> Result<(), Error> {
+        self.inner.store.room().await;
+        let (reply, _) = oneshot::channel();
+        server.mailbox.send(Command::Post { envelope, reply }).await.map_err(|_| self.gone(server_id))
+    }
+
+    /// Puts an answer of our own on a server's event stream. Cancel safe.
+    pub async fn say(&self, server: &Server, text: Bytes) {
+        self.inner.store.room().await;
+        self.inner.store.append(&server.outbound, FROM_US, text, None);
+        self.inner.store.flush();
     }
 
     /// The common case: the server is there, and its mailbox and the log have room.
@@ -344,6 +383,7 @@ impl Acp {
         let (mailbox, commands) = mpsc::channel(as_usize(self.inner.bounds.acp_mailbox_max_messages));
         let since_ms = now_ms();
         let (publish, status) = watch::channel(if first.is_some() { Status::Running { since_ms } } else { Status::Stopped });
+        let (publish_initialized, initialized) = watch::channel(row.initialized);
         let owner = Owner {
             server_id: row.server_id,
             instance: row.instance.clone(),
@@ -356,6 +396,7 @@ impl Acp {
             bounds: self.inner.bounds.clone(),
             mailbox: commands,
             status: publish,
+            initialized: publish_initialized,
             memory,
             stop: self.inner.stop.clone(),
         };
@@ -368,6 +409,7 @@ impl Acp {
             outbound,
             readers: Readers::default(),
             status,
+            initialized,
             task: Mutex::new(Some(task)),
         })
     }

@@ -114,7 +114,10 @@ impl Running {
     pub(super) fn row_change(&self, learned: Learned) -> RowChange {
         let (server_id, instance) = (self.owner.server_id.clone(), self.owner.instance.clone());
         match learned {
-            Learned::Initialize { params, result } => RowChange::SetInitialize { server_id, instance, params, result },
+            Learned::Initialize { params, result } => {
+                self.owner.initialized.send_replace(Some(result.clone()));
+                RowChange::SetInitialize { server_id, instance, params, result }
+            }
             Learned::Authenticate(params) => RowChange::SetAuthenticate { server_id, instance, params },
             Learned::Session { row, forget } => RowChange::PutAcpSession { server_id, instance, session: row, forget },
         }

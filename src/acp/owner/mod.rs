@@ -76,6 +76,8 @@ pub(super) struct Owner {
     pub(super) bounds: Bounds,
     pub(super) mailbox: mpsc::Receiver<Command>,
     pub(super) status: watch::Sender<Status>,
+    /// What the agent last answered to `initialize`.
+    pub(super) initialized: watch::Sender<Option<String>>,
     pub(super) memory: Memory,
     pub(super) stop: CancellationToken,
 }

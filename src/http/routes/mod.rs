@@ -1,6 +1,7 @@
 //! All routes: one file per resource.
 
 mod acp;
+pub(super) mod acp_remote;
 mod agents;
 mod processes;
 mod server;
@@ -36,6 +37,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(server::router())
         .merge(agents::router())
         .merge(acp::router())
+        .merge(acp_remote::router())
         .merge(processes::router())
 }
 
