@@ -83,13 +83,14 @@ impl Remote {
 
     /// The same, waiting until the receiver that has just left is gone for the server, too.
     pub async fn stream_when_free(&self, session: Option<&str>) -> Messages {
-        within(async {
-            while self.get(session, None).await.status() == 409 {
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        loop {
+            let response = self.get(session, None).await;
+            if response.status() != 409 {
+                assert_eq!(response.status(), 200);
+                return Messages { response, buffer: Vec::new(), comments: Vec::new() };
             }
-        })
-        .await;
-        self.stream(session, None).await
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
     }
 
     /// A session of its own, found out on the connection's stream.
