@@ -391,6 +391,21 @@ bounds! {
     acp_pending_max_requests = 1024, "Requests in flight towards one agent; one more is answered with a JSON-RPC error.";
     acp_stdin_queue_max_bytes = 128 * MIB, "Bytes that wait for an agent that doesn't read; more is answered with a JSON-RPC error.";
     acp_sessions_max = 1024, "Sessions per ACP server that are remembered for restoring; the oldest is forgotten.";
+    turn_queue_max = 100, "Turns that wait in one session; one more is 503.";
+    turn_cancel_grace_ms = 15_000, "Time for an agent to end a turn that was interrupted; then the turn is given up, and the agent ended when nothing else goes on in its process.";
+    session_silent_ms = 60_000, "A turn without a word from its agent for so long makes its session `silent`.";
+    session_agent_idle_ms = 1_800_000, "An agent whose sessions are all idle for so long is stopped until the next message; 0 keeps it. Only agents of `/v1/sessions` whose raw events nobody reads.";
+    session_closed_max = 10_000, "Closed sessions that are kept; the ones changed longest ago are deleted.";
+    session_closed_max_age_ms = 2_592_000_000, "Closed sessions that were not changed for so long (30 days) are deleted.";
+    session_open_items_max = 256, "Tool calls and spans that go on at once in one session; beyond, the oldest is ended.";
+    item_text_max_bytes = MIB, "Joined text that `item.completed` and a snapshot repeat of one message; its deltas have all of it.";
+    item_tool_call_max_bytes = MIB, "A tool call with everything its updates brought, as `item.completed` repeats it.";
+    item_delta_max_bytes = 256 * KIB, "Text in one `item.delta`.";
+    transcript_max_bytes = 64 * KIB, "What a fresh agent session is told of what was said before, when the agent could not restore it.";
+    snapshot_items_max = 2000, "Items in a snapshot.";
+    attachment_max_bytes = 256 * MIB, "One uploaded attachment.";
+    list_page_max = 500, "Entries in a page of a list.";
+    long_poll_max_ms = 600_000, "The longest time that a request with `waitMs` waits.";
     acp_post_keepalive_ms = 10_000, "How long a POST to an agent, a run or a wait stays in silence before it sends headers and then white space, so that no proxy or client cuts the turn.";
     acp_answer_patience_ms = 50, "How long a POST's answer waits for event readers that keep up to get the same events first.";
     acp_restore_timeout_ms = 60_000, "Time a new agent process has for initialize and session/load when a server is restored.";
@@ -408,6 +423,7 @@ bounds! {
     log_ring_max_events = 1024, "Latest events of a stream kept in memory for its readers; older ones are read from the file.";
     log_ring_max_bytes = MIB, "The same, in bytes.";
     log_page_max_events = 512, "Events read from the file at a time for one reader.";
+    events_page_max_bytes = 4 * MIB, "Events in one page of the whole log; the rest is on the next page.";
     log_stream_max_events = 1_000_000, "Events kept per stream; older ones go, and a reader gets a gap event.";
     log_deleted_streams_max = 2000, "Streams of deleted ACP servers that are kept (two per server); the oldest beyond that are removed.";
     log_stream_max_bytes = GIB, "Payload bytes kept per stream; older events go, and a reader gets a gap event.";
@@ -445,7 +461,28 @@ bounds! {
     terminal_scrollback_max_lines = 1_000, "Lines above a terminal's screen that are kept in memory; older ones are in its log.";
     terminal_viewers_max = 64, "Clients attached to one terminal; one more is 503.";
     terminal_viewer_queue_max_bytes = MIB, "Output that waits for one attached client; then the terminal pauses.";
+    directory_config_max_bytes = MIB, "Size of a directory's mcp.json or skills.json; a larger one is not read, and not written.";
+    directory_config_entries_max = 256, "Entries in such a file; one more is 409.";
+    directory_config_name_max_bytes = 256, "Length of such an entry's name; a longer one is 400.";
+    mcp_checks_max = 8, "MCP servers of one session that are checked at the same time; further ones wait.";
+    mcp_check_timeout_ms = 10_000, "Time for an MCP server to list its tools, unless its configuration has a timeout; then it isn't ready.";
+    mcp_check_timeout_max_ms = 120_000, "The longest such time that a configuration may ask for.";
+    mcp_message_max_bytes = 4 * MIB, "One message of an MCP server that is checked; with a longer one it isn't ready.";
+    skills_max = 20, "Skills of a directory; further ones are named and not copied.";
+    skill_files_max = 256, "Files and folders of one skill; a skill with more is not copied.";
+    skill_file_max_bytes = 256 * KIB, "One file of a skill; a skill with a larger one is not copied.";
+    skills_total_max_bytes = MIB, "All files of a directory's skills; a skill beyond that is not copied.";
+    skills_git_timeout_ms = 60_000, "Time to get a repository with skills; then its last copy is used, if there is one.";
+    skills_git_fresh_ms = 600_000, "How long a copy of such a repository is used before it is asked for again.";
+    skills_git_copies_max = 32, "Copies of such repositories that are kept; the oldest go.";
     terminal_viewer_patience_ms = 250, "How long a terminal pauses for a client that doesn't read; then that client gets the screen instead of what it missed.";
+    requests_pending_max = 1024, "Requests for a decision that wait at once over all sessions; one more is denied at once.";
+    request_params_max_bytes = 256 * KIB, "Params of such a request that its row and events show; longer ones are only in the raw ACP stream.";
+    request_wait_max_ms = 3_600_000, "The longest time that one wait for a decision may ask for.";
+    permission_deadline_ms = 24 * 3_600_000, "Time for somebody to decide a permission; then it is denied. A rule may set another.";
+    elicitation_deadline_ms = 24 * 3_600_000, "Time for somebody to answer an elicitation or another question; then it is declined.";
+    permission_rules_max = 500, "Rules of the permission policy, and decisions that are remembered: as many each. A longer policy is refused; the oldest decision is forgotten.";
+    permission_rule_max_bytes = 16 * KIB, "One rule as JSON; a longer one is refused, and a decision that would need it isn't remembered.";
 }
 
 fn read_bound(env: &Env, name: &str, default: u64) -> Result<u64, ConfigError> {

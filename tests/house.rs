@@ -15,8 +15,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("mock", &["acp"]),
     ("agents", &["processes"]),
     ("acp", &["processes", "store"]),
-    ("http", &["acp", "agents", "processes", "store"]),
-    ("app", &["acp", "agents", "http", "processes", "store"]),
+    ("traces", &["store"]),
+    ("workspace", &["processes"]),
+    ("sessions", &["acp", "processes", "store", "traces", "workspace"]),
+    ("http", &["acp", "agents", "processes", "sessions", "store", "traces", "workspace"]),
+    ("app", &["acp", "agents", "http", "processes", "sessions", "store", "traces", "workspace"]),
     ("cli", &["agents", "app", "mock", "processes"]),
 ];
 

@@ -19,15 +19,16 @@ mod types;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use envelope::{Envelope, Kind, ParseError};
+pub use envelope::{Envelope, Kind, ParseError, string_member};
 pub use readers::{Reader, Readers};
-pub use tap::{Asked, Fact, Tap, TapServer, TapSource, Transcript, Verdict};
+pub use tap::{Asked, Fact, NoTaps, Tap, TapServer, TapSource, Transcript, Verdict};
 pub use types::{AgentSource, BoxFuture, Error, Launch, LaunchError, Posted, Quirks, ServerInfo, Status};
 
 use crate::config::{Bounds, as_duration, as_usize};
@@ -53,6 +54,7 @@ struct Inner {
     store: Store,
     children: Children,
     source: Arc<dyn AgentSource>,
+    taps: Arc<dyn TapSource>,
     bounds: Bounds,
     servers: Mutex<Servers>,
     /// Deletions under way, by server id: their end is what a second caller, and the shutdown, wait for.
@@ -79,7 +81,7 @@ pub struct Server {
     outbound: Arc<Stream>,
     readers: Readers,
     status: watch::Receiver<Status>,
-    initialized: watch::Receiver<Option<String>>,
+    initialized: Arc<Mutex<Option<Arc<str>>>>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -89,24 +91,29 @@ impl Server {
         &self.outbound
     }
 
-    /// Who reads that stream live.
-    pub fn readers(&self) -> &Readers {
-        &self.readers
-    }
-
-    /// The agent it runs.
+    /// The agent's id.
     pub fn agent(&self) -> &str {
         &self.agent
     }
 
-    /// Names this server among all that had its id; its streams are named after it.
+    /// Ours; names its streams.
     pub fn instance(&self) -> &str {
         &self.instance
     }
 
-    /// What the agent last answered to `initialize`, as JSON text; `None` before it did.
-    pub fn initialized(&self) -> Option<String> {
-        self.initialized.borrow().clone()
+    /// Whether its agent lives.
+    pub fn status(&self) -> Status {
+        *self.status.borrow()
+    }
+
+    /// What the agent answered to `initialize` last, now or in an earlier run: JSON text.
+    pub fn initialized(&self) -> Option<Arc<str>> {
+        self.initialized.lock().unwrap_or_else(PoisonError::into_inner).clone() // one value: always whole
+    }
+
+    /// Who reads that stream live.
+    pub fn readers(&self) -> &Readers {
+        &self.readers
     }
 }
 
@@ -115,11 +122,18 @@ impl Acp {
     ///
     /// # Errors
     /// [`Error::Store`] when the log can't be read.
-    pub async fn start(store: Store, children: Children, source: Arc<dyn AgentSource>, bounds: Bounds) -> Result<Self, Error> {
+    pub async fn start(
+        store: Store,
+        children: Children,
+        source: Arc<dyn AgentSource>,
+        taps: Arc<dyn TapSource>,
+        bounds: Bounds,
+    ) -> Result<Self, Error> {
         let inner = Inner {
             store,
             children,
             source,
+            taps,
             bounds,
             servers: Mutex::default(),
             deletions: Mutex::default(),
@@ -142,9 +156,23 @@ impl Acp {
     /// # Errors
     /// [`Error`], before anything was sent.
     pub async fn post(&self, server_id: &str, agent: Option<&str>, envelope: Envelope) -> Result<Posted, Error> {
+        self.post_tagged(server_id, agent, envelope, None).await
+    }
+
+    /// The same with something for the server's [`Tap`] to know the request by.
+    ///
+    /// # Errors
+    /// As [`Acp::post`].
+    pub async fn post_tagged(
+        &self,
+        server_id: &str,
+        agent: Option<&str>,
+        envelope: Envelope,
+        tag: Option<String>,
+    ) -> Result<Posted, Error> {
         self.check(server_id, agent)?;
         let (reply, answer) = oneshot::channel();
-        let command = Command::Post { envelope, reply };
+        let command = Command::Post { envelope, tag, reply };
         let server = match self.ready(server_id) {
             Some((server, room)) => {
                 room.send(command);
@@ -160,10 +188,11 @@ impl Acp {
         match answer.await.map_err(|_| self.gone(server_id))? {
             Answer::Accepted => Ok(Posted::Accepted),
             Answer::Response { text, committed } => {
-                if let Ok(seq) = committed.await {
+                let position = committed.await.ok();
+                if let Some(seq) = position {
                     server.readers.reached(seq, as_duration(self.inner.bounds.acp_answer_patience_ms)).await;
                 } // else the store is closed: the answer still goes out
-                Ok(Posted::Response(text))
+                Ok(Posted::Response { text, position })
             }
         }
     }
@@ -176,7 +205,7 @@ impl Acp {
     pub async fn submit(&self, server_id: &str, server: &Server, envelope: Envelope) -> Result<(), Error> {
         self.inner.store.room().await;
         let (reply, _) = oneshot::channel();
-        server.mailbox.send(Command::Post { envelope, reply }).await.map_err(|_| self.gone(server_id))
+        server.mailbox.send(Command::Post { envelope, tag: None, reply }).await.map_err(|_| self.gone(server_id))
     }
 
     /// Puts an answer of our own on a server's event stream. Cancel safe.
@@ -184,6 +213,54 @@ impl Acp {
         self.inner.store.room().await;
         self.inner.store.append(&server.outbound, FROM_US, text, None);
         self.inner.store.flush();
+    }
+
+    /// Answers a request of the agent's (`request_id` as the agent wrote it) with a JSON-RPC result. False when somebody
+    /// answered it before, or the agent process that asked is gone. Dropping the future takes nothing back.
+    ///
+    /// # Errors
+    /// [`Error::UnknownServer`], or that it was deleted meanwhile.
+    pub async fn answer(&self, server_id: &str, request_id: &str, result: String, by: String) -> Result<bool, Error> {
+        let server = self.get(server_id).await?;
+        let (reply, first) = oneshot::channel();
+        let command = Command::Answer { id: request_id.to_owned(), result, by, reply };
+        server.mailbox.send(command).await.map_err(|_| self.gone(server_id))?;
+        first.await.map_err(|_| self.gone(server_id))
+    }
+
+    /// Ends a server's agent process, keeping the server: the next request starts another and restores its sessions.
+    /// Resolves when nothing of it is left. `reason` is what clients are told then.
+    ///
+    /// # Errors
+    /// As [`Acp::answer`].
+    pub async fn stop_agent(&self, server_id: &str, reason: &str, grace: Duration) -> Result<(), Error> {
+        let server = self.get(server_id).await?;
+        let (reply, gone) = oneshot::channel();
+        let command = Command::StopAgent { reason: reason.to_owned(), grace, reply };
+        server.mailbox.send(command).await.map_err(|_| self.gone(server_id))?;
+        gone.await.map_err(|_| self.gone(server_id))
+    }
+
+    /// What the agent of a server answered to `initialize` last: JSON text. `None` for an unknown server, too.
+    pub fn initialized(&self, server_id: &str) -> Option<Arc<str>> {
+        let made = self.inner.servers().get(server_id).and_then(|slot| slot.made.borrow().clone());
+        made.and_then(Result::ok)?.initialized()
+    }
+
+    /// Tells a server of a session that it doesn't know (it was carried by another one before), with the params it was
+    /// opened with: the next request for it restores it. Nothing changes when the server knows it.
+    ///
+    /// # Errors
+    /// As [`Acp::answer`].
+    pub async fn remember(&self, server_id: &str, session_id: &str, params: String) -> Result<(), Error> {
+        let server = self.get(server_id).await?;
+        let command = Command::Remember { session_id: session_id.to_owned(), params };
+        server.mailbox.send(command).await.map_err(|_| self.gone(server_id))
+    }
+
+    /// True when this agent is known.
+    pub fn knows(&self, agent: &str) -> bool {
+        self.inner.source.knows(agent)
     }
 
     /// The common case: the server is there, and its mailbox and the log have room.
@@ -383,7 +460,8 @@ impl Acp {
         let (mailbox, commands) = mpsc::channel(as_usize(self.inner.bounds.acp_mailbox_max_messages));
         let since_ms = now_ms();
         let (publish, status) = watch::channel(if first.is_some() { Status::Running { since_ms } } else { Status::Stopped });
-        let (publish_initialized, initialized) = watch::channel(row.initialized);
+        let tapped = TapServer { server_id: row.server_id.clone(), agent: row.agent.clone(), instance: row.instance.clone() };
+        let initialized = Arc::new(Mutex::new(row.initialized.map(Arc::from)));
         let owner = Owner {
             server_id: row.server_id,
             instance: row.instance.clone(),
@@ -396,8 +474,9 @@ impl Acp {
             bounds: self.inner.bounds.clone(),
             mailbox: commands,
             status: publish,
-            initialized: publish_initialized,
             memory,
+            tap: self.inner.taps.tap(tapped),
+            initialized: Arc::clone(&initialized),
             stop: self.inner.stop.clone(),
         };
         let task = spawn_owned("acp-server", owner.run(first));

@@ -2,8 +2,8 @@
 //! is committed: what a tap appends to the log follows the envelope it was told of, and nobody sees one without the other
 //! for longer than a commit takes.
 
-use super::envelope::Envelope;
-use super::types::BoxFuture;
+use futures_util::future::BoxFuture;
+
 use crate::processes::Exit;
 
 /// Makes one tap per server. Implemented by the sessions room: rooms don't know each other.
@@ -29,7 +29,7 @@ pub trait Tap: Send {
     fn wants(&self, session: &str) -> bool;
 
     /// Fetches what is known of a session.
-    fn load(&mut self, session: &str) -> BoxFuture<()>;
+    fn load<'a>(&'a mut self, session: &'a str) -> BoxFuture<'a, ()>;
 
     /// Something happened.
     fn happened(&mut self, fact: Fact<'_>);
@@ -41,7 +41,7 @@ pub trait Tap: Send {
     fn flush(&mut self);
 
     /// What was said in a session so far, for a fresh one of the agent's that takes its place; `None` when nothing was.
-    fn transcript(&mut self, session: &str) -> BoxFuture<Option<Transcript>>;
+    fn transcript(&mut self, session: &str) -> BoxFuture<'static, Option<Transcript>>;
 }
 
 /// What was said in a session, as text for an agent.
@@ -143,8 +143,8 @@ pub enum Fact<'a> {
     Update {
         /// The session.
         session: &'a str,
-        /// The notification.
-        envelope: &'a Envelope,
+        /// Its `params.update`.
+        update: &'a str,
     },
     /// A request of the agent's was answered by a client or in its place; told once, to whoever was first.
     Answered {
@@ -192,4 +192,36 @@ pub enum Fact<'a> {
         /// Its beginning.
         head: &'a [u8],
     },
+}
+
+/// Taps that listen to nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct NoTaps;
+
+impl TapSource for NoTaps {
+    fn tap(&self, _: TapServer) -> Box<dyn Tap> {
+        Box::new(Self)
+    }
+}
+
+impl Tap for NoTaps {
+    fn wants(&self, _: &str) -> bool {
+        false
+    }
+
+    fn load<'a>(&'a mut self, _: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn happened(&mut self, _: Fact<'_>) {}
+
+    fn asked(&mut self, _: Asked<'_>) -> Verdict {
+        Verdict::Ask
+    }
+
+    fn flush(&mut self) {}
+
+    fn transcript(&mut self, _: &str) -> BoxFuture<'static, Option<Transcript>> {
+        Box::pin(std::future::ready(None))
+    }
 }

@@ -49,6 +49,8 @@ pub struct ApiJson<T>(pub T);
 pub trait BodyLimit {
     /// Most bytes of a JSON body.
     fn body_max_bytes(&self) -> usize;
+    /// Most bytes of a JSON body that carries a message.
+    fn large_body_max_bytes(&self) -> usize;
     /// The longest silence in the middle of a body.
     fn body_idle_timeout(&self) -> Duration;
 }
@@ -61,6 +63,22 @@ impl<T: DeserializeOwned, S: BodyLimit + Send + Sync> FromRequest<S> for ApiJson
             return Err(not_json());
         }
         let body = read_body(request.into_body(), state.body_max_bytes(), state.body_idle_timeout()).await?;
+        parse_json(&body).map(Self)
+    }
+}
+
+/// As [`ApiJson`], of at most `acp_body_max_bytes`: messages carry images.
+#[derive(Debug)]
+pub struct LargeJson<T>(pub T);
+
+impl<T: DeserializeOwned, S: BodyLimit + Send + Sync> FromRequest<S> for LargeJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        if !is_json(request.headers()) {
+            return Err(not_json());
+        }
+        let body = read_body(request.into_body(), state.large_body_max_bytes(), state.body_idle_timeout()).await?;
         parse_json(&body).map(Self)
     }
 }
@@ -159,6 +177,13 @@ pub fn accepts(headers: &HeaderMap, kind: &str, subtype: &str) -> bool {
     })
 }
 
+/// True when `Accept` names `text/event-stream` itself, where a route has another answer, too.
+pub fn names_events(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let ranges = values.flat_map(|value| value.split(',')).map(|range| range.split(';').next().unwrap_or_default().trim());
+    ranges.into_iter().any(|media| media.eq_ignore_ascii_case("text/event-stream")) && accepts(headers, "text", "event-stream")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,5 +201,7 @@ mod tests {
         for no in ["", "text/html", "application/json;q=0", "application/json;q=0.0"] {
             assert!(!accepts(&accept(no), "application", "json"), "{no}");
         }
+        assert!(names_events(&accept("application/json, Text/Event-Stream;q=0.5")));
+        assert!(!names_events(&accept("*/*")) && !names_events(&accept("text/event-stream;q=0")));
     }
 }

@@ -30,7 +30,9 @@ use crate::acp::remote::Remote;
 use crate::agents::Agents;
 use crate::config::{Config, as_duration, as_usize};
 use crate::processes::Processes;
+use crate::sessions::Sessions;
 use crate::store::{Store, Stream};
+use crate::workspace::Workspace;
 use guard::Guard;
 use problem::{ApiError, ErrorCode};
 
@@ -47,6 +49,10 @@ pub struct AppState {
     pub agents: Agents,
     /// Processes and terminals.
     pub processes: Processes,
+    /// What is configured per directory.
+    pub workspace: Workspace,
+    /// ACP sessions that last.
+    pub sessions: Sessions,
     /// The log.
     pub store: Store,
     /// Installation progress of all agents.
@@ -64,6 +70,10 @@ pub struct AppState {
 impl extract::BodyLimit for AppState {
     fn body_max_bytes(&self) -> usize {
         as_usize(self.config.bounds.http_body_max_bytes)
+    }
+
+    fn large_body_max_bytes(&self) -> usize {
+        as_usize(self.config.bounds.acp_body_max_bytes)
     }
 
     fn body_idle_timeout(&self) -> Duration {

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use crate::acp::{self, LaunchError};
-use crate::{agents, processes, store};
+use crate::{agents, processes, sessions, store, workspace};
 
 tokio::task_local! {
     /// The id of the request being answered; every problem names it.
@@ -260,6 +260,51 @@ impl From<agents::Error> for ApiError {
             agents::Error::BadManifest { .. } => Self::invalid(text),
             agents::Error::ManifestNotWritten { .. } => Self::new(ErrorCode::StorageUnavailable, text),
             agents::Error::TooManyManifests { .. } => Self::with_message(ErrorCode::Conflict, "conflict", &text),
+        }
+    }
+}
+
+impl From<sessions::Error> for ApiError {
+    fn from(error: sessions::Error) -> Self {
+        use sessions::Error;
+        let text = error.to_string();
+        match error {
+            Error::UnknownSession { id } => Self::new(ErrorCode::SessionNotFound, text).member("sessionId", id),
+            Error::UnknownTurn { id } => Self::new(ErrorCode::NotFound, format!("not found: {text}"))
+                .member("details", json!({"resource": "turn", "id": id})),
+            Error::Invalid { why } => Self::invalid(why),
+            Error::Closed { .. } | Error::Busy { .. } | Error::KeyReused { .. } => {
+                Self::with_message(ErrorCode::Conflict, "conflict", &text)
+            }
+            Error::QueueFull { .. } => Self::new(ErrorCode::Busy, text),
+            Error::Refused { error, .. } => {
+                Self::with_message(ErrorCode::AgentStartFailed, "stream error", &text).member("error", error)
+            }
+            Error::NotOffered { .. } => Self::new(ErrorCode::InvalidShape, format!("invalid request: {text}")),
+            Error::McpNotReady { .. } => Self::with_message(ErrorCode::AgentStartFailed, "stream error", &text),
+            Error::UnknownAttachment { id } => {
+                Self::new(ErrorCode::InvalidShape, format!("invalid request: {text}: upload it first"))
+                    .member("details", json!({"resource": "attachment", "id": id}))
+            }
+            Error::Acp(error) => error.into(),
+            Error::Store(error) => error.into(),
+            Error::File { .. } => Self::new(ErrorCode::StorageUnavailable, text),
+        }
+    }
+}
+
+impl From<workspace::Error> for ApiError {
+    fn from(error: workspace::Error) -> Self {
+        use workspace::Error;
+        let text = error.to_string();
+        match error {
+            Error::InvalidFile { .. } | Error::NameTooLong { .. } => Self::invalid(text),
+            Error::NotFound { kind, name } => {
+                Self::new(ErrorCode::SessionNotFound, text).member("sessionId", format!("{kind}:{name}"))
+            }
+            Error::TooManyEntries { .. } => Self::with_message(ErrorCode::Conflict, "conflict", &text),
+            Error::TooLarge { .. } => Self::new(ErrorCode::PayloadTooLarge, format!("invalid request: {text}")),
+            Error::NotWritten { .. } => Self::new(ErrorCode::StorageUnavailable, text),
         }
     }
 }

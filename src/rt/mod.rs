@@ -1,6 +1,8 @@
-//! What every room uses: ids, the clock, owned tasks. It knows no other room.
+//! What every room uses: ids, the clock, owned tasks, small file operations, HTTP clients. It knows no other room.
 
 pub mod clock;
+pub mod files;
+pub mod http_client;
 pub mod ids;
 
 use std::future::Future;

@@ -89,7 +89,7 @@ impl Batch<'_> {
         let mut held = Vec::with_capacity(added.len());
         for (row_id, added) in added {
             let Some(written) = self.streams.get(&row_id) else { continue };
-            if let Ok(now) = attempt(tx, one_by_one, || written.tend(tx, row_id, added, self.bounds))? {
+            if let Ok(now) = attempt(tx, one_by_one, || written.tend(tx, row_id, added, self.log_seq, self.bounds))? {
                 held.push((row_id, now));
             }
         }

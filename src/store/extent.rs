@@ -43,10 +43,17 @@ impl Written {
     }
 
     /// Writes the holes down and removes what is beyond the bounds, counting what this transaction `added`. Gives what
-    /// the file holds once the transaction is committed.
-    pub(super) fn tend(&self, tx: &Transaction<'_>, row_id: i64, added: Held, bounds: &Bounds) -> rusqlite::Result<Held> {
+    /// the file holds once the transaction is committed. `log_seq` is where the transaction begins in the whole log.
+    pub(super) fn tend(
+        &self,
+        tx: &Transaction<'_>,
+        row_id: i64,
+        added: Held,
+        log_seq: i64,
+        bounds: &Bounds,
+    ) -> rusqlite::Result<Held> {
         for (from, to) in &self.holes {
-            put_gap(tx, row_id, *from, *to, GapReason::NotKept)?;
+            put_gap(tx, row_id, *from, *to, GapReason::NotKept, log_seq + 1)?;
         }
         let held = Held { events: self.held.events + added.events, bytes: self.held.bytes + added.bytes };
         if held.events <= bounds.log_stream_max_events && held.bytes <= bounds.log_stream_max_bytes {
@@ -99,11 +106,11 @@ pub(super) fn of(connection: &Connection, row_id: i64) -> rusqlite::Result<(u64,
 /// Removes the oldest tenth of a stream that has outgrown its bound, and writes down that it did.
 fn retain(tx: &Transaction<'_>, row_id: i64, held: Held, bounds: &Bounds) -> rusqlite::Result<Held> {
     let count = (held.events / 10).max(1).max(held.events.saturating_sub(bounds.log_stream_max_events));
-    let upto: Option<i64> = tx
-        .prepare_cached("SELECT stream_seq FROM events WHERE stream_id = ?1 ORDER BY stream_seq LIMIT 1 OFFSET ?2")?
-        .query_row((row_id, as_i64(count - 1)), |row| row.get(0))
+    let upto: Option<(i64, i64)> = tx
+        .prepare_cached("SELECT stream_seq, seq FROM events WHERE stream_id = ?1 ORDER BY stream_seq LIMIT 1 OFFSET ?2")?
+        .query_row((row_id, as_i64(count - 1)), |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    let Some(upto) = upto else { return Ok(held) };
+    let Some((upto, log_seq)) = upto else { return Ok(held) };
     let (events, bytes): (i64, i64) = tx
         .prepare_cached(
             "SELECT count(*), coalesce(sum(length(payload)), 0) FROM events WHERE stream_id = ?1 AND stream_seq <= ?2",
@@ -111,15 +118,16 @@ fn retain(tx: &Transaction<'_>, row_id: i64, held: Held, bounds: &Bounds) -> rus
         .query_row((row_id, upto), |row| Ok((row.get(0)?, row.get(1)?)))?;
     tx.prepare_cached("DELETE FROM events WHERE stream_id = ?1 AND stream_seq <= ?2")?.execute((row_id, upto))?;
     tx.prepare_cached("DELETE FROM gaps WHERE stream_id = ?1 AND to_seq <= ?2")?.execute((row_id, upto))?;
-    put_gap(tx, row_id, 1, as_u64(upto), GapReason::Retention)?;
+    put_gap(tx, row_id, 1, as_u64(upto), GapReason::Retention, log_seq)?;
     Ok(Held { events: held.events.saturating_sub(as_u64(events)), bytes: held.bytes.saturating_sub(as_u64(bytes)) })
 }
 
-fn put_gap(tx: &Transaction<'_>, row_id: i64, from: u64, to: u64, reason: GapReason) -> rusqlite::Result<()> {
+fn put_gap(tx: &Transaction<'_>, row_id: i64, from: u64, to: u64, reason: GapReason, log_seq: i64) -> rusqlite::Result<()> {
     tx.prepare_cached(
-        "INSERT INTO gaps (stream_id, from_seq, to_seq, reason) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT (stream_id, from_seq) DO UPDATE SET to_seq = excluded.to_seq, reason = excluded.reason",
+        "INSERT INTO gaps (stream_id, from_seq, to_seq, reason, log_seq) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (stream_id, from_seq) DO UPDATE SET to_seq = excluded.to_seq, reason = excluded.reason,
+             log_seq = excluded.log_seq",
     )?
-    .execute((row_id, as_i64(from), as_i64(to), reason.as_str()))?;
+    .execute((row_id, as_i64(from), as_i64(to), reason.as_str(), log_seq))?;
     Ok(())
 }

@@ -15,6 +15,8 @@ mod checkpoint;
 mod deferred;
 mod extent;
 mod log;
+#[cfg(test)]
+mod log_tests;
 mod maker;
 mod open;
 mod processes;
@@ -39,7 +41,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-pub use log::{LogEvent, LogFilter, LogPage};
+pub use log::{LogEvent, LogFilter, LogGap, LogPage};
 pub use requests::RequestFilter;
 pub use rows::{AcpServerRow, AcpSessionRow, ProcessEnd, ProcessRow, RowChange};
 pub use session_rows::{RequestRow, RuleRow, SessionRow, SpanRow, TurnRow};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::log::{self, LogFilter, LogPage};
+use super::log::{self, LogFilter, LogPage, PageLimits};
 use super::requests::{self, RequestFilter};
 use super::sessions::{self, SessionFilter};
 use super::stream::Stream;
@@ -57,6 +57,12 @@ impl Store {
         self.inner.readers.run(move |connection| sessions::turns(connection, &id, after, limit)).await
     }
 
+    /// Closed sessions that retention no longer keeps: changed before `oldest_ms` (Unix milliseconds), or not among the
+    /// `keep` changed last; 100 at most.
+    pub async fn sessions_beyond(&self, keep: u64, oldest_ms: i64) -> Result<Vec<String>, Error> {
+        self.inner.readers.run(move |connection| sessions::beyond(connection, keep, oldest_ms)).await
+    }
+
     /// One turn.
     pub async fn turn(&self, id: &str) -> Result<Option<TurnRow>, Error> {
         let id = id.to_owned();
@@ -99,7 +105,8 @@ impl Store {
     /// What follows position `after` of the whole log, without raw ACP envelopes unless their stream is named. A page may
     /// be empty and still have `reached` further.
     pub async fn log_page(&self, after: u64, filter: LogFilter, max_events: usize, max_bytes: usize) -> Result<LogPage, Error> {
-        let query = move |connection: &_| log::page(connection, after, &filter, max_events, max_bytes, PAGE_SCAN_MAX);
+        let limits = PageLimits { max_events, max_bytes, max_scanned: PAGE_SCAN_MAX };
+        let query = move |connection: &_| log::page(connection, after, &filter, limits);
         self.inner.readers.run(query).await
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::acp_remote_client::{Remote, text_of, within};
+use crate::acp_remote_client::{Message, Remote, text_of, within};
 use crate::support::{Home, Options, Server};
 
 async fn problem(request: reqwest::RequestBuilder, status: u16) -> Value {
@@ -136,19 +136,19 @@ async fn two_connections_share_a_session_and_its_questions() {
     let no_header = json!({"jsonrpc": "2.0", "id": same["id"], "result": yes});
     assert_eq!((two.post(None, &no_header).await, two.post(Some("t"), &no_header).await), (400, 400));
     assert_eq!(two.answer(&session, &same["id"], yes.clone()).await, 202);
-    let answer = first.until_answer(&id).await.pop().expect("an answer").1;
-    assert_eq!(answer["result"]["stopReason"], "end_turn");
+    let seen = first.until_answer(&id).await;
+    assert_eq!(seen.last().expect("an answer").1["result"]["stopReason"], "end_turn");
     assert!(file.exists());
+    let settled = |message: &Value| message["method"] == "$/cancel_request" && message["params"]["requestId"] == question["id"];
+    assert!(seen.iter().any(|(_, message)| settled(message)), "the other one need not ask any more: {seen:?}");
+    assert_eq!(one.answer(&session, &question["id"], yes).await, 202, "a late answer is taken and forgotten");
     // The other one's own requests are its own, whatever ids it gives them.
     let (mine, theirs) = (one.prompt(&session, "mine").await, two.prompt(&session, "theirs").await);
-    assert_eq!(
-        first.until_answer(&mine).await.pop().expect("an answer").1["result"]["echoed"]["params"]["prompt"][0]["text"],
-        "mine"
-    );
-    assert_eq!(
-        second.until_answer(&theirs).await.pop().expect("an answer").1["result"]["echoed"]["params"]["prompt"][0]["text"],
-        "theirs"
-    );
+    let echoed = |seen: &[Message]| seen.last().expect("an answer").1["result"]["echoed"]["params"]["prompt"][0]["text"].clone();
+    assert_eq!(echoed(&first.until_answer(&mine).await), "mine");
+    let seen = second.until_answer(&theirs).await;
+    assert_eq!(echoed(&seen), "theirs");
+    assert!(!seen.iter().any(|(_, message)| settled(message)), "whoever answered isn't told: {seen:?}");
     let elsewhere = two.new_session(&mut other_stream).await;
     assert_ne!(elsewhere, session);
     assert_eq!(one.delete().await, 202);
@@ -262,4 +262,31 @@ async fn only_clients_with_the_capability_are_asked_for_files() {
     assert_eq!(last["id"], "end");
     let seen = other.until(|message| message["method"] == "fake/said").await;
     assert!(seen.iter().all(|(_, message)| !message["method"].as_str().unwrap_or_default().starts_with("fs/")), "{seen:?}");
+}
+
+#[tokio::test]
+async fn questions_of_an_agent_that_is_gone_are_withdrawn() {
+    let home = Home::new();
+    home.fake_agent("", "");
+    let server = Server::start(&home);
+    let mut client = Remote::connect(&server, "?agent=amp").await;
+    let mut stream = client.stream(None, None).await;
+    let session = client.new_session(&mut stream).await;
+    let mut updates = client.stream(Some(&session), None).await;
+    let ask = json!({"sessionId": session, "id": 0, "method": "session/request_permission"});
+    client.request(Some(&session), "fake/ask_about", ask.clone()).await;
+    let first = updates.until_method("session/request_permission").await["id"].clone();
+    let id = client.request(Some(&session), "fake/die", json!({"code": 3})).await;
+    let seen = updates.until_answer(&id).await;
+    assert_eq!(seen.last().expect("an answer").1["error"]["data"]["exitCode"], 3);
+    let withdrawn = |(_, message): &Message| message["method"] == "$/cancel_request" && message["params"]["requestId"] == first;
+    assert!(seen.iter().any(withdrawn), "{seen:?}");
+    stream.until_method("_adapter/agent_exited").await;
+    // The next process counts from the beginning, too, and is asked about by another name.
+    client.request(Some(&session), "fake/ask_about", ask).await;
+    let second = updates.until_method("session/request_permission").await["id"].clone();
+    assert_ne!(first, second);
+    assert_eq!(client.answer(&session, &first, json!({"old": true})).await, 202);
+    assert_eq!(client.answer(&session, &second, json!({"new": true})).await, 202);
+    assert_eq!(stream.until_method("fake/client_answered").await["params"]["result"], json!({"new": true}));
 }

@@ -231,7 +231,7 @@ impl Server {
         }
         let response = request.send().await.expect("an answer");
         assert_eq!(response.status(), 200);
-        Events { response, buffer: Vec::new() }
+        Events::of(response)
     }
 
     /// Posts JSON anywhere; an answer without a body is `null`.
@@ -267,6 +267,11 @@ pub struct Events {
 }
 
 impl Events {
+    /// The events of an answer.
+    pub fn of(response: reqwest::Response) -> Self {
+        Self { response, buffer: Vec::new() }
+    }
+
     /// The next event; `None` at the stream's end.
     pub async fn next(&mut self) -> Option<Event> {
         tokio::time::timeout(PATIENCE, self.read()).await.expect("an event in time")

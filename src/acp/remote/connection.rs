@@ -280,13 +280,16 @@ impl Connection {
         Some(id)
     }
 
-    /// A request of an agent's needs no answer any more; gives what it was called, when it was asked on this stream.
-    pub(super) fn settle(&self, instance: &str, raw: &str, scope: &Scope) -> Option<String> {
+    /// A request of an agent's, or each of them, needs no answer any more; gives what those were called that were asked
+    /// on this stream.
+    pub(super) fn settle(&self, instance: &str, raw: Option<&str>, scope: &Scope) -> Vec<String> {
         let mut state = self.state();
-        let is_it = |asked: &Asked| asked.raw == raw && asked.scope == *scope && asked.place.server.instance() == instance;
-        let id = state.asked.iter().find(|(_, asked)| is_it(asked)).map(|(id, _)| id.clone())?;
-        state.asked.remove(&id);
-        Some(id)
+        let is_it = |asked: &Asked| {
+            raw.is_none_or(|raw| asked.raw == raw) && asked.scope == *scope && asked.place.server.instance() == instance
+        };
+        let settled: Vec<_> = state.asked.iter().filter(|(_, asked)| is_it(asked)).map(|(id, _)| id.clone()).collect();
+        state.asked.retain(|id, _| !settled.contains(id));
+        settled
     }
 
     /// A request of an agent's by what it is called here.

@@ -131,30 +131,40 @@ impl Feed {
         if !self.connection.advance(&self.scope, step.version, last.end()) {
             return Ok(Some(Vec::new()));
         }
-        Ok(Some(items.iter().filter_map(|item| self.show(item, &step.place)).collect()))
+        Ok(Some(items.iter().flat_map(|item| self.show(item, &step.place)).collect()))
     }
 
-    fn show(&self, item: &Item, place: &Place) -> Option<Shown> {
-        let text = match item {
-            Item::Gap { from, to, reason } => gap(&json!({"from": from, "to": to, "reason": reason.as_str()})),
-            Item::Event(event) => self.message(event.seq, &event.payload, place)?,
+    /// Only the last of several messages has an id: who has it has all of them.
+    fn show(&self, item: &Item, place: &Place) -> Vec<Shown> {
+        let texts = match item {
+            Item::Gap { from, to, reason } => vec![gap(&json!({"from": from, "to": to, "reason": reason.as_str()}))],
+            Item::Event(event) => self.messages(event.seq, &event.payload, place),
         };
-        Some(Shown { id: Some(ids::mark(place.server.instance(), item.end())), text })
+        let mut shown: Vec<_> = texts.into_iter().map(|text| Shown { id: None, text }).collect();
+        if let Some(last) = shown.last_mut() {
+            last.id = Some(ids::mark(place.server.instance(), item.end()));
+        }
+        shown
     }
 
-    fn message(&self, position: u64, payload: &Bytes, place: &Place) -> Option<Bytes> {
-        match filter::meaning(payload, &self.connection.id, &self.scope)? {
-            Meaning::Note(text) => Some(text),
-            Meaning::Answer { raw, text, session } => {
+    fn messages(&self, position: u64, payload: &Bytes, place: &Place) -> Vec<Bytes> {
+        match filter::meaning(payload, &self.connection.id, &self.scope) {
+            None => Vec::new(),
+            Some(Meaning::Note(text)) => vec![text],
+            Some(Meaning::Answer { raw, text, session }) => {
                 self.connection.finish(&raw, session, place, position);
-                Some(text)
+                vec![text]
             }
-            Meaning::Settled(raw) => {
-                let id = self.connection.settle(place.server.instance(), &raw, &self.scope)?;
-                Some(format!(r#"{{"jsonrpc":"2.0","method":"$/cancel_request","params":{{"requestId":{id}}}}}"#).into())
-            }
-            Meaning::Asked(envelope) => self.asked(position, &envelope, place),
+            Some(Meaning::Asked(envelope)) => self.asked(position, &envelope, place).into_iter().collect(),
+            Some(Meaning::Settled(raw)) => self.settled(place, Some(&raw)).collect(),
+            Some(Meaning::AllSettled(text)) => self.settled(place, None).chain(text).collect(),
         }
+    }
+
+    /// Clients that still show such a request to a person are told (ACP v1, "Cancellation").
+    fn settled(&self, place: &Place, raw: Option<&str>) -> impl Iterator<Item = Bytes> {
+        let ids = self.connection.settle(place.server.instance(), raw, &self.scope).into_iter();
+        ids.map(|id| format!(r#"{{"jsonrpc":"2.0","method":"$/cancel_request","params":{{"requestId":{id}}}}}"#).into())
     }
 
     /// What needs a capability is asked of one client: two would write a file twice.

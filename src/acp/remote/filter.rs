@@ -42,6 +42,8 @@ pub(super) enum Meaning {
     Asked(Envelope),
     /// A request of the agent's needs no answer any more; the agent's id for it as written.
     Settled(String),
+    /// Nor does any other: the agent process is gone; with the message, where that is shown.
+    AllSettled(Option<Bytes>),
     /// Anything else.
     Note(Bytes),
 }
@@ -53,6 +55,9 @@ pub(super) fn meaning(payload: &Bytes, connection: &str, scope: &Scope) -> Optio
         Kind::Response => answer(&envelope, ids::parse_own(connection, envelope.id()?)?, scope),
         Kind::Notification if matches!(envelope.method(), "$/cancel_request" | "_adapter/request_resolved") => {
             Some(Meaning::Settled(envelope.request_id()?.to_owned()))
+        }
+        Kind::Notification if envelope.method() == "_adapter/agent_exited" => {
+            Some(Meaning::AllSettled(scope.fits(None).then(|| payload.clone())))
         }
         _ if !scope.fits(envelope.session_id().as_deref()) => None,
         Kind::Request => Some(Meaning::Asked(envelope)),
@@ -76,6 +81,7 @@ mod tests {
         let text = match meaning(&Bytes::copy_from_slice(text.as_bytes()), "conn_1", scope)? {
             Meaning::Answer { text, .. } | Meaning::Note(text) => text,
             Meaning::Asked(envelope) => envelope.text().clone(),
+            Meaning::AllSettled(text) => text?,
             Meaning::Settled(id) => id.into(),
         };
         Some(String::from_utf8(text.to_vec()).expect("UTF-8"))

@@ -71,8 +71,16 @@ impl Remote {
             }
         }
         connection.forget_asked(&id); // before: the news that it is settled is then no news here
-        let answer = ids::renamed(envelope, &asked.raw);
-        Ok(self.acp().submit(&asked.place.server_id, &asked.place.server, answer).await?)
+        let Some(result) = envelope.result() else {
+            let refusal = ids::renamed(envelope, &asked.raw);
+            return Ok(self.acp().submit(&asked.place.server_id, &asked.place.server, refusal).await?);
+        };
+        let there = self.acp().get(&asked.place.server_id).await;
+        if there.is_ok_and(|server| Arc::ptr_eq(&server, &asked.place.server)) {
+            let by = format!("acp:{}", connection.id);
+            self.acp().answer(&asked.place.server_id, &asked.raw, result.to_owned(), by).await?; // who is first is told to all
+        }
+        Ok(())
     }
 
     async fn cancel(&self, connection: &Connection, envelope: &Envelope) -> Result<(), Error> {

@@ -78,12 +78,12 @@ impl Remote {
         if let Ok(server) = self.acp().get(&server_id).await
             && let Some(result) = server.initialized()
         {
-            return Ok((Place { server_id, server }, Ok(result)));
+            return Ok((Place { server_id, server }, Ok(result.to_string())));
         }
         let own = ids::own(id, initialize.id().unwrap_or("null"), None);
         let posted = self.acp().post(&server_id, Some(agent), ids::renamed(initialize, &own)).await?;
         let server = self.acp().get(&server_id).await?;
-        let Posted::Response(text) = posted else { return Err(acp::Error::Stopping.into()) };
+        let Posted::Response { text, .. } = posted else { return Err(acp::Error::Stopping.into()) };
         let answer = Envelope::parse(text).map_err(|_| acp::Error::Stopping)?; // it was parsed when it came
         let outcome = answer.result().map(str::to_owned).ok_or(answer);
         Ok((Place { server_id, server }, outcome))

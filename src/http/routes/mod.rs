@@ -3,8 +3,11 @@
 mod acp;
 pub(super) mod acp_remote;
 mod agents;
+mod directory_config;
+mod events;
 mod processes;
 mod server;
+mod sessions;
 
 use serde::Serialize;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -39,6 +42,9 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(acp::router())
         .merge(acp_remote::router())
         .merge(processes::router())
+        .merge(sessions::router())
+        .merge(events::router())
+        .merge(directory_config::router())
 }
 
 /// The OpenAPI document, from the same registration as the routes.

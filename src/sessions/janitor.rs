@@ -1,0 +1,74 @@
+//! What is done from time to time: agents that nobody uses are stopped, and what retention no longer keeps is deleted.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::Sessions;
+use crate::acp::Status;
+use crate::config::as_duration;
+use crate::rt::clock::now_ms;
+use crate::rt::spawn_owned;
+
+/// Between two rounds.
+const PAUSE: Duration = Duration::from_secs(30);
+
+impl Sessions {
+    pub(super) fn start_janitor(&self) {
+        let sessions = self.clone();
+        let pause = PAUSE.min(as_duration(self.bounds().session_agent_idle_ms / 2)).max(Duration::from_millis(200));
+        spawn_owned("session-janitor", async move {
+            loop {
+                tokio::time::sleep(pause).await;
+                sessions.stop_idle_agents().await;
+                sessions.retain().await;
+            }
+        });
+    }
+
+    /// An agent process costs a hundred megabytes and more; a session that is asleep costs a row.
+    async fn stop_idle_agents(&self) {
+        let Ok(acp) = self.acp() else { return };
+        let idle_ms = i64::try_from(self.bounds().session_agent_idle_ms).unwrap_or(i64::MAX);
+        let mut last_used: HashMap<String, (i64, bool)> = HashMap::new();
+        for live in self.registry().all() {
+            let state = live.lock();
+            let entry = last_used.entry(state.row.server_id.clone()).or_insert((0, true));
+            entry.0 = entry.0.max(state.last_word_ms);
+            entry.1 &= state.is_quiet() && state.doc.origin == "sessions";
+        }
+        for server in acp.list() {
+            let idle_since = last_used.get(&server.server_id).filter(|(_, is_quiet)| *is_quiet).map(|(used, _)| *used);
+            let is_idle = idle_since.is_some_and(|used| now_ms() - used >= idle_ms);
+            if is_idle
+                && idle_ms > 0
+                && matches!(server.status, Status::Running { .. })
+                && !self.is_watched(&server.server_id).await
+            {
+                tracing::info!(server = server.server_id, "its sessions are idle: the agent is stopped until the next message");
+                let stopped = acp.stop_agent(&server.server_id, "idle", as_duration(self.bounds().agent_stop_grace_ms)).await;
+                if let Err(error) = stopped {
+                    tracing::debug!(%error, "an idle agent could not be stopped");
+                }
+            }
+        }
+    }
+
+    /// Somebody reads its raw events: they may be about to send something.
+    async fn is_watched(&self, server_id: &str) -> bool {
+        match self.acp() {
+            Ok(acp) => acp.get(server_id).await.is_ok_and(|server| server.readers().count() > 0),
+            Err(_) => false,
+        }
+    }
+
+    /// Closed sessions beyond age or number go, oldest change first.
+    async fn retain(&self) {
+        let bounds = self.bounds();
+        let oldest_ms = now_ms().saturating_sub(i64::try_from(bounds.session_closed_max_age_ms).unwrap_or(i64::MAX));
+        let Ok(ids) = self.store().sessions_beyond(bounds.session_closed_max, oldest_ms).await else { return };
+        for id in ids {
+            tracing::info!(session = id, "a closed session is deleted by retention");
+            let _ = self.delete(&id).await; // gone already: the same
+        }
+    }
+}
