@@ -380,7 +380,7 @@ bounds! {
     sse_subscribers_max = 1024, "Event streams open at once over all servers; one more is 503.";
     sse_heartbeat_ms = 15_000, "Silence on an event stream before a comment line is sent.";
     sse_chunk_max_bytes = 64 * KIB, "Events handed to one reader's socket at a time: what a slow reader costs in memory.";
-    ws_clients_max = 256, "Terminal WebSockets open at once over all processes; one more is 503.";
+    ws_clients_max = 256, "WebSockets open at once, of terminals and of /acp; one more is 503.";
     ws_ping_ms = 15_000, "How often a WebSocket client is pinged; one that says nothing for four times as long is dropped.";
     ws_message_max_bytes = MIB, "One message from a WebSocket client; a longer one closes the connection with code 1009.";
     acp_servers_max = 512, "ACP servers that exist at once, exited ones included; one more is 409.";
@@ -410,6 +410,10 @@ bounds! {
     acp_answer_patience_ms = 50, "How long a POST's answer waits for event readers that keep up to get the same events first.";
     acp_restore_timeout_ms = 60_000, "Time a new agent process has for initialize and session/load when a server is restored.";
     acp_exit_drain_ms = 500, "After an agent's exit, how long its stdout is still read when a grandchild keeps the pipe open.";
+    acp_connections_max = 1024, "Connections of ACP's remote transport (/acp) at once; one more is 503.";
+    acp_connection_idle_ms = 300_000, "How long such a connection is kept while no stream of it is open and nothing is sent.";
+    acp_connection_sessions_max = 256, "Sessions that one such connection follows; one more is 503.";
+    acp_load_patience_ms = 10_000, "How long the answer to session/load waits until the client has read the session's history.";
     agent_stop_grace_ms = 1_000, "From closing stdin and TERM to KILL for the agent's whole process tree.";
     shutdown_deadline_ms = 4_000, "From SIGTERM or SIGINT to the server's exit; what is left then is killed.";
     stderr_tail_max_lines = 16, "Lines of an agent's stderr kept for error reports.";

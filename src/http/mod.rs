@@ -26,6 +26,7 @@ pub use routes::{ProblemDetails, openapi};
 pub use serve::serve;
 
 use crate::acp::Acp;
+use crate::acp::remote::Remote;
 use crate::agents::Agents;
 use crate::config::{Config, as_duration, as_usize};
 use crate::processes::Processes;
@@ -43,6 +44,8 @@ pub struct AppState {
     pub config: Arc<Config>,
     /// Agents over HTTP.
     pub acp: Acp,
+    /// The same for clients of ACP's remote transport.
+    pub remote: Remote,
     /// The catalogue.
     pub agents: Agents,
     /// Processes and terminals.

@@ -47,6 +47,7 @@ codes! {
     RequestTimeout = "timeout", "Request Timeout", REQUEST_TIMEOUT;
     Conflict = "conflict", "Conflict", CONFLICT;
     PayloadTooLarge = "invalid_request", "Payload Too Large", PAYLOAD_TOO_LARGE;
+    UpgradeRequired = "upgrade_required", "Upgrade Required", UPGRADE_REQUIRED;
     UnsupportedMediaType = "unsupported_media_type", "Unsupported Media Type", UNSUPPORTED_MEDIA_TYPE;
     ExecutableNotFound = "executable_not_found", "Executable Not Found", UNPROCESSABLE_ENTITY;
     CwdNotFound = "cwd_not_found", "Working Directory Not Found", UNPROCESSABLE_ENTITY;
@@ -166,6 +167,18 @@ impl From<traces::Error> for ApiError {
             }
             traces::Error::NoSession { id } => Self::new(ErrorCode::SessionNotFound, text).member("sessionId", id),
             traces::Error::Store(error) => error.into(),
+impl From<acp::remote::Error> for ApiError {
+    fn from(error: acp::remote::Error) -> Self {
+        use acp::remote::Error;
+        let text = error.to_string();
+        match error {
+            Error::UnknownConnection { id } => Self::new(ErrorCode::NotFound, format!("not found: {text}"))
+                .member("details", json!({"resource": "connection", "id": id})),
+            Error::TooManyConnections { .. } | Error::TooManySessions { .. } => Self::new(ErrorCode::Busy, text),
+            Error::Taken => Self::with_message(ErrorCode::Conflict, "conflict", &text),
+            Error::MissingSession | Error::MismatchedSession | Error::InitializedAlready | Error::NoAgent => Self::invalid(text),
+            Error::Acp(error) => error.into(),
+            Error::Store(error) => error.into(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! All routes: one file per resource.
 
 mod acp;
+pub(super) mod acp_remote;
 mod agents;
 mod directory_config;
 mod events;
@@ -41,6 +42,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(server::router())
         .merge(agents::router())
         .merge(acp::router())
+        .merge(acp_remote::router())
         .merge(processes::router())
         .merge(sessions::router())
         .merge(events::router())
