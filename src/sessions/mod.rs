@@ -12,6 +12,7 @@
 
 mod adopt;
 mod attach;
+mod book;
 mod create;
 mod error;
 mod events;
