@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use crate::acp::{self, LaunchError};
-use crate::{agents, processes, sessions, store, workspace};
+use crate::{agents, processes, sessions, store, traces, workspace};
 
 tokio::task_local! {
     /// The id of the request being answered; every problem names it.
@@ -46,6 +46,7 @@ codes! {
     RequestTimeout = "timeout", "Request Timeout", REQUEST_TIMEOUT;
     Conflict = "conflict", "Conflict", CONFLICT;
     PayloadTooLarge = "invalid_request", "Payload Too Large", PAYLOAD_TOO_LARGE;
+    UpgradeRequired = "upgrade_required", "Upgrade Required", UPGRADE_REQUIRED;
     UnsupportedMediaType = "unsupported_media_type", "Unsupported Media Type", UNSUPPORTED_MEDIA_TYPE;
     ExecutableNotFound = "executable_not_found", "Executable Not Found", UNPROCESSABLE_ENTITY;
     CwdNotFound = "cwd_not_found", "Working Directory Not Found", UNPROCESSABLE_ENTITY;
@@ -152,6 +153,35 @@ impl From<acp::Error> for ApiError {
             acp::Error::Launch(error) => error.into(),
             acp::Error::Store(error) => error.into(),
             acp::Error::Stopping => Self::new(ErrorCode::Stopping, "the server is stopping: try again once it is back"),
+        }
+    }
+}
+
+impl From<traces::Error> for ApiError {
+    fn from(error: traces::Error) -> Self {
+        let text = error.to_string();
+        match error {
+            traces::Error::NoTrace { id } => {
+                Self::new(ErrorCode::NotFound, text).member("details", json!({"resource": "trace", "id": id}))
+            }
+            traces::Error::NoSession { id } => Self::new(ErrorCode::SessionNotFound, text).member("sessionId", id),
+            traces::Error::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<acp::remote::Error> for ApiError {
+    fn from(error: acp::remote::Error) -> Self {
+        use acp::remote::Error;
+        let text = error.to_string();
+        match error {
+            Error::UnknownConnection { id } => Self::new(ErrorCode::NotFound, format!("not found: {text}"))
+                .member("details", json!({"resource": "connection", "id": id})),
+            Error::TooManyConnections { .. } | Error::TooManySessions { .. } => Self::new(ErrorCode::Busy, text),
+            Error::Taken => Self::with_message(ErrorCode::Conflict, "conflict", &text),
+            Error::MissingSession | Error::MismatchedSession | Error::InitializedAlready | Error::NoAgent => Self::invalid(text),
+            Error::Acp(error) => error.into(),
+            Error::Store(error) => error.into(),
         }
     }
 }
