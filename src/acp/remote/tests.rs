@@ -223,3 +223,31 @@ async fn a_refused_request_of_a_gone_server_ends_the_connection() {
     assert!(matches!(stage.remote.get(connection.id()).await, Err(Error::UnknownConnection { .. })));
     assert!(matches!(answers.read().await, Ok(Page::Over(_))));
 }
+
+#[tokio::test]
+async fn nobody_is_asked_what_is_answered_already() {
+    let stage = Stage::new().await;
+    let connection = stage.connect().await;
+    stage.send(&connection, "session/resume", json!({"sessionId": "s1", "cwd": "/"})).await;
+    let question =
+        |id: u64| json!({"jsonrpc": "2.0", "id": id, "method": "session/request_permission", "params": {"sessionId": "s1"}});
+    let resolved =
+        |id: u64| json!({"jsonrpc": "2.0", "method": "_adapter/request_resolved", "params": {"requestId": id, "by": "rule:1"}});
+    for message in [question(0), resolved(0), question(0), question(1), resolved(1)] {
+        stage.says(&message).await;
+    }
+    let mut updates = stage.remote.open(&connection, Scope::Session("s1".into()), None).await.expect("a stream");
+    let seen = until(&mut updates, |message| message["method"] == "session/request_permission").await;
+    let asked: Vec<_> = seen.iter().filter(|message| message.get("method").is_some()).collect();
+    assert_eq!(asked.len(), 1, "{seen:?}");
+    let name = asked[0]["id"].clone();
+    assert!(name.as_str().is_some_and(|name| name.starts_with("acp_there/")), "{name}");
+    stage.says(&resolved(0)).await;
+    let seen = until(&mut updates, |message| message["method"] == "$/cancel_request").await;
+    assert_eq!(seen.last().expect("a message")["params"]["requestId"], name);
+    stage.says(&question(2)).await;
+    let second = until(&mut updates, |message| message["method"] == "session/request_permission").await;
+    stage.says(&json!({"jsonrpc": "2.0", "method": "_adapter/agent_exited", "params": {}})).await;
+    let seen = until(&mut updates, |message| message["method"] == "$/cancel_request").await;
+    assert_eq!(seen.last().expect("a message")["params"]["requestId"], second.last().expect("a question")["id"]);
+}
