@@ -424,6 +424,10 @@ bounds! {
     log_ring_max_bytes = MIB, "The same, in bytes.";
     log_page_max_events = 512, "Events read from the file at a time for one reader.";
     events_page_max_bytes = 4 * MIB, "Events in one page of the whole log; the rest is on the next page.";
+    spans_max = 200_000, "Spans that are kept; the oldest beyond that go, looked for once in a thousand new ones.";
+    spans_open_max = 256, "Spans of one session that are open at once; the oldest beyond that end as lost, turns last.";
+    trace_spans_max = 5_000, "Spans of one trace, or of one page of a timeline, that are shown; more is said (truncated, next).";
+    stats_tools_max = 500, "Tools in statistics, the most used first; more is said (truncated).";
     log_stream_max_events = 1_000_000, "Events kept per stream; older ones go, and a reader gets a gap event.";
     log_deleted_streams_max = 2000, "Streams of deleted ACP servers that are kept (two per server); the oldest beyond that are removed.";
     log_stream_max_bytes = GIB, "Payload bytes kept per stream; older events go, and a reader gets a gap event.";

@@ -460,7 +460,12 @@ impl Acp {
         let (mailbox, commands) = mpsc::channel(as_usize(self.inner.bounds.acp_mailbox_max_messages));
         let since_ms = now_ms();
         let (publish, status) = watch::channel(if first.is_some() { Status::Running { since_ms } } else { Status::Stopped });
-        let tapped = TapServer { server_id: row.server_id.clone(), agent: row.agent.clone(), instance: row.instance.clone() };
+        let tapped = TapServer {
+            server_id: row.server_id.clone(),
+            agent: row.agent.clone(),
+            instance: row.instance.clone(),
+            events: Arc::clone(&outbound),
+        };
         let initialized = Arc::new(Mutex::new(row.initialized.map(Arc::from)));
         let owner = Owner {
             server_id: row.server_id,

@@ -32,6 +32,7 @@ use crate::config::{Config, as_duration, as_usize};
 use crate::processes::Processes;
 use crate::sessions::Sessions;
 use crate::store::{Store, Stream};
+use crate::traces::Traces;
 use crate::workspace::Workspace;
 use guard::Guard;
 use problem::{ApiError, ErrorCode};
@@ -55,6 +56,8 @@ pub struct AppState {
     pub sessions: Sessions,
     /// The log.
     pub store: Store,
+    /// What took how long.
+    pub traces: Traces,
     /// Installation progress of all agents.
     pub install_events: Arc<Stream>,
     /// One permit per open event stream.

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use crate::acp::{self, LaunchError};
-use crate::{agents, processes, sessions, store, workspace};
+use crate::{agents, processes, sessions, store, traces, workspace};
 
 tokio::task_local! {
     /// The id of the request being answered; every problem names it.
@@ -84,6 +84,11 @@ impl ApiError {
         Self::new(code, format!("{prefix}: {message}")).member("details", json!({"message": message}))
     }
 
+    /// 404 for something that an id names.
+    fn not_found(resource: &str, id: String, text: &str) -> Self {
+        Self::new(ErrorCode::NotFound, format!("not found: {text}")).member("details", json!({"resource": resource, "id": id}))
+    }
+
     /// An extra member (RFC 9457 section 3.2).
     #[must_use]
     pub fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
@@ -152,6 +157,19 @@ impl From<acp::Error> for ApiError {
     }
 }
 
+impl From<traces::Error> for ApiError {
+    fn from(error: traces::Error) -> Self {
+        let text = error.to_string();
+        match error {
+            traces::Error::NoTrace { id } => {
+                Self::new(ErrorCode::NotFound, text).member("details", json!({"resource": "trace", "id": id}))
+            }
+            traces::Error::NoSession { id } => Self::new(ErrorCode::SessionNotFound, text).member("sessionId", id),
+            traces::Error::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<acp::remote::Error> for ApiError {
     fn from(error: acp::remote::Error) -> Self {
         use acp::remote::Error;
@@ -208,8 +226,7 @@ impl From<processes::Error> for ApiError {
             Error::BadCwd { cwd } => Self::new(ErrorCode::CwdNotFound, text).member("cwd", cwd.display().to_string()),
             Error::Refused { .. } => Self::with_message(ErrorCode::AgentStartFailed, "stream error", &text),
             Error::Invalid(_) => Self::invalid(text),
-            Error::NotFound { id } => Self::new(ErrorCode::NotFound, format!("not found: {text}"))
-                .member("details", json!({"resource": "process", "id": id})),
+            Error::NotFound { id } => Self::not_found("process", id, &text),
             Error::InputTooLarge { .. } => Self::new(ErrorCode::PayloadTooLarge, format!("invalid request: {text}")),
             Error::NotRunning { exit, .. } => {
                 Self::with_message(ErrorCode::Conflict, "conflict", &text).member("exit", json!(exit))
@@ -238,6 +255,28 @@ impl From<store::Error> for ApiError {
             ),
             store::Error::Open { .. } | store::Error::Read(_) => Self::new(ErrorCode::Internal, error.to_string()),
             store::Error::Closed => Self::new(ErrorCode::Stopping, "the server is stopping: try again once it is back"),
+        }
+    }
+}
+
+impl From<sessions::gate::Error> for ApiError {
+    fn from(error: sessions::gate::Error) -> Self {
+        use sessions::gate::Error;
+        let text = error.to_string();
+        match error {
+            Error::NotFound { id } => Self::not_found("request", id, &text),
+            Error::NoRule { id } => Self::not_found("rule", id, &text),
+            Error::Resolved(request) => {
+                Self::with_message(ErrorCode::Conflict, "conflict", &text).member("request", json!(request))
+            }
+            Error::AgentGone => Self::with_message(ErrorCode::Conflict, "conflict", &text),
+            Error::Invalid(_) | Error::TooManyRules { .. } => Self::invalid(text),
+            Error::BadRule { number, id, field, .. } => {
+                Self::invalid(text).member("rule", number).member("id", id).member("field", field)
+            }
+            Error::Acp(error) => error.into(),
+            Error::Store(error) => error.into(),
+            Error::Starting => Self::new(ErrorCode::Busy, text),
         }
     }
 }

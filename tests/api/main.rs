@@ -29,5 +29,6 @@ mod terminal_floods;
 mod terminal_programs;
 mod terminals;
 mod terminals_wire;
+mod traces;
 #[allow(dead_code)] // shared with the tests beside the code
 mod ws;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::watch;
 
+use super::book::History;
 use super::capabilities::needs_capability;
 use super::connection::{Asked, Connection, Place, Step};
 use super::error::Error;
@@ -74,7 +75,7 @@ impl Feed {
                 return Ok(Page::Over("closed"));
             }
             let messages = match &step.replay {
-                Some((session_id, after)) => self.history(&step, session_id, *after).await,
+                Some((history, after)) => self.history(&step, history, *after).await,
                 None => match self.live(&step).await? {
                     Some(messages) => messages,
                     None => return Ok(self.nothing(&step)),
@@ -100,8 +101,8 @@ impl Feed {
         if newest.ended && step.cursor >= newest.seq { Page::Over("deleted") } else { Page::Nothing }
     }
 
-    async fn history(&self, step: &Step, session_id: &str, after: u64) -> Vec<Shown> {
-        let (updates, next) = self.remote.book().history(session_id, after).await;
+    async fn history(&self, step: &Step, history: &History, after: u64) -> Vec<Shown> {
+        let (updates, next) = self.remote.book().history(history, after).await;
         if !self.connection.advance_history(&self.scope, step.version, next) {
             return Vec::new();
         }

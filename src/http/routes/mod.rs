@@ -6,8 +6,10 @@ mod agents;
 mod directory_config;
 mod events;
 mod processes;
+mod requests;
 mod server;
 mod sessions;
+mod traces;
 
 use serde::Serialize;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -45,6 +47,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(sessions::router())
         .merge(events::router())
         .merge(directory_config::router())
+        .merge(requests::router())
+        .merge(traces::router())
 }
 
 /// The OpenAPI document, from the same registration as the routes.
