@@ -20,6 +20,8 @@ mod ids;
 mod incoming;
 mod initialize;
 mod orphans;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
