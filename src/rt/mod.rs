@@ -1,7 +1,8 @@
-//! What every room uses: ids, the clock, owned tasks. It knows no other room.
+//! What every room uses: ids, the clock, owned tasks, taking secrets out. It knows no other room.
 
 pub mod clock;
 pub mod ids;
+pub mod redact;
 
 use std::future::Future;
 

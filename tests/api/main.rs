@@ -18,6 +18,7 @@ mod processes_support;
 mod processes_trees;
 mod processes_watch;
 mod processes_wire;
+mod redaction;
 mod storage;
 mod support;
 mod terminal_client;
