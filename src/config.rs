@@ -4,6 +4,8 @@
 //! table of limits: each has a name with its unit, a default, and an environment variable `SANDBOXD_<NAME>`; the same
 //! table is printed into `docs/OPERATIONS.md`, and a test compares the two.
 
+mod credentials;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};

@@ -23,6 +23,7 @@ mod processes_trees;
 mod processes_watch;
 mod processes_wire;
 mod requests;
+mod redaction;
 mod storage;
 mod support;
 mod terminal_client;
