@@ -38,12 +38,13 @@ impl SessionBook for OneSession {
     fn find(&self, agent: &str, acp_session_id: &str) -> BoxFuture<Option<Known>> {
         let position = *self.position.lock().unwrap_or_else(PoisonError::into_inner);
         let opened = r#"{"modes":{"currentModeId":"plan","availableModes":[]}}"#.to_owned();
-        let known = Known { session_id: "ses_1".into(), server_id: "there".into(), opened, position };
+        let history = History { session_id: "ses_1".into(), until: 5, open_turn: None };
+        let known = Known { history, server_id: "there".into(), opened, position };
         Box::pin(std::future::ready((agent == "a" && acp_session_id == "s1").then_some(known)))
     }
 
-    fn history(&self, session_id: &str, after: u64) -> BoxFuture<(Vec<String>, Option<u64>)> {
-        assert_eq!(session_id, "ses_1");
+    fn history(&self, history: &History, after: u64) -> BoxFuture<(Vec<String>, Option<u64>)> {
+        assert_eq!(history.session_id, "ses_1");
         let page = (after..5).take(2).map(|number| update("s1", number)["params"].to_string()).collect();
         Box::pin(std::future::ready((page, (after + 2 < 5).then_some(after + 2))))
     }
