@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::acp::remote::Remote;
 use crate::acp::{self, Acp, AgentSource, BoxFuture, Launch, LaunchError, Quirks};
 use crate::agents::{self, Agents, AgentsConfig};
 use crate::config::{Config, as_duration, as_usize};
@@ -52,6 +53,9 @@ pub enum Error {
     /// The processes of the last run can't be taken up.
     #[error(transparent)]
     Processes(#[from] crate::processes::Error),
+    /// What took how long in the last run can't be read.
+    #[error(transparent)]
+    Traces(#[from] crate::traces::Error),
     /// What the last run left can't be taken up.
     #[error(transparent)]
     Acp(#[from] crate::acp::Error),
@@ -112,6 +116,7 @@ pub async fn run(config: Config, role: Role) -> Result<(), Error> {
 async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), Error> {
     let fallback = config.dirs.data.join(format!("sandboxd-{port}.db"));
     let store = Store::open(&config.dirs.database(), &fallback, &config.bounds)?;
+    let traces = Traces::start(store.clone(), config.bounds.clone()).await?;
     let children = Children::start(store.id(), config.env.clone(), as_usize(config.bounds.processes_max)).await;
     let processes = Processes::start(children.clone(), store.clone(), config.bounds.clone(), &config.dirs.data).await?;
     let install_events = store.open_stream("agents/install").await?;
@@ -136,7 +141,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         store: store.clone(),
         bounds: config.bounds.clone(),
         gate: gate.clone(),
-        traces: Traces::default(),
+        traces: traces.clone(),
         workspace: workspace.clone(),
         home: config.dirs.home.clone().unwrap_or_else(|| PathBuf::from("/")),
         data: config.dirs.data.clone(),
@@ -145,16 +150,19 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
     let acp = Acp::start(store.clone(), children.clone(), source, Arc::new(sessions.clone()), config.bounds.clone()).await?;
     gate.connect(Arc::new(Answers(acp.clone())));
     sessions.join(acp.clone()).await?;
+    let remote = Remote::start(acp.clone(), Arc::new(sessions.clone()), config.bounds.clone());
     let subscribers = Arc::new(Semaphore::new(as_usize(config.bounds.sse_subscribers_max)));
     let ws_clients = Arc::new(Semaphore::new(as_usize(config.bounds.ws_clients_max)));
     let state = AppState {
         config,
         acp,
+        remote,
         agents,
         processes,
         workspace,
         sessions,
         store,
+        traces,
         install_events,
         subscribers,
         ws_clients,
@@ -171,6 +179,7 @@ async fn shut_down(state: &AppState, children: &Children, server: tokio::task::J
     let grace = as_duration(state.config.bounds.process_shutdown_grace_ms);
     tokio::join!(state.acp.shut_down(), state.processes.shut_down(grace));
     children.end_all().await;
+    state.traces.shut_down().await;
     if tokio::time::timeout(ANSWER_TIME, server).await.is_err() {
         tracing::warn!("requests were not answered in time: their connections are cut");
     }

@@ -380,7 +380,7 @@ bounds! {
     sse_subscribers_max = 1024, "Event streams open at once over all servers; one more is 503.";
     sse_heartbeat_ms = 15_000, "Silence on an event stream before a comment line is sent.";
     sse_chunk_max_bytes = 64 * KIB, "Events handed to one reader's socket at a time: what a slow reader costs in memory.";
-    ws_clients_max = 256, "Terminal WebSockets open at once over all processes; one more is 503.";
+    ws_clients_max = 256, "WebSockets open at once, of terminals and of /acp; one more is 503.";
     ws_ping_ms = 15_000, "How often a WebSocket client is pinged; one that says nothing for four times as long is dropped.";
     ws_message_max_bytes = MIB, "One message from a WebSocket client; a longer one closes the connection with code 1009.";
     acp_servers_max = 512, "ACP servers that exist at once, exited ones included; one more is 409.";
@@ -410,6 +410,10 @@ bounds! {
     acp_answer_patience_ms = 50, "How long a POST's answer waits for event readers that keep up to get the same events first.";
     acp_restore_timeout_ms = 60_000, "Time a new agent process has for initialize and session/load when a server is restored.";
     acp_exit_drain_ms = 500, "After an agent's exit, how long its stdout is still read when a grandchild keeps the pipe open.";
+    acp_connections_max = 1024, "Connections of ACP's remote transport (/acp) at once; one more is 503.";
+    acp_connection_idle_ms = 300_000, "How long such a connection is kept while no stream of it is open and nothing is sent.";
+    acp_connection_sessions_max = 256, "Sessions that one such connection follows; one more is 503.";
+    acp_load_patience_ms = 10_000, "How long the answer to session/load waits until the client has read the session's history.";
     agent_stop_grace_ms = 1_000, "From closing stdin and TERM to KILL for the agent's whole process tree.";
     shutdown_deadline_ms = 4_000, "From SIGTERM or SIGINT to the server's exit; what is left then is killed.";
     stderr_tail_max_lines = 16, "Lines of an agent's stderr kept for error reports.";
@@ -420,6 +424,10 @@ bounds! {
     log_ring_max_bytes = MIB, "The same, in bytes.";
     log_page_max_events = 512, "Events read from the file at a time for one reader.";
     events_page_max_bytes = 4 * MIB, "Events in one page of the whole log; the rest is on the next page.";
+    spans_max = 200_000, "Spans that are kept; the oldest beyond that go, looked for once in a thousand new ones.";
+    spans_open_max = 256, "Spans of one session that are open at once; the oldest beyond that end as lost, turns last.";
+    trace_spans_max = 5_000, "Spans of one trace, or of one page of a timeline, that are shown; more is said (truncated, next).";
+    stats_tools_max = 500, "Tools in statistics, the most used first; more is said (truncated).";
     log_stream_max_events = 1_000_000, "Events kept per stream; older ones go, and a reader gets a gap event.";
     log_deleted_streams_max = 2000, "Streams of deleted ACP servers that are kept (two per server); the oldest beyond that are removed.";
     log_stream_max_bytes = GIB, "Payload bytes kept per stream; older events go, and a reader gets a gap event.";

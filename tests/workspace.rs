@@ -1,16 +1,15 @@
 //! What a session in a directory gets: MCP servers made with the official SDK, such that misbehave, and skills.
-#![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)] // a test starts servers itself
+#![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)] // a test reads its environment itself
 
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use sandboxd::config::{Bounds, Env};
-use sandboxd::processes::{Children, started_at_ticks};
+use sandboxd::processes::{ChildSpec, Children, Owner, Started, started_at_ticks};
 use sandboxd::workspace::{McpOutcome, McpStatus, Prepared, SkillOutcome, SkillStatus, Workspace, WorkspaceConfig};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::runtime::Runtime;
 
 /// One runtime and one processes room for all tests: a process has one subreaper.
@@ -55,7 +54,9 @@ impl House {
 
     fn prepare(&self, requested: Vec<Value>, check: bool) -> Prepared {
         let capabilities = json!({"mcpCapabilities": {"http": true, "sse": true}});
-        ROOM.0.block_on(self.workspace.prepare(&self.work(), requested, &capabilities, check))
+        let (workspace, work) = (self.workspace.clone(), self.work());
+        let prepared = async move { workspace.prepare(&work, requested, &capabilities, check).await };
+        ROOM.0.block_on(ROOM.0.spawn(prepared)).unwrap()
     }
 
     /// Configures one server and checks it.
@@ -84,18 +85,28 @@ fn shell(script: &str) -> Value {
     json!({"type": "local", "command": "sh", "args": ["-c", script.replace('$', "$$")]})
 }
 
+/// A command looked up on `PATH`. Started by the room: its reaper collects whatever else this process starts.
+fn command(cwd: &Path, words: &[&str]) -> ChildSpec {
+    let args = words.iter().map(Into::into).collect();
+    ChildSpec { program: "/usr/bin/env".into(), args, cwd: Some(cwd.to_owned()), env: Vec::new(), owner: Owner::System }
+}
+
 /// A server behind a URL, ended with its value.
 struct Remote {
-    child: Child,
+    server: Started,
     url: String,
 }
 
 impl Remote {
     fn start(words: &[&str]) -> Self {
-        let mut child = Command::new("node").arg(sdk_server()).args(words).stdout(Stdio::piped()).spawn().unwrap();
-        let mut url = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
-        Self { child, url: url.trim().to_owned() }
+        let server = sdk_server();
+        let words = [&["node", server.to_str().unwrap()], words].concat();
+        ROOM.0.block_on(async {
+            let mut server = ROOM.1.spawn(&command(Path::new("/"), &words)).unwrap();
+            let mut url = String::new();
+            BufReader::new(&mut server.stdout).read_line(&mut url).await.unwrap();
+            Self { server, url: url.trim().to_owned() }
+        })
     }
 
     fn sessions(&self) -> String {
@@ -112,8 +123,7 @@ async fn reqwest_get(url: &str) -> String {
 
 impl Drop for Remote {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        ROOM.0.block_on(self.server.process.stop(Duration::ZERO));
     }
 }
 
@@ -171,9 +181,11 @@ fn servers_that_misbehave_are_named_with_their_last_words() {
         (outcome.error.unwrap(), outcome.stderr.unwrap_or_default())
     };
     let (error, stderr) = failed(shell("echo no key >&2; exit 3"));
-    assert_eq!((error.as_str(), stderr.as_str()), ("it ended before it answered (exit code 3)", "no key"));
+    assert_eq!((error.as_str(), stderr.as_str()), ("its output ended before it answered (exit code 3)", "no key"));
     let (error, _) = failed(shell("echo Welcome!; echo more"));
-    assert_eq!(error, "it ended before it answered (exit code 0); what it wrote on stdout is no JSON-RPC: Welcome!");
+    assert_eq!(error, "its output ended before it answered (exit code 0); what it wrote on stdout is no JSON-RPC: Welcome!");
+    let (error, _) = failed(shell("exec >&-; sleep 300"));
+    assert_eq!(error, "its output ended before it answered");
     let (error, _) = failed(json!({"type": "local", "command": "no-such-program"}));
     assert_eq!(error, "executable not found: no-such-program");
     let error = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32000,"message":"no licence"}}"#;
@@ -348,8 +360,9 @@ fn bad_sources_and_skills_are_named_one_by_one() {
 
 fn git(folder: &Path, args: &[&str]) {
     let who = ["-c", "user.name=t", "-c", "user.email=t@localhost", "-c", "init.defaultBranch=main"];
-    let output = Command::new("git").args(who).args(args).current_dir(folder).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let spec = command(folder, &[&["git"][..], &who, args].concat());
+    let (exit, output) = ROOM.0.block_on(ROOM.1.errand(&spec, PATIENCE, 4096, |_| {})).unwrap();
+    assert_eq!(exit.and_then(|exit| exit.code()), Some(0), "{output}");
 }
 
 /// A bare repository, and the working copy that is pushed to it.
@@ -392,6 +405,19 @@ fn skills_come_out_of_repositories() {
     let outcomes = house.skills(&source(Some("other")));
     assert_eq!(statuses(&outcomes), [("a", Unchanged), ("b", Unchanged)], "{outcomes:?}");
     assert!(outcomes[0].note.as_ref().unwrap().starts_with("an older copy is used: git: "), "{outcomes:?}");
+}
+
+#[test]
+fn copies_of_repositories_are_bounded() {
+    let house = House::with(Bounds { skills_git_copies_max: 2, ..Bounds::default() });
+    let (bare, copy) = repository(&house);
+    for branch in ["one", "two", "three"] {
+        write_skills(&copy, &[("a", branch)]);
+        publish(&copy, branch);
+        let source = json!({"type": "git", "source": bare, "ref": branch});
+        assert_eq!(statuses(&house.skills(&json!({"s": {"sources": [source]}}))), [("a", Applied)]);
+    }
+    assert_eq!(std::fs::read_dir(house.dir.path().join("copies")).unwrap().count(), 2);
 }
 
 #[test]

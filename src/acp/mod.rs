@@ -12,6 +12,7 @@ mod line;
 mod messages;
 mod owner;
 mod readers;
+pub mod remote;
 mod restore;
 mod tap;
 mod types;
@@ -20,6 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +40,9 @@ use crate::store::{AcpServerRow, AcpSessionRow, RowChange, Store, Stream};
 use agent::Agent;
 use owner::{Answer, Command, Owner};
 use restore::Memory;
+
+/// Log type of what we say in an agent's place.
+const FROM_US: &str = "acp.daemon";
 
 /// The room: makes, finds and deletes servers.
 #[derive(Clone)]
@@ -190,6 +195,24 @@ impl Acp {
                 Ok(Posted::Response { text, position })
             }
         }
+    }
+
+    /// Hands an envelope to this server's owner. What is answered reaches the event stream only. Cancel safe: when
+    /// dropped, nothing was sent.
+    ///
+    /// # Errors
+    /// [`Error::Deleted`], [`Error::Stopping`].
+    pub async fn submit(&self, server_id: &str, server: &Server, envelope: Envelope) -> Result<(), Error> {
+        self.inner.store.room().await;
+        let (reply, _) = oneshot::channel();
+        server.mailbox.send(Command::Post { envelope, tag: None, reply }).await.map_err(|_| self.gone(server_id))
+    }
+
+    /// Puts an answer of our own on a server's event stream. Cancel safe.
+    pub async fn say(&self, server: &Server, text: Bytes) {
+        self.inner.store.room().await;
+        self.inner.store.append(&server.outbound, FROM_US, text, None);
+        self.inner.store.flush();
     }
 
     /// Answers a request of the agent's (`request_id` as the agent wrote it) with a JSON-RPC result. False when somebody
@@ -437,7 +460,12 @@ impl Acp {
         let (mailbox, commands) = mpsc::channel(as_usize(self.inner.bounds.acp_mailbox_max_messages));
         let since_ms = now_ms();
         let (publish, status) = watch::channel(if first.is_some() { Status::Running { since_ms } } else { Status::Stopped });
-        let tapped = TapServer { server_id: row.server_id.clone(), agent: row.agent.clone(), instance: row.instance.clone() };
+        let tapped = TapServer {
+            server_id: row.server_id.clone(),
+            agent: row.agent.clone(),
+            instance: row.instance.clone(),
+            events: Arc::clone(&outbound),
+        };
         let initialized = Arc::new(Mutex::new(row.initialized.map(Arc::from)));
         let owner = Owner {
             server_id: row.server_id,

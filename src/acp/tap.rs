@@ -2,9 +2,12 @@
 //! is committed: what a tap appends to the log follows the envelope it was told of, and nobody sees one without the other
 //! for longer than a commit takes.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 
 use crate::processes::Exit;
+use crate::store::Stream;
 
 /// Makes one tap per server. Implemented by the sessions room: rooms don't know each other.
 pub trait TapSource: Send + Sync + 'static {
@@ -13,7 +16,7 @@ pub trait TapSource: Send + Sync + 'static {
 }
 
 /// The server a tap is for.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct TapServer {
     /// The id clients use.
     pub server_id: String,
@@ -21,6 +24,8 @@ pub struct TapServer {
     pub agent: String,
     /// Ours; names its streams.
     pub instance: String,
+    /// What clients read.
+    pub events: Arc<Stream>,
 }
 
 /// One server's tap. Its calls never wait but [`Tap::load`] and [`Tap::transcript`].

@@ -26,11 +26,13 @@ pub use routes::{ProblemDetails, openapi};
 pub use serve::serve;
 
 use crate::acp::Acp;
+use crate::acp::remote::Remote;
 use crate::agents::Agents;
 use crate::config::{Config, as_duration, as_usize};
 use crate::processes::Processes;
 use crate::sessions::Sessions;
 use crate::store::{Store, Stream};
+use crate::traces::Traces;
 use crate::workspace::Workspace;
 use guard::Guard;
 use problem::{ApiError, ErrorCode};
@@ -42,6 +44,8 @@ pub struct AppState {
     pub config: Arc<Config>,
     /// Agents over HTTP.
     pub acp: Acp,
+    /// The same for clients of ACP's remote transport.
+    pub remote: Remote,
     /// The catalogue.
     pub agents: Agents,
     /// Processes and terminals.
@@ -52,6 +56,8 @@ pub struct AppState {
     pub sessions: Sessions,
     /// The log.
     pub store: Store,
+    /// What took how long.
+    pub traces: Traces,
     /// Installation progress of all agents.
     pub install_events: Arc<Stream>,
     /// One permit per open event stream.

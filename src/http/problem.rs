@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use crate::acp::{self, LaunchError};
-use crate::{agents, processes, sessions, store, workspace};
+use crate::{agents, processes, sessions, store, traces, workspace};
 
 tokio::task_local! {
     /// The id of the request being answered; every problem names it.
@@ -46,6 +46,7 @@ codes! {
     RequestTimeout = "timeout", "Request Timeout", REQUEST_TIMEOUT;
     Conflict = "conflict", "Conflict", CONFLICT;
     PayloadTooLarge = "invalid_request", "Payload Too Large", PAYLOAD_TOO_LARGE;
+    UpgradeRequired = "upgrade_required", "Upgrade Required", UPGRADE_REQUIRED;
     UnsupportedMediaType = "unsupported_media_type", "Unsupported Media Type", UNSUPPORTED_MEDIA_TYPE;
     ExecutableNotFound = "executable_not_found", "Executable Not Found", UNPROCESSABLE_ENTITY;
     CwdNotFound = "cwd_not_found", "Working Directory Not Found", UNPROCESSABLE_ENTITY;
@@ -81,6 +82,11 @@ impl ApiError {
     /// A kind whose message the contract repeats under `details.message`.
     pub fn with_message(code: ErrorCode, prefix: &str, message: &str) -> Self {
         Self::new(code, format!("{prefix}: {message}")).member("details", json!({"message": message}))
+    }
+
+    /// 404 for something that an id names.
+    fn not_found(resource: &str, id: String, text: &str) -> Self {
+        Self::new(ErrorCode::NotFound, format!("not found: {text}")).member("details", json!({"resource": resource, "id": id}))
     }
 
     /// An extra member (RFC 9457 section 3.2).
@@ -151,6 +157,35 @@ impl From<acp::Error> for ApiError {
     }
 }
 
+impl From<traces::Error> for ApiError {
+    fn from(error: traces::Error) -> Self {
+        let text = error.to_string();
+        match error {
+            traces::Error::NoTrace { id } => {
+                Self::new(ErrorCode::NotFound, text).member("details", json!({"resource": "trace", "id": id}))
+            }
+            traces::Error::NoSession { id } => Self::new(ErrorCode::SessionNotFound, text).member("sessionId", id),
+            traces::Error::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<acp::remote::Error> for ApiError {
+    fn from(error: acp::remote::Error) -> Self {
+        use acp::remote::Error;
+        let text = error.to_string();
+        match error {
+            Error::UnknownConnection { id } => Self::new(ErrorCode::NotFound, format!("not found: {text}"))
+                .member("details", json!({"resource": "connection", "id": id})),
+            Error::TooManyConnections { .. } | Error::TooManySessions { .. } => Self::new(ErrorCode::Busy, text),
+            Error::Taken => Self::with_message(ErrorCode::Conflict, "conflict", &text),
+            Error::MissingSession | Error::MismatchedSession | Error::InitializedAlready | Error::NoAgent => Self::invalid(text),
+            Error::Acp(error) => error.into(),
+            Error::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<acp::ParseError> for ApiError {
     fn from(error: acp::ParseError) -> Self {
         Self::invalid(error)
@@ -191,8 +226,7 @@ impl From<processes::Error> for ApiError {
             Error::BadCwd { cwd } => Self::new(ErrorCode::CwdNotFound, text).member("cwd", cwd.display().to_string()),
             Error::Refused { .. } => Self::with_message(ErrorCode::AgentStartFailed, "stream error", &text),
             Error::Invalid(_) => Self::invalid(text),
-            Error::NotFound { id } => Self::new(ErrorCode::NotFound, format!("not found: {text}"))
-                .member("details", json!({"resource": "process", "id": id})),
+            Error::NotFound { id } => Self::not_found("process", id, &text),
             Error::InputTooLarge { .. } => Self::new(ErrorCode::PayloadTooLarge, format!("invalid request: {text}")),
             Error::NotRunning { exit, .. } => {
                 Self::with_message(ErrorCode::Conflict, "conflict", &text).member("exit", json!(exit))
@@ -221,6 +255,28 @@ impl From<store::Error> for ApiError {
             ),
             store::Error::Open { .. } | store::Error::Read(_) => Self::new(ErrorCode::Internal, error.to_string()),
             store::Error::Closed => Self::new(ErrorCode::Stopping, "the server is stopping: try again once it is back"),
+        }
+    }
+}
+
+impl From<sessions::gate::Error> for ApiError {
+    fn from(error: sessions::gate::Error) -> Self {
+        use sessions::gate::Error;
+        let text = error.to_string();
+        match error {
+            Error::NotFound { id } => Self::not_found("request", id, &text),
+            Error::NoRule { id } => Self::not_found("rule", id, &text),
+            Error::Resolved(request) => {
+                Self::with_message(ErrorCode::Conflict, "conflict", &text).member("request", json!(request))
+            }
+            Error::AgentGone => Self::with_message(ErrorCode::Conflict, "conflict", &text),
+            Error::Invalid(_) | Error::TooManyRules { .. } => Self::invalid(text),
+            Error::BadRule { number, id, field, .. } => {
+                Self::invalid(text).member("rule", number).member("id", id).member("field", field)
+            }
+            Error::Acp(error) => error.into(),
+            Error::Store(error) => error.into(),
+            Error::Starting => Self::new(ErrorCode::Busy, text),
         }
     }
 }

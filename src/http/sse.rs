@@ -30,6 +30,11 @@ pub trait Source: Send + 'static {
 
     /// Waits until `read` may have something else to say. Cancel safe.
     fn changed(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// The frame that says why nothing follows: the event `end` or `error`, with its data.
+    fn farewell(event: &str, data: &str) -> String {
+        format!("event: {event}\ndata: {data}\n\n")
+    }
 }
 
 /// What a source has.
@@ -96,7 +101,7 @@ impl<S: Source> Feed<S> {
                 Read::Over(reason) => return Some(self.end(if self.stop.is_cancelled() { "shutdown" } else { reason })),
                 Read::Failed(error) => {
                     self.is_over = true;
-                    return Some(format!("event: error\ndata: {}\n\n", error.body()).into());
+                    return Some(S::farewell("error", &error.body().to_string()).into());
                 }
                 Read::Nothing => {}
             }
@@ -110,7 +115,7 @@ impl<S: Source> Feed<S> {
 
     fn end(&mut self, reason: &str) -> Bytes {
         self.is_over = true;
-        format!("event: end\ndata: {{\"reason\":\"{reason}\"}}\n\n").into()
+        S::farewell("end", &format!("{{\"reason\":\"{reason}\"}}")).into()
     }
 }
 

@@ -74,6 +74,7 @@ impl Sessions {
         }
         let (server_id, agent, session) = live.address();
         self.tell(&server_id, &agent, "session/cancel", &json!({"sessionId": session})).await?;
+        self.gate().cancel_pending(&live.id).await;
         Ok(true)
     }
 

@@ -71,6 +71,8 @@ pub(super) struct Running {
     pub(super) turn: Turn,
     /// Our number of its request.
     pub(super) request: u64,
+    /// How far the server's events had come when it began.
+    pub(super) events_before: u64,
     /// Somebody asked for its end.
     pub(super) cancelled_because: Option<&'static str>,
 }
@@ -165,7 +167,7 @@ impl Live {
     // ----- what the tap tells -----
 
     /// A prompt went to the agent. `tag` is the id of a turn of ours.
-    pub(super) fn prompted(&self, request: u64, params: &str, tag: Option<&str>) {
+    pub(super) fn prompted(&self, request: u64, params: &str, tag: Option<&str>, events_before: u64) {
         let mut state = self.lock();
         let (state, now) = (&mut *state, now_ms());
         let mut turn = self.turn_of(state, tag, params, now);
@@ -181,7 +183,7 @@ impl Live {
         let spans = state.spans.turn_started(now, &seen);
         let mut changes = vec![turn.change(&self.id), Self::save(state)];
         changes.extend(self.span_changes(spans));
-        state.running.push(Running { turn, request, cancelled_because: None });
+        state.running.push(Running { turn, request, events_before, cancelled_because: None });
         self.append(out, Some(RowChange::Many(changes)));
         self.show(state);
     }

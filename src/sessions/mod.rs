@@ -12,6 +12,7 @@
 
 mod adopt;
 mod attach;
+mod book;
 mod create;
 mod error;
 mod events;
@@ -29,6 +30,7 @@ mod steer;
 mod submit;
 mod tap;
 mod transcript;
+mod transfer;
 mod turn;
 mod types;
 
@@ -40,6 +42,7 @@ use serde_json::Value;
 pub use attach::Attachment;
 pub use error::Error;
 pub use events::{RawEvent, Snapshot};
+pub use transfer::{Export, Import};
 pub use types::{
     AttachmentRef, ExitDoc, McpPolicy, MessageSpec, Restored, SessionDetails, SessionInfo, SessionPatch, SessionSpec,
     SessionState, Stats, Submitted, TurnInfo, TurnLimits, UsageDoc, WhileRunning,

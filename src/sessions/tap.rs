@@ -50,7 +50,10 @@ impl Tap for ServerTap {
     fn happened(&mut self, fact: Fact<'_>) {
         match fact {
             Fact::Opened { method, params, result, session, tag } => self.opened(method, params, result, session, tag),
-            Fact::Prompted { session, number, params, tag } => self.with(session, |live| live.prompted(number, params, tag)),
+            Fact::Prompted { session, number, params, tag } => {
+                let before = self.server.events.newest().seq;
+                self.with(session, |live| live.prompted(number, params, tag, before));
+            }
             Fact::PromptEnded { session, number, answer } => self.with(session, |live| live.prompt_ended(number, answer)),
             Fact::Update { session, update } => self.updated(session, update),
             Fact::Set { session, method, params, result } => self.with(session, |live| live.set(method, params, result)),

@@ -28,6 +28,7 @@ mod rows;
 mod session_rows;
 mod sessions;
 mod shared;
+mod spans;
 mod stream;
 mod sweep;
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub use requests::RequestFilter;
 pub use rows::{AcpServerRow, AcpSessionRow, ProcessEnd, ProcessRow, RowChange};
 pub use session_rows::{RequestRow, RuleRow, SessionRow, SpanRow, TurnRow};
 pub use sessions::SessionFilter;
+pub use spans::{ToolRow, TraceFilter, TraceRow};
 pub use stream::{Newest, Stream};
 pub use types::{Error, Event, GapReason, Health, Item};
 

@@ -8,9 +8,10 @@ use tokio::sync::watch;
 use super::log::{self, LogFilter, LogPage, PageLimits};
 use super::requests::{self, RequestFilter};
 use super::sessions::{self, SessionFilter};
+use super::spans::{self, ToolRow, TraceFilter, TraceRow};
 use super::stream::Stream;
 use super::types::Error;
-use super::{RequestRow, RuleRow, SessionRow, Store, TurnRow};
+use super::{RequestRow, RuleRow, SessionRow, SpanRow, Store, TurnRow};
 
 /// Rows of the log that one page looks at, at most.
 const PAGE_SCAN_MAX: usize = 20_000;
@@ -20,6 +21,17 @@ impl Store {
     /// Makes a stream under a name that was never used; nothing waits for the disk.
     pub fn new_stream(&self, name: &str) -> Arc<Stream> {
         self.inner.streams.make(name)
+    }
+
+    /// True when a stream of this name was ever made and is still in the file.
+    pub async fn has_stream(&self, name: &str) -> Result<bool, Error> {
+        let name = name.to_owned();
+        let query = move |connection: &rusqlite::Connection| {
+            connection
+                .prepare_cached("SELECT EXISTS (SELECT 1 FROM streams WHERE name = ?1)")?
+                .query_row([name], |row| row.get(0))
+        };
+        self.inner.readers.run(query).await
     }
 
     /// Sessions by last change, newest first, `limit` at most.
@@ -108,6 +120,44 @@ impl Store {
         let limits = PageLimits { max_events, max_bytes, max_scanned: PAGE_SCAN_MAX };
         let query = move |connection: &_| log::page(connection, after, &filter, limits);
         self.inner.readers.run(query).await
+    }
+
+    /// A trace's spans in the order in which they began, `limit` at most.
+    pub async fn trace_spans(&self, trace_id: &str, limit: usize) -> Result<Vec<SpanRow>, Error> {
+        let id = trace_id.to_owned();
+        self.inner.readers.run(move |connection| spans::of_trace(connection, &id, limit)).await
+    }
+
+    /// A session's spans in the order in which they began, behind start and id of another one, `limit` at most; and when
+    /// the first of all began.
+    pub async fn session_spans(
+        &self,
+        session_id: &str,
+        after: Option<(i64, String)>,
+        limit: usize,
+    ) -> Result<(Option<i64>, Vec<SpanRow>), Error> {
+        let id = session_id.to_owned();
+        let query = move |connection: &_| {
+            let spans = spans::of_session(connection, &id, after.as_ref(), limit)?;
+            Ok((spans::session_start(connection, &id)?, spans))
+        };
+        self.inner.readers.run(query).await
+    }
+
+    /// Traces, newest first, `limit` at most.
+    pub async fn traces(&self, filter: TraceFilter, limit: usize) -> Result<Vec<TraceRow>, Error> {
+        self.inner.readers.run(move |connection| spans::traces(connection, &filter, limit)).await
+    }
+
+    /// How tools did in calls that began at `since_ms` or later, the most used first, `limit` at most.
+    pub async fn tool_stats(&self, session_id: Option<&str>, since_ms: i64, limit: usize) -> Result<Vec<ToolRow>, Error> {
+        let id = session_id.map(str::to_owned);
+        self.inner.readers.run(move |connection| spans::tools(connection, id.as_deref(), since_ms, limit)).await
+    }
+
+    /// How far the stream of processes was made into spans.
+    pub async fn span_cursor(&self) -> Result<u64, Error> {
+        self.inner.readers.run(spans::cursor).await
     }
 
     /// Follows the last committed position of the whole log.

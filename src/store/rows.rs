@@ -4,6 +4,7 @@ use rusqlite::{Connection, Transaction};
 
 use super::processes;
 use super::session_rows::{self, RequestRow, RuleRow, SessionRow, SpanRow, TurnRow};
+use super::spans;
 
 /// An ACP server as the file remembers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +167,18 @@ pub enum RowChange {
     },
     /// A span began or ended.
     PutSpan(Box<SpanRow>),
+    /// Spans that an earlier run left open, but those of processes, ended as lost.
+    LoseSpans,
+    /// The oldest spans beyond a number go, some at a time.
+    TrimSpans {
+        /// Spans that stay.
+        keep: u64,
+    },
+    /// The stream of processes was made into spans up to here.
+    KeepSpanCursor {
+        /// Position in that stream.
+        position: u64,
+    },
     /// Several, in order.
     Many(Vec<RowChange>),
 }
@@ -222,6 +235,9 @@ impl RowChange {
                 rules.iter().try_for_each(|rule| session_rows::put_rule(tx, rule))?;
             }
             Self::PutSpan(row) => session_rows::put_span(tx, row)?,
+            Self::LoseSpans => spans::lose(tx)?,
+            Self::TrimSpans { keep } => spans::trim(tx, *keep)?,
+            Self::KeepSpanCursor { position } => spans::keep_cursor(tx, *position)?,
             Self::Many(changes) => changes.iter().try_for_each(|change| change.apply(tx))?,
         }
         Ok(())
@@ -243,7 +259,7 @@ impl RowChange {
             Self::PutTurn(_) => "turn",
             Self::PutRequest(_) => "request",
             Self::PutRule(_) | Self::DeleteRule { .. } | Self::ReplaceRules { .. } => "permission rules",
-            Self::PutSpan(_) => "span",
+            Self::PutSpan(_) | Self::LoseSpans | Self::TrimSpans { .. } | Self::KeepSpanCursor { .. } => "spans",
             Self::Many(_) => "several",
         }
     }

@@ -2,6 +2,9 @@
 #![allow(clippy::disallowed_methods, missing_docs)] // a test starts processes and reads its environment itself
 
 mod acp;
+mod acp_remote;
+mod acp_remote_client;
+mod acp_remote_socket;
 mod chaos;
 mod directory_config;
 mod edge;
@@ -19,6 +22,7 @@ mod processes_support;
 mod processes_trees;
 mod processes_watch;
 mod processes_wire;
+mod requests;
 mod storage;
 mod support;
 mod terminal_client;
@@ -26,5 +30,6 @@ mod terminal_floods;
 mod terminal_programs;
 mod terminals;
 mod terminals_wire;
+mod traces;
 #[allow(dead_code)] // shared with the tests beside the code
 mod ws;

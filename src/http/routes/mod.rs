@@ -1,12 +1,15 @@
 //! All routes: one file per resource.
 
 mod acp;
+pub(super) mod acp_remote;
 mod agents;
 mod directory_config;
 mod events;
 mod processes;
+mod requests;
 mod server;
 mod sessions;
+mod traces;
 
 use serde::Serialize;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -39,10 +42,13 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(server::router())
         .merge(agents::router())
         .merge(acp::router())
+        .merge(acp_remote::router())
         .merge(processes::router())
         .merge(sessions::router())
         .merge(events::router())
         .merge(directory_config::router())
+        .merge(requests::router())
+        .merge(traces::router())
 }
 
 /// The OpenAPI document, from the same registration as the routes.

@@ -44,6 +44,12 @@ pub enum Error {
         /// The bound.
         max: u64,
     },
+    /// The agent waits no longer, though nobody told us why.
+    #[error("the agent no longer waits for an answer to it")]
+    AgentGone,
+    /// Agents can't be reached yet.
+    #[error("the server is starting: try again")]
+    Starting,
     /// The agent can't be reached.
     #[error(transparent)]
     Acp(#[from] acp::Error),

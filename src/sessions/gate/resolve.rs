@@ -132,16 +132,17 @@ impl Gate {
         if info.state == RequestState::Resolved {
             return same(info, &intent);
         }
-        let Some(mut done) = self.lock().pending(id).map(super::core::Pending::done) else {
+        let done = self.lock().pending(id).map(super::core::Pending::done);
+        let Some(mut done) = done else {
             return same(self.find(id).await?, &intent);
         };
         let first = self.send(&info, &intent).await?;
-        let told = tokio::time::timeout(TOLD_TIME, done.wait_for(|done| *done)).await;
+        let told = tokio::time::timeout(TOLD_TIME, done.wait_for(|done| *done)).await.is_ok();
         let after = self.find(id).await?;
         match (first, told) {
             (true, _) => Ok(Resolved { request: after, already_resolved: false }),
-            (false, Ok(_)) => same(after, &intent),
-            (false, Err(_)) => Err(Error::Invalid("the agent no longer waits for an answer to it".to_owned())),
+            (false, true) => same(after, &intent),
+            (false, false) => Err(Error::AgentGone),
         }
     }
 
@@ -160,7 +161,7 @@ impl Gate {
     /// True when it was the first answer.
     pub(super) async fn send(&self, info: &RequestInfo, intent: &Intent) -> Result<bool, Error> {
         let Some(answerer) = self.inner.answerer.get() else {
-            return Err(Error::Invalid("the server is starting: try again".to_owned()));
+            return Err(Error::Starting);
         };
         self.lock().intend(&info.request_id, intent.clone());
         let sent = answerer.answer(&info.server_id, &info.agent_request_id, intent.result.clone(), intent.by.clone()).await;

@@ -9,8 +9,8 @@ pub(super) enum Failure {
     /// Its command can't be started.
     #[error("{0}")]
     NotStarted(String),
-    /// It closed its output before it answered.
-    #[error("it ended before it answered")]
+    /// It closed its output before it answered, or the connection ended.
+    #[error("its output ended before it answered")]
     Ended,
     /// It didn't answer in time.
     #[error("no answer within {0} ms")]

@@ -55,8 +55,8 @@ impl Checker {
 
     async fn check(&self, directory: &Path, server: &Server) -> Checked {
         let started = Instant::now();
-        let timeout_ms = server.timeout_ms.unwrap_or(self.bounds.mcp_check_timeout_ms);
-        let timeout_ms = timeout_ms.clamp(1, self.bounds.mcp_check_timeout_max_ms);
+        let timeout_ms = server.timeout_ms.filter(|ms| *ms > 0).unwrap_or(self.bounds.mcp_check_timeout_ms);
+        let timeout_ms = timeout_ms.min(self.bounds.mcp_check_timeout_max_ms);
         let acp = &server.acp;
         let (outcome, stderr) = match acp["type"].as_str() {
             None | Some("stdio") => self.check_command(directory, acp, timeout_ms).await,
@@ -84,11 +84,11 @@ impl Checker {
             }
         };
         let rubbish = link.rubbish();
-        drop(link); // the end of stdin: a server may end by itself
+        drop(link); // closes stdin
         let exit = running.end().await;
         let Err(failure) = outcome else { return (outcome.map_err(|failure| failure.to_string()), String::new()) };
         let mut text = failure.to_string();
-        if failure == Failure::Ended {
+        if let (Failure::Ended, Some(exit)) = (failure, exit) {
             text += &format!(" ({exit})");
         }
         if let Some(rubbish) = rubbish {
@@ -137,7 +137,10 @@ impl Link {
     async fn notify(&mut self, method: &str) -> Result<(), Failure> {
         let message = rpc::notification(method);
         match self {
-            Self::Command(link) => link.write(&message).await,
+            Self::Command(link) => {
+                link.write(&message).await;
+                Ok(())
+            }
             Self::Url(link) => link.notify(&message).await,
             Self::Older(link) => link.notify(&message).await,
         }

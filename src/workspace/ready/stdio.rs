@@ -10,13 +10,15 @@ use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use super::failure::Failure;
 use super::rpc::{self, Message};
 use crate::config::{Bounds, Env, as_duration, as_usize};
-use crate::processes::{Child, ChildSpec, Children, Error, Owner, Started, StderrTail};
+use crate::processes::{Child, ChildSpec, Children, Error, Exit, Owner, Started, StderrTail};
 use crate::rt::{files, spawn_owned};
 
 /// How much of a line that is no JSON-RPC an error shows.
 const RUBBISH_SHOWN_CHARS: usize = 200;
 /// After the end of a server, how long its last words are waited for.
 const DRAIN: Duration = Duration::from_millis(200);
+/// Once its stdin is closed, a server has so long to end by itself (MCP 2025-06-18, Lifecycle, Shutdown).
+const LEAVE: Duration = Duration::from_millis(300);
 
 /// A server's process. Dropping it ends the whole tree, a little later.
 pub(super) struct Running {
@@ -26,11 +28,12 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Ends the whole tree, and gives how the server itself ended.
-    pub(super) async fn end(mut self) -> String {
+    /// Ends the whole tree, and gives how the server ended, if it did so by itself. Its stdin should be closed.
+    pub(super) async fn end(mut self) -> Option<Exit> {
+        let exit = tokio::time::timeout(LEAVE, self.process.exited()).await.ok();
         self.process.stop(self.grace).await;
         self.has_ended = true;
-        self.process.exited().await.to_string()
+        exit
     }
 }
 
@@ -112,19 +115,18 @@ impl Pipes {
         self.rubbish.as_deref()
     }
 
-    pub(super) async fn write(&mut self, message: &Value) -> Result<(), Failure> {
-        let written = self.stdin.write_all(format!("{message}\n").as_bytes()).await;
-        written.map_err(|_| Failure::Ended) // it closed its stdin
+    pub(super) async fn write(&mut self, message: &Value) {
+        let _ = self.stdin.write_all(format!("{message}\n").as_bytes()).await; // why it reads no more, its output says
     }
 
     pub(super) async fn request(&mut self, id: u64, method: &'static str, message: &Value) -> Result<Value, Failure> {
-        self.write(message).await?;
+        self.write(message).await;
         loop {
             let line = self.line().await?;
             let message = rpc::read(&line, id);
             match message {
                 Message::Rubbish => self.keep_rubbish(&line),
-                Message::Request { answer } => self.write(&answer).await?,
+                Message::Request { answer } => self.write(&answer).await,
                 message => {
                     if let Some(settled) = message.settled(method) {
                         return settled;

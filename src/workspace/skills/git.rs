@@ -59,7 +59,9 @@ impl Copies {
         let staging = self.folder.join(format!("{STAGING_PREFIX}{}", new_id("git")));
         let io = |error: std::io::Error| Failure::io(&self.folder, &error);
         tokio::fs::create_dir_all(&self.folder).await.map_err(io)?;
-        self.tidy(folder);
+        for path in self.spare(folder) {
+            let _ = tokio::fs::remove_dir_all(path).await; // tried again next time
+        }
         let fetched = self.run(&staging, url, reference).await;
         let placed = match fetched {
             Ok(()) => {
@@ -93,16 +95,14 @@ impl Copies {
         }
     }
 
-    /// Removes what was left half done, and the oldest copies beyond the bound, one more than `next` needs.
-    fn tidy(&self, next: &Path) {
+    /// What was left half done, and the oldest copies that are too many beside `next`.
+    fn spare(&self, next: &Path) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path());
         let is_staging = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(STAGING_PREFIX));
         let (staging, mut copies): (Vec<_>, Vec<_>) = entries.filter(|path| path != next).partition(is_staging);
         copies.sort_by_key(|path| age(path));
         let beyond = copies.split_off(copies.len().min(as_usize(self.bounds.skills_git_copies_max) - 1));
-        for path in staging.into_iter().chain(beyond) {
-            let _ = std::fs::remove_dir_all(path); // tried again next time
-        }
+        staging.into_iter().chain(beyond).collect()
     }
 }
 

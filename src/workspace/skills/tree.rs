@@ -84,12 +84,12 @@ impl Tree {
         let beside = |what: &str| target.with_file_name(format!(".{}", new_id(what)));
         let (new, old) = (beside("new"), beside("old"));
         let written = self.write_new(&new).and_then(|()| {
-            let has_old = std::fs::symlink_metadata(target).is_ok();
-            if has_old {
-                std::fs::rename(target, &old)?;
+            if std::fs::symlink_metadata(target).is_err() {
+                return std::fs::rename(&new, target);
             }
-            std::fs::rename(&new, target)?;
-            if has_old { std::fs::remove_dir_all(&old) } else { Ok(()) }
+            std::fs::rename(target, &old)?;
+            std::fs::rename(&new, target).inspect_err(|_| drop(std::fs::rename(&old, target)))?;
+            std::fs::remove_dir_all(&old)
         });
         written.inspect_err(|_| drop(std::fs::remove_dir_all(&new)))
     }

@@ -3,6 +3,7 @@
 mod attachments;
 mod events;
 mod lifecycle;
+mod transfer;
 mod turns;
 
 use http::HeaderMap;
@@ -12,7 +13,12 @@ use crate::http::AppState;
 use crate::http::problem::ApiError;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().merge(lifecycle::router()).merge(turns::router()).merge(events::router()).merge(attachments::router())
+    OpenApiRouter::new()
+        .merge(lifecycle::router())
+        .merge(turns::router())
+        .merge(events::router())
+        .merge(attachments::router())
+        .merge(transfer::router())
 }
 
 /// Longer keys are refused.
