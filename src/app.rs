@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::acp::remote::Remote;
 use crate::acp::{self, Acp, AgentSource, BoxFuture, Launch, LaunchError, Quirks};
-use crate::acp::{Acp, AgentSource, BoxFuture, Launch, LaunchError, Quirks};
 use crate::agents::credentials::{DiscoverOptions, discover};
 use crate::agents::{self, Agents, AgentsConfig};
 use crate::config::{Auth, Config, as_duration, as_usize};

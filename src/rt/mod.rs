@@ -1,5 +1,5 @@
-//! What every room uses: ids, the clock, owned tasks, small file operations, HTTP clients. It knows no other room.
-//! What every room uses: ids, the clock, owned tasks, taking secrets out. It knows no other room.
+//! What every room uses: ids, the clock, owned tasks, small file operations, HTTP clients, taking secrets out. It knows no
+//! other room.
 
 pub mod clock;
 pub mod files;

@@ -45,28 +45,6 @@ impl Sessions {
             self.drop_queue(&live, "interrupted");
             self.store().flush();
         }
-        self.cancel_turn(&live, "interrupted").await
-    }
-
-    /// The same. Turns of other doors are watched, too, from here on.
-    pub(super) async fn cancel_turn(&self, live: &Arc<Live>, reason: &'static str) -> Result<bool, Error> {
-        let turns: Vec<String> = {
-            let mut state = live.lock();
-            let running = state.running.iter_mut();
-            running
-                .map(|running| {
-                    running.cancelled_because.get_or_insert(reason);
-                    running.turn.id.clone()
-                })
-                .collect()
-        };
-        if turns.is_empty() {
-            return Ok(false);
-        }
-        let (server_id, agent, session) = live.address();
-        self.tell(&server_id, &agent, "session/cancel", &json!({"sessionId": session})).await?;
-        self.gate().cancel_pending(&live.id).await;
-        Ok(true)
         Ok(self.cancel_turn(&live, "interrupted").await)
     }
 
@@ -75,7 +53,7 @@ impl Sessions {
         loop {
             let next = live.lock().queue.front().map(|turn| turn.id.clone());
             match next {
-                Some(id) => live.never_sent(&id, reason, None),
+                Some(id) => drop(live.never_sent(&id, reason, None)),
                 None => return,
             }
         }

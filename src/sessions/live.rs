@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::projection::{Outcome, Projected, Projector, Source, TurnEnd};
 use super::turn::Turn;
 use super::types::{SessionDoc, SessionState};
+use crate::acp::Prompted;
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
 use crate::store::{RowChange, SessionRow, Store, Stream};
@@ -215,11 +216,10 @@ impl Live {
 
     // ----- what the tap tells -----
 
-    /// A prompt went to the agent. `tag` is the id of a turn of ours.
-    pub(super) fn prompted(&self, request: u64, params: &str, tag: Option<&str>, events_before: u64) {
     /// A prompt goes to the agent. `tag` is the id of a turn of ours. Gives the turn; `None` when it must not be sent: it was
     /// taken out of the queue, or a turn of another door is under way, behind which it waits.
-    pub(super) fn prompted(&self, request: u64, params: &str, tag: Option<&str>) -> Option<String> {
+    pub(super) fn prompted(&self, prompt: Prompted<'_>, events_before: u64) -> Option<String> {
+        let Prompted { number: request, params, tag, .. } = prompt;
         let mut state = self.lock();
         let (state, now) = (&mut *state, now_ms());
         if tag.is_some() && !state.running.is_empty() {
@@ -243,9 +243,8 @@ impl Live {
         let spans = state.spans.turn_started(now, &seen);
         let mut changes = vec![turn.change(&self.id), Self::save(state)];
         changes.extend(self.span_changes(spans));
-        state.running.push(Running { turn, request, events_before, cancelled_because: None });
         let id = turn.id.clone();
-        state.running.push(Running { turn, request, cancelled_because: None });
+        state.running.push(Running { turn, request, events_before, cancelled_because: None });
         self.append(out, Some(RowChange::Many(changes)));
         self.show(state);
         Some(id)

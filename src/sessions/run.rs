@@ -74,8 +74,8 @@ impl Sessions {
             Ok(_) if is_deferred => return,
             Err(Error::Acp(acp::Error::Deleted { .. } | acp::Error::UnknownServer { .. })) if tries < TRIES => return,
             // What reached the agent has ended with its answer; the rest was refused before.
-            Ok(answer) => live.never_sent(&turn.id, "not_sent", Some(answer["error"].clone())),
-            Err(error) => live.never_sent(&turn.id, "not_sent", Some(json!({"message": error.to_string()}))),
+            Ok(answer) => drop(live.never_sent(&turn.id, "not_sent", Some(answer["error"].clone()))),
+            Err(error) => drop(live.never_sent(&turn.id, "not_sent", Some(json!({"message": error.to_string()})))),
         }
         self.store().flush();
         live.until_over(&turn.id).await; // its end is in the file before the next one begins

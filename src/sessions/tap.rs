@@ -53,10 +53,6 @@ impl Tap for ServerTap {
     fn happened(&mut self, fact: Fact<'_>) {
         match fact {
             Fact::Opened { method, params, result, session, tag } => self.opened(method, params, result, session, tag),
-            Fact::Prompted { session, number, params, tag } => {
-                let before = self.server.events.newest().seq;
-                self.with(session, |live| live.prompted(number, params, tag, before));
-            }
             Fact::PromptEnded { session, number, answer } => self.with(session, |live| live.prompt_ended(number, answer)),
             Fact::Update { session, update } => self.updated(session, update),
             Fact::Set { session, method, params, result } => self.with(session, |live| live.set(method, params, result)),
@@ -92,7 +88,7 @@ impl Tap for ServerTap {
 
     fn prompted(&mut self, prompt: Prompted<'_>) -> bool {
         let Some(live) = self.known(prompt.session) else { return prompt.tag.is_none() };
-        let Some(turn_id) = live.prompted(prompt.number, prompt.params, prompt.tag) else { return false };
+        let Some(turn_id) = live.prompted(prompt, self.server.events.newest().seq) else { return false };
         self.sessions.watch_turn(live, turn_id);
         true
     }
