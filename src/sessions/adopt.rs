@@ -91,8 +91,9 @@ impl Sessions {
         let keep_streams = self.bounds().log_deleted_streams_max;
         let mut state = live.lock();
         let data = json!({"reason": "terminated", "terminatedBy": "client", "message": "deleted"});
-        let change = RowChange::DeleteSession { id: live.id.clone(), keep_streams };
-        live.say(&mut state, "session.ended", Source::Daemon, &data, Some(change));
+        let mut changes = self.gate().forget_session(&live.id);
+        changes.push(RowChange::DeleteSession { id: live.id.clone(), keep_streams });
+        live.say(&mut state, "session.ended", Source::Daemon, &data, Some(RowChange::Many(changes)));
         drop(state);
         live.stream.end();
         self.remove_attachments(&live.id);
