@@ -43,7 +43,7 @@ export const agents = {
     files: () => ({}),
     // Claude Code writes its transcript some time after the turn has ended.
     hasSaved: (home, text) => grepTree(path.join(home, '.claude/projects'), text),
-    memory: '.claude/projects',
+    memory: { directory: '.claude', names: /^projects$/ },
   },
   codex: {
     ...modelScript,
@@ -66,7 +66,8 @@ export const agents = {
       ].join('\n'),
     }),
     hasSaved: (home, text) => grepTree(path.join(home, '.codex/sessions'), text),
-    memory: '.codex/sessions',
+    // Without the sessions alone it says that it resumed one, and then knows none.
+    memory: { directory: '.codex', names: /^sessions$|sqlite/ },
   },
   opencode: {
     ...modelScript,
@@ -85,7 +86,7 @@ export const agents = {
     }),
     // A transaction of its database ends each turn.
     hasSaved: () => true,
-    memory: '.local/share/opencode',
+    memory: { directory: '.local/share', names: /^opencode$/ },
   },
 };
 
