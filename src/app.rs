@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::acp::remote::{EmptyBook, Remote};
+use crate::acp::remote::Remote;
 use crate::acp::{self, Acp, AgentSource, BoxFuture, Launch, LaunchError, Quirks};
 use crate::agents::{self, Agents, AgentsConfig};
 use crate::config::{Config, as_duration, as_usize};
@@ -141,7 +141,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         store: store.clone(),
         bounds: config.bounds.clone(),
         gate: gate.clone(),
-        traces: Traces::default(),
+        traces: traces.clone(),
         workspace: workspace.clone(),
         home: config.dirs.home.clone().unwrap_or_else(|| PathBuf::from("/")),
         data: config.dirs.data.clone(),
@@ -150,7 +150,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
     let acp = Acp::start(store.clone(), children.clone(), source, Arc::new(sessions.clone()), config.bounds.clone()).await?;
     gate.connect(Arc::new(Answers(acp.clone())));
     sessions.join(acp.clone()).await?;
-    let remote = Remote::start(acp.clone(), Arc::new(EmptyBook), config.bounds.clone());
+    let remote = Remote::start(acp.clone(), Arc::new(sessions.clone()), config.bounds.clone());
     let subscribers = Arc::new(Semaphore::new(as_usize(config.bounds.sse_subscribers_max)));
     let ws_clients = Arc::new(Semaphore::new(as_usize(config.bounds.ws_clients_max)));
     let state = AppState {

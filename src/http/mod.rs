@@ -32,8 +32,8 @@ use crate::config::{Config, as_duration, as_usize};
 use crate::processes::Processes;
 use crate::sessions::Sessions;
 use crate::store::{Store, Stream};
-use crate::workspace::Workspace;
 use crate::traces::Traces;
+use crate::workspace::Workspace;
 use guard::Guard;
 use problem::{ApiError, ErrorCode};
 

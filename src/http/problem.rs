@@ -6,8 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use crate::acp::{self, LaunchError};
-use crate::{agents, processes, sessions, store, workspace};
-use crate::{agents, processes, store, traces};
+use crate::{agents, processes, sessions, store, traces, workspace};
 
 tokio::task_local! {
     /// The id of the request being answered; every problem names it.
@@ -167,6 +166,10 @@ impl From<traces::Error> for ApiError {
             }
             traces::Error::NoSession { id } => Self::new(ErrorCode::SessionNotFound, text).member("sessionId", id),
             traces::Error::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<acp::remote::Error> for ApiError {
     fn from(error: acp::remote::Error) -> Self {
         use acp::remote::Error;

@@ -53,7 +53,7 @@ impl Sessions {
         loop {
             let next = live.lock().queue.front().map(|turn| turn.id.clone());
             match next {
-                Some(id) => live.never_sent(&id, reason, None),
+                Some(id) => drop(live.never_sent(&id, reason, None)),
                 None => return,
             }
         }

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::projection::{Outcome, Projected, Projector, Source, TurnEnd};
 use super::turn::Turn;
 use super::types::{SessionDoc, SessionState};
+use crate::acp::Prompted;
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
 use crate::store::{RowChange, SessionRow, Store, Stream};
@@ -86,6 +87,8 @@ pub(super) struct Running {
     pub(super) turn: Turn,
     /// Our number of its request.
     pub(super) request: u64,
+    /// How far the server's events had come when it began.
+    pub(super) events_before: u64,
     /// Somebody asked for its end.
     pub(super) cancelled_because: Option<&'static str>,
 }
@@ -213,9 +216,10 @@ impl Live {
 
     // ----- what the tap tells -----
 
-    /// A prompt goes to the agent. `tag` is the id of a turn of ours. Gives the turn; `None` when it must not be sent: it was
-    /// taken out of the queue, or a turn of another door is under way, behind which it waits.
-    pub(super) fn prompted(&self, request: u64, params: &str, tag: Option<&str>) -> Option<String> {
+    /// A prompt goes to the agent; its tag is the id of a turn of ours. Gives the turn; `None` when it must not be sent: it
+    /// was taken out of the queue, or a turn of another door is under way, behind which it waits.
+    pub(super) fn prompted(&self, prompt: Prompted<'_>, events_before: u64) -> Option<String> {
+        let Prompted { number: request, params, tag, .. } = prompt;
         let mut state = self.lock();
         let (state, now) = (&mut *state, now_ms());
         if tag.is_some() && !state.running.is_empty() {
@@ -240,7 +244,7 @@ impl Live {
         let mut changes = vec![turn.change(&self.id), Self::save(state)];
         changes.extend(self.span_changes(spans));
         let id = turn.id.clone();
-        state.running.push(Running { turn, request, cancelled_because: None });
+        state.running.push(Running { turn, request, events_before, cancelled_because: None });
         self.append(out, Some(RowChange::Many(changes)));
         self.show(state);
         Some(id)

@@ -13,6 +13,7 @@
 
 mod adopt;
 mod attach;
+mod book;
 mod create;
 mod error;
 mod events;

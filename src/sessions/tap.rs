@@ -88,7 +88,7 @@ impl Tap for ServerTap {
 
     fn prompted(&mut self, prompt: Prompted<'_>) -> bool {
         let Some(live) = self.known(prompt.session) else { return prompt.tag.is_none() };
-        let Some(turn_id) = live.prompted(prompt.number, prompt.params, prompt.tag) else { return false };
+        let Some(turn_id) = live.prompted(prompt, self.server.events.newest().seq) else { return false };
         self.sessions.watch_turn(live, turn_id);
         true
     }

@@ -8,16 +8,6 @@ mod error;
 pub mod ids;
 mod processes;
 pub mod spans;
-
-pub use spans::{RequestSeen, SpanBook, ToolPhase, ToolSeen, TurnEnded, TurnSeen, UsageSeen};
-
-/// Where spans that have ended go besides the file.
-#[derive(Debug, Clone, Default)]
-pub struct Traces;
-
-impl Traces {
-    /// A span was written; cheap.
-    pub fn ended(&self, _span: &crate::store::SpanRow) {}
 pub mod views;
 
 use std::collections::HashMap;
@@ -28,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use error::Error;
+pub use spans::{RequestSeen, SpanBook, ToolPhase, ToolSeen, TurnEnded, TurnSeen, UsageSeen};
 
 use crate::config::{Bounds, as_usize};
 use crate::rt::spawn_owned;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::book::History;
 use super::capabilities::Capabilities;
 use super::error::Error;
 use super::filter::Scope;
@@ -63,7 +64,7 @@ struct Line {
 
 /// What was said in the session, on its way to this client.
 struct Replay {
-    session_id: String,
+    history: History,
     /// `None` once the last page was handed over.
     after: Option<u64>,
     _done: oneshot::Sender<()>,
@@ -97,7 +98,7 @@ pub(super) struct Step {
     pub(super) cursor: u64,
     pub(super) version: u64,
     /// The session and from where its history is wanted.
-    pub(super) replay: Option<(String, u64)>,
+    pub(super) replay: Option<(History, u64)>,
 }
 
 impl Connection {
@@ -169,14 +170,14 @@ impl Connection {
 
     /// Follows a session at a place, from after `cursor`; with a history, that comes first. Resolves with an error once
     /// the receiver has the history, or when it is no longer wanted.
-    pub(super) fn attach(&self, session: &str, place: Place, cursor: u64, history: Option<String>) -> oneshot::Receiver<()> {
+    pub(super) fn attach(&self, session: &str, place: Place, cursor: u64, history: Option<History>) -> oneshot::Receiver<()> {
         let (done, when_done) = oneshot::channel();
         let mut state = self.state();
         let line =
             state.lines.entry(Scope::Session(session.to_owned())).or_insert_with(|| Line::new(place.clone(), cursor, true));
         (line.place, line.cursor, line.is_opened) = (place, cursor, true);
         line.version += 1;
-        line.replay = history.map(|session_id| Replay { session_id, after: Some(0), _done: done });
+        line.replay = history.map(|history| Replay { history, after: Some(0), _done: done });
         drop(state);
         self.moved.send_replace(());
         when_done
@@ -247,7 +248,7 @@ impl Connection {
         if line.replay.as_ref().is_some_and(|replay| replay.after.is_none()) {
             line.replay = None; // the socket took the last page: whoever waits for it is told
         }
-        let replay = line.replay.as_ref().and_then(|replay| Some((replay.session_id.clone(), replay.after?)));
+        let replay = line.replay.as_ref().and_then(|replay| Some((replay.history.clone(), replay.after?)));
         Some(Step { place: line.place.clone(), cursor: line.cursor, version: line.version, replay })
     }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::watch;
 
+use super::book::History;
 use super::capabilities::needs_capability;
 use super::connection::{Asked, Connection, Place, Step};
 use super::error::Error;
@@ -74,7 +75,7 @@ impl Feed {
                 return Ok(Page::Over("closed"));
             }
             let messages = match &step.replay {
-                Some((session_id, after)) => self.history(&step, session_id, *after).await,
+                Some((history, after)) => self.history(&step, history, *after).await,
                 None => match self.live(&step).await? {
                     Some(messages) => messages,
                     None => return Ok(self.nothing(&step)),
@@ -100,8 +101,8 @@ impl Feed {
         if newest.ended && step.cursor >= newest.seq { Page::Over("deleted") } else { Page::Nothing }
     }
 
-    async fn history(&self, step: &Step, session_id: &str, after: u64) -> Vec<Shown> {
-        let (updates, next) = self.remote.book().history(session_id, after).await;
+    async fn history(&self, step: &Step, history: &History, after: u64) -> Vec<Shown> {
+        let (updates, next) = self.remote.book().history(history, after).await;
         if !self.connection.advance_history(&self.scope, step.version, next) {
             return Vec::new();
         }
@@ -131,14 +132,15 @@ impl Feed {
         if !self.connection.advance(&self.scope, step.version, last.end()) {
             return Ok(Some(Vec::new()));
         }
-        Ok(Some(items.iter().flat_map(|item| self.show(item, &step.place)).collect()))
+        Ok(Some((0..items.len()).flat_map(|at| self.show(&items[at..], &step.place)).collect()))
     }
 
-    /// Only the last of several messages has an id: who has it has all of them.
-    fn show(&self, item: &Item, place: &Place) -> Vec<Shown> {
+    /// The first of these items. Only the last of several messages has an id: who has it has all of them.
+    fn show(&self, items: &[Item], place: &Place) -> Vec<Shown> {
+        let Some((item, following)) = items.split_first() else { return Vec::new() };
         let texts = match item {
             Item::Gap { from, to, reason } => vec![gap(&json!({"from": from, "to": to, "reason": reason.as_str()}))],
-            Item::Event(event) => self.messages(event.seq, &event.payload, place),
+            Item::Event(event) => self.messages(event.seq, &event.payload, following, place),
         };
         let mut shown: Vec<_> = texts.into_iter().map(|text| Shown { id: None, text }).collect();
         if let Some(last) = shown.last_mut() {
@@ -147,7 +149,7 @@ impl Feed {
         shown
     }
 
-    fn messages(&self, position: u64, payload: &Bytes, place: &Place) -> Vec<Bytes> {
+    fn messages(&self, position: u64, payload: &Bytes, following: &[Item], place: &Place) -> Vec<Bytes> {
         match filter::meaning(payload, &self.connection.id, &self.scope) {
             None => Vec::new(),
             Some(Meaning::Note(text)) => vec![text],
@@ -155,6 +157,8 @@ impl Feed {
                 self.connection.finish(&raw, session, place, position);
                 vec![text]
             }
+            // Answered by a rule at once, or long ago: nobody need be asked.
+            Some(Meaning::Asked(envelope)) if following.iter().any(|item| settles(item, &envelope)) => Vec::new(),
             Some(Meaning::Asked(envelope)) => self.asked(position, &envelope, place).into_iter().collect(),
             Some(Meaning::Settled(raw)) => self.settled(place, Some(&raw)).collect(),
             Some(Meaning::AllSettled(text)) => self.settled(place, None).chain(text).collect(),
@@ -184,6 +188,16 @@ impl Feed {
 impl Drop for Feed {
     fn drop(&mut self) {
         self.connection.release(&self.scope, self.lease);
+    }
+}
+
+/// True when this says that a request of the agent's needs no answer any more.
+fn settles(item: &Item, asked: &Envelope) -> bool {
+    let Item::Event(event) = item else { return false };
+    match filter::meaning(&event.payload, "", &Scope::Connection) {
+        Some(Meaning::Settled(raw)) => asked.id() == Some(&raw),
+        Some(Meaning::AllSettled(_)) => true,
+        _ => false,
     }
 }
 

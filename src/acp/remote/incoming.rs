@@ -143,7 +143,7 @@ impl Remote {
         };
         let place = self.place(&known.server_id).await?;
         let is_load = envelope.method() == "session/load";
-        let history = is_load.then_some(known.session_id);
+        let history = is_load.then_some(known.history);
         let follows_it = was_opened && !is_load && Arc::ptr_eq(&here.server, &place.server);
         let shown = (!follows_it).then(|| connection.attach(session, place.clone(), known.position, history));
         connection.note_use(session, self.next_use());
@@ -178,7 +178,7 @@ impl Remote {
             return self.forward(connection, place, envelope, Some(session)).await;
         }
         if let Some(known) = self.book().find(&connection.agent, &session).await {
-            self.book().closed(&known.session_id, deletes).await;
+            self.book().closed(&known.history.session_id, deletes).await;
         }
         let raw = envelope.id().unwrap_or("null");
         let pending = pending(connection, &place, &envelope, Some(&session));
