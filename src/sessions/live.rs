@@ -216,8 +216,8 @@ impl Live {
 
     // ----- what the tap tells -----
 
-    /// A prompt goes to the agent. `tag` is the id of a turn of ours. Gives the turn; `None` when it must not be sent: it was
-    /// taken out of the queue, or a turn of another door is under way, behind which it waits.
+    /// A prompt goes to the agent; its tag is the id of a turn of ours. Gives the turn; `None` when it must not be sent: it
+    /// was taken out of the queue, or a turn of another door is under way, behind which it waits.
     pub(super) fn prompted(&self, prompt: Prompted<'_>, events_before: u64) -> Option<String> {
         let Prompted { number: request, params, tag, .. } = prompt;
         let mut state = self.lock();

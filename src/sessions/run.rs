@@ -69,14 +69,15 @@ impl Sessions {
             }
         };
         let is_deferred = std::mem::take(&mut live.lock().is_deferred);
-        match sent {
+        let why = match sent {
             _ if self.is_stopping() && live.lock().position(&turn.id).is_some() => return, // the next run takes it up
             Ok(_) if is_deferred => return,
             Err(Error::Acp(acp::Error::Deleted { .. } | acp::Error::UnknownServer { .. })) if tries < TRIES => return,
             // What reached the agent has ended with its answer; the rest was refused before.
-            Ok(answer) => drop(live.never_sent(&turn.id, "not_sent", Some(answer["error"].clone()))),
-            Err(error) => drop(live.never_sent(&turn.id, "not_sent", Some(json!({"message": error.to_string()})))),
-        }
+            Ok(answer) => answer["error"].clone(),
+            Err(error) => json!({"message": error.to_string()}),
+        };
+        live.never_sent(&turn.id, "not_sent", Some(why));
         self.store().flush();
         live.until_over(&turn.id).await; // its end is in the file before the next one begins
     }
