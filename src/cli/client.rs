@@ -1,22 +1,13 @@
-//! The HTTP client of the command line: plain HTTP and TLS in a root without a resolver or certificates.
-
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
+//! The HTTP client of the command line.
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
-use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
 use super::{Failure, json};
 use crate::config::{Env, Secret};
+use crate::rt::http_client::{self, cause};
 
 /// Where `server` listens by default.
 pub(super) const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:2468";
-
-/// A server that doesn't take a connection by then isn't there. There is no limit on the answer: a turn may take a day.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How soon a peer that vanished without a word is noticed.
-const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// One server, and the way in.
 pub(super) struct Client {
@@ -36,7 +27,10 @@ impl Client {
         if !matches!(endpoint.scheme(), "http" | "https") {
             return Err(bad("only http and https are spoken"));
         }
-        let http = build(&endpoint, env)?;
+        let http = http_client::build(&endpoint, env).map_err(|error| match error {
+            http_client::Error::Certificates { .. } => Failure::usage(error),
+            http_client::Error::Tls(_) | http_client::Error::Client(_) => Failure::failed(error),
+        })?;
         Ok(Self { http, endpoint, token })
     }
 
@@ -93,66 +87,9 @@ impl Client {
     }
 }
 
-/// The innermost reason: the outer ones only repeat the URL.
-pub(super) fn cause(error: &reqwest::Error) -> String {
-    let mut innermost: &dyn std::error::Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
-}
-
-/// The one place that builds an HTTP client.
-fn build(endpoint: &Url, env: &Env) -> Result<reqwest::Client, Failure> {
-    let mut builder = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls(env)?)
-        .user_agent(concat!("sandboxd/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none()) // the API has none, and a token follows no stranger's
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_keepalive(TCP_KEEPALIVE);
-    if is_loopback(endpoint) {
-        // Another machine's loopback is not ours: no proxy. And no resolver needs to be there for this name.
-        let both = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)].map(|ip| SocketAddr::new(ip, 0));
-        builder = builder.no_proxy().resolve_to_addrs("localhost", &both);
-    }
-    builder.build().map_err(|error| Failure::failed(format_args!("can't make an HTTP client: {}", cause(&error))))
-}
-
-/// Compiled-in roots, and those of the file that `SSL_CERT_FILE` names.
-fn tls(env: &Env) -> Result<rustls::ClientConfig, Failure> {
-    let mut roots = rustls::RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    if let Some(path) = env.path("SSL_CERT_FILE") {
-        let bad = |error: &dyn std::fmt::Display| Failure::usage(format_args!("SSL_CERT_FILE {}: {error}", path.display()));
-        for certificate in CertificateDer::pem_file_iter(&path).map_err(|error| bad(&error))? {
-            roots.add_parsable_certificates([certificate.map_err(|error| bad(&error))?]);
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.map_err(|error| Failure::failed(format_args!("can't set up TLS: {error}")))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
-}
-
-fn is_loopback(endpoint: &Url) -> bool {
-    let host = endpoint.host_str().unwrap_or_default();
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn loopback_endpoints() {
-        let loopback = |text: &str| is_loopback(&Url::parse(text).expect("a URL"));
-        for yes in ["http://127.0.0.1:2468", "http://localhost", "https://[::1]:1/x", "http://LOCALHOST:3"] {
-            assert!(loopback(yes), "{yes}");
-        }
-        for no in ["http://10.0.0.1", "http://localhost.example", "http://[2001:db8::1]"] {
-            assert!(!loopback(no), "{no}");
-        }
-    }
 
     #[test]
     fn segments_may_hold_anything() {

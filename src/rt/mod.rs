@@ -1,6 +1,7 @@
-//! What every room uses: ids, the clock, owned tasks, taking secrets out. It knows no other room.
+//! What every room uses: ids, the clock, owned tasks, taking secrets out, HTTP clients. It knows no other room.
 
 pub mod clock;
+pub mod http_client;
 pub mod ids;
 pub mod redact;
 

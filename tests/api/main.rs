@@ -6,6 +6,7 @@ mod chaos;
 mod edge;
 mod events;
 mod lifecycle;
+mod otlp;
 mod pid_one;
 mod processes_edge;
 mod processes_failures;
