@@ -119,7 +119,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
     let fallback = config.dirs.data.join(format!("sandboxd-{port}.db"));
     let store = Store::open(&config.dirs.database(), &fallback, &config.bounds)?;
     store.redact(Redactor::new(secrets(&config).await));
-    let traces = Traces::start(store.clone(), config.bounds.clone()).await?;
+    let traces = Traces::start(store.clone(), &config).await?;
     let children = Children::start(store.id(), config.env.clone(), as_usize(config.bounds.processes_max)).await;
     let processes = Processes::start(children.clone(), store.clone(), config.bounds.clone(), &config.dirs.data).await?;
     let install_events = store.open_stream("agents/install").await?;
@@ -187,8 +187,11 @@ async fn secrets(config: &Arc<Config>) -> Vec<String> {
         let options = DiscoverOptions::new(now_ms(), &config.bounds);
         let credentials = home.map(|home| discover(&config.env, home, options)).unwrap_or_default();
         let credentials = credentials.all().map(|credential| credential.value.expose().to_owned());
+        let headers = config.otlp.iter().flat_map(|otlp| &otlp.headers);
+        // `Bearer …`: what counts is the last word.
+        let headers = headers.filter_map(|(_, value)| value.expose().split_whitespace().next_back()).map(str::to_owned);
         let environment = config.env.secrets().into_iter().map(str::to_owned);
-        token.into_iter().chain(environment).chain(credentials).collect()
+        token.into_iter().chain(environment).chain(credentials).chain(headers).collect()
     });
     found.await.unwrap_or_default() // a panic is in the log
 }
@@ -200,6 +203,7 @@ async fn shut_down(state: &AppState, children: &Children, server: tokio::task::J
     let grace = as_duration(state.config.bounds.process_shutdown_grace_ms);
     tokio::join!(state.acp.shut_down(), state.processes.shut_down(grace));
     children.end_all().await;
+    state.processes.log_what_waits();
     state.traces.shut_down().await;
     if tokio::time::timeout(ANSWER_TIME, server).await.is_err() {
         tracing::warn!("requests were not answered in time: their connections are cut");

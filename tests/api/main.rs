@@ -10,6 +10,7 @@ mod directory_config;
 mod edge;
 mod events;
 mod lifecycle;
+mod otlp;
 mod pid_one;
 mod processes_edge;
 mod processes_failures;
