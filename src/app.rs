@@ -15,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::acp::remote::Remote;
 use crate::acp::{self, Acp, AgentSource, BoxFuture, Launch, LaunchError, Quirks};
+use crate::agents::credentials::{DiscoverOptions, discover};
 use crate::agents::{self, Agents, AgentsConfig};
-use crate::config::{Config, as_duration, as_usize};
+use crate::config::{Auth, Config, as_duration, as_usize};
 use crate::http::{self, AppState};
 use crate::processes::{self, Children, Processes};
 use crate::rt::clock::now_ms;
+use crate::rt::redact::Redactor;
 use crate::rt::spawn_owned;
 use crate::sessions::gate::{Answerer, Gate};
 use crate::sessions::{self, Sessions};
@@ -116,6 +118,7 @@ pub async fn run(config: Config, role: Role) -> Result<(), Error> {
 async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), Error> {
     let fallback = config.dirs.data.join(format!("sandboxd-{port}.db"));
     let store = Store::open(&config.dirs.database(), &fallback, &config.bounds)?;
+    store.redact(Redactor::new(secrets(&config).await));
     let traces = Traces::start(store.clone(), config.bounds.clone()).await?;
     let children = Children::start(store.id(), config.env.clone(), as_usize(config.bounds.processes_max)).await;
     let processes = Processes::start(children.clone(), store.clone(), config.bounds.clone(), &config.dirs.data).await?;
@@ -170,6 +173,24 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         started_at_ms: now_ms(),
     };
     Ok((state, children))
+}
+
+/// What must not be stored: our token, and what environment and agents' files hold of credentials as of now.
+async fn secrets(config: &Arc<Config>) -> Vec<String> {
+    let config = Arc::clone(config);
+    let found = tokio::task::spawn_blocking(move || {
+        let token = match &config.auth {
+            Auth::Token(token) => Some(token.expose().to_owned()),
+            Auth::Open => None,
+        };
+        let home = config.dirs.home.as_deref();
+        let options = DiscoverOptions::new(now_ms(), &config.bounds);
+        let credentials = home.map(|home| discover(&config.env, home, options)).unwrap_or_default();
+        let credentials = credentials.all().map(|credential| credential.value.expose().to_owned());
+        let environment = config.env.secrets().into_iter().map(str::to_owned);
+        token.into_iter().chain(environment).chain(credentials).collect()
+    });
+    found.await.unwrap_or_default() // a panic is in the log
 }
 
 /// Streams say goodbye and agents stop in their time. Then what has no owner to wait for, such as an installer or the

@@ -4,6 +4,8 @@
 //! table of limits: each has a name with its unit, a default, and an environment variable `SANDBOXD_<NAME>`; the same
 //! table is printed into `docs/OPERATIONS.md`, and a test compares the two.
 
+mod credentials;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
@@ -393,6 +395,7 @@ bounds! {
     acp_sessions_max = 1024, "Sessions per ACP server that are remembered for restoring; the oldest is forgotten.";
     turn_queue_max = 100, "Turns that wait in one session; one more is 503.";
     turn_cancel_grace_ms = 15_000, "Time for an agent to end a turn that was interrupted; then the turn is given up, and the agent ended when nothing else goes on in its process.";
+    session_call_timeout_ms = 120_000, "The longest wait for an agent's answer to what `/v1/sessions` asks of it beside prompts (initialize, session/new, settings, steering, close); then the call fails.";
     session_silent_ms = 60_000, "A turn without a word from its agent for so long makes its session `silent`.";
     session_agent_idle_ms = 1_800_000, "An agent whose sessions are all idle for so long is stopped until the next message; 0 keeps it. Only agents of `/v1/sessions` whose raw events nobody reads.";
     session_closed_max = 10_000, "Closed sessions that are kept; the ones changed longest ago are deleted.";

@@ -74,6 +74,11 @@ impl<W> Ids<W> {
         agent_side_id.parse().ok().and_then(|number: u64| self.pending.remove(&number))
     }
 
+    /// True when a request in flight is such.
+    pub fn any(&self, fits: impl Fn(&Pending<W>) -> bool) -> bool {
+        self.pending.values().any(fits)
+    }
+
     /// Towards the agent, the number of the latest request that a client knows by this id.
     pub fn number_of(&self, client_id: &str) -> Option<u64> {
         self.pending.iter().filter(|(_, pending)| pending.client_id == client_id).map(|(number, _)| *number).max()

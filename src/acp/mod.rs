@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use envelope::{Envelope, Kind, ParseError, string_member};
 pub use readers::{Reader, Readers};
-pub use tap::{Asked, Fact, NoTaps, Tap, TapServer, TapSource, Transcript, Verdict};
+pub use tap::{Asked, Fact, NoTaps, Prompted, Tap, TapServer, TapSource, Transcript, Verdict};
 pub use types::{AgentSource, BoxFuture, Error, Launch, LaunchError, Posted, Quirks, ServerInfo, Status};
 
 use crate::config::{Bounds, as_duration, as_usize};
@@ -256,6 +256,19 @@ impl Acp {
         let server = self.get(server_id).await?;
         let command = Command::Remember { session_id: session_id.to_owned(), params };
         server.mailbox.send(command).await.map_err(|_| self.gone(server_id))
+    }
+
+    /// Makes the server when it isn't there, which may take the time of an install. Dropping the future doesn't stop it.
+    ///
+    /// # Errors
+    /// As [`Acp::check`], or why making it failed.
+    pub async fn ensure(&self, server_id: &str, agent: &str) -> Result<(), Error> {
+        self.find_or_make(server_id, Some(agent)).await.map(drop)
+    }
+
+    /// True once every server ends because ours does.
+    pub fn is_stopping(&self) -> bool {
+        self.inner.stop.is_cancelled()
     }
 
     /// True when this agent is known.

@@ -39,6 +39,9 @@ pub trait Tap: Send {
     /// Something happened.
     fn happened(&mut self, fact: Fact<'_>);
 
+    /// A prompt is about to be sent to the agent. False when nobody wants it any more: it is refused then.
+    fn prompted(&mut self, prompt: Prompted<'_>) -> bool;
+
     /// The agent asks something. The tap may answer in its clients' place.
     fn asked(&mut self, asked: Asked<'_>) -> Verdict;
 
@@ -56,6 +59,19 @@ pub struct Transcript {
     pub text: String,
     /// True when the oldest part was left out.
     pub truncated: bool,
+}
+
+/// A prompt on its way to the agent.
+#[derive(Debug, Clone, Copy)]
+pub struct Prompted<'a> {
+    /// The session as clients call it.
+    pub session: &'a str,
+    /// Our number of the request: unique within this run of the server.
+    pub number: u64,
+    /// The prompt's params, without what we add to it.
+    pub params: &'a str,
+    /// What the sender gave along: the turn's id when it comes from the sessions room.
+    pub tag: Option<&'a str>,
 }
 
 /// A request of the agent's on its way to clients.
@@ -124,18 +140,7 @@ pub enum Fact<'a> {
         /// Which of them.
         method: &'a str,
     },
-    /// A prompt was sent to the agent.
-    Prompted {
-        /// The session.
-        session: &'a str,
-        /// Our number of the request: unique within this run of the server.
-        number: u64,
-        /// The prompt's params, without what we added to it.
-        params: &'a str,
-        /// What the sender gave along: the turn's id when it comes from the sessions room.
-        tag: Option<&'a str>,
-    },
-    /// A prompt was answered, by the agent or in its place.
+    /// A prompt ([`Tap::prompted`]) was answered, by the agent or in its place.
     PromptEnded {
         /// The session.
         session: &'a str,
@@ -184,6 +189,8 @@ pub enum Fact<'a> {
         exit: Exit,
         /// The last lines of its stderr.
         stderr: &'a str,
+        /// Why we ended it, when we did.
+        stopped: Option<&'a str>,
     },
     /// The server is deleted, or stops with ours: no agent runs any more.
     Ended {
@@ -219,6 +226,10 @@ impl Tap for NoTaps {
     }
 
     fn happened(&mut self, _: Fact<'_>) {}
+
+    fn prompted(&mut self, _: Prompted<'_>) -> bool {
+        true
+    }
 
     fn asked(&mut self, _: Asked<'_>) -> Verdict {
         Verdict::Ask

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::Sessions;
+use super::create::Made;
 use super::live::Live;
 use super::projection::Source;
 use super::tap::object;
@@ -13,13 +14,15 @@ use super::types::SessionDoc;
 use crate::acp::TapServer;
 use crate::rt::clock::now_ms;
 use crate::rt::ids::new_id;
+use crate::rt::spawn_owned;
 use crate::store::{RowChange, SessionRow};
 
 /// Params of session/new that are longer are not kept: such a session is opened again without them.
 const PARAMS_MAX_BYTES: usize = 256 * 1024;
 
 impl Sessions {
-    /// A session that we didn't know was opened. `tag` is the id that was chosen for it when it is made by us.
+    /// A session that we didn't know was opened. `tag` is the id that was chosen for it when it is made by us; `None` when
+    /// nobody waited for it any more.
     pub(super) fn adopt(
         &self,
         server: &TapServer,
@@ -29,12 +32,13 @@ impl Sessions {
         tag: Option<&str>,
     ) -> Option<Arc<Live>> {
         let now = now_ms();
-        let made = tag.and_then(|tag| self.creating(tag));
+        let (id, made) = match tag {
+            Some(tag) => (tag.to_owned(), self.creating(tag)?),
+            None => (new_id("ses"), Made::default()),
+        };
         let asked = object(params);
-        let id = tag.filter(|_| made.is_some()).map_or_else(|| new_id("ses"), str::to_owned);
-        let made = made.unwrap_or_default();
         let mut doc = SessionDoc {
-            origin: if made.idempotency.is_some() || made.is_ours { "sessions" } else { "acp" }.to_owned(),
+            origin: if made.is_ours { "sessions" } else { "acp" }.to_owned(),
             opened_with: serde_json::value::RawValue::from_string(params.to_owned())
                 .ok()
                 .filter(|params| params.get().len() <= PARAMS_MAX_BYTES),
@@ -85,17 +89,23 @@ impl Sessions {
         serde_json::from_str(&text).ok()
     }
 
-    /// A session that its agent deleted.
-    pub(super) fn forget(&self, live: &Live) {
-        self.registry().remove(&live.id);
+    /// A session is deleted: nothing is written about it from now on, and nobody finds it. The task ends once that is in the
+    /// file, and readers have seen it.
+    pub(super) fn forget(&self, live: &Arc<Live>) -> tokio::task::JoinHandle<()> {
         let keep_streams = self.bounds().log_deleted_streams_max;
-        let mut state = live.lock();
-        let data = json!({"reason": "terminated", "terminatedBy": "client", "message": "deleted"});
-        let change = RowChange::DeleteSession { id: live.id.clone(), keep_streams };
-        live.say(&mut state, "session.ended", Source::Daemon, &data, Some(change));
-        drop(state);
-        live.stream.end();
-        self.remove_attachments(&live.id);
+        let mut changes = self.gate().forget_session(&live.id);
+        changes.push(RowChange::DeleteSession { id: live.id.clone(), keep_streams });
+        let committed = live.deleted(RowChange::Many(changes));
+        self.store().flush();
+        let (sessions, live) = (self.clone(), Arc::clone(live));
+        spawn_owned("session-forget", async move {
+            let Some(committed) = committed else { return };
+            let _ = committed.await; // a closed store: nothing more is written
+            // Until here it is known, as deleted: nobody reads its old row meanwhile.
+            sessions.registry().remove(&live.id);
+            live.stream.end();
+            sessions.remove_attachments(&live.id);
+        })
     }
 
     /// The folder that a request names: absolute, or relative to the home.

@@ -11,6 +11,7 @@ use super::live::Live;
 use super::types::{McpPolicy, SessionInfo, SessionSpec, TurnLimits};
 use super::{Error, Sessions};
 use crate::acp::{Envelope, Posted};
+use crate::config::as_duration;
 use crate::rt::ids::new_id;
 use crate::rt::spawn_owned;
 
@@ -41,18 +42,24 @@ impl Sessions {
     /// [`Error::Invalid`], [`Error::NotOffered`], [`Error::McpNotReady`], [`Error::Refused`], [`Error::KeyReused`], or the
     /// agent can't be started.
     pub async fn create(&self, spec: SessionSpec, key: Option<String>) -> Result<(SessionInfo, bool), Error> {
-        self.check(&spec)?;
         let digest = super::submit::digest(&spec);
-        if let Some(key) = &key
-            && let Some(row) = self.store().session_by_key(key).await?
-        {
-            let is_same = row.idempotency.as_ref().is_some_and(|(_, first)| *first == digest);
+        let sessions = self.clone();
+        let making = spawn_owned("session-create", async move { sessions.make_once(spec, key.zip(Some(digest))).await });
+        making.await.map_err(|_| Error::Acp(crate::acp::Error::Stopping))?
+    }
+
+    async fn make_once(&self, spec: SessionSpec, idempotency: Option<(String, String)>) -> Result<(SessionInfo, bool), Error> {
+        let Some((key, digest)) = &idempotency else {
+            self.check(&spec)?;
+            return Ok((self.info(&self.make(spec, None).await?, true), true));
+        };
+        let _alone = self.inner.retries.enter(key).await; // a retry at the same time waits for what the first comes to
+        if let Some(row) = self.store().session_by_key(key).await? {
+            let is_same = row.idempotency.as_ref().is_some_and(|(_, first)| first == digest);
             return if is_same { Ok((self.get(&row.id).await?, false)) } else { Err(Error::KeyReused { key: key.clone() }) };
         }
-        let sessions = self.clone();
-        let making = spawn_owned("session-create", async move { sessions.make(spec, key.map(|key| (key, digest))).await });
-        let live = making.await.map_err(|_| Error::Acp(crate::acp::Error::Stopping))??;
-        Ok((self.info(&live, true), true))
+        self.check(&spec)?;
+        Ok((self.info(&self.make(spec, idempotency).await?, true), true))
     }
 
     fn check(&self, spec: &SessionSpec) -> Result<(), Error> {
@@ -112,13 +119,8 @@ impl Sessions {
 
     /// What was made of a session that can't be what its creator wants.
     async fn undo(&self, live: &Arc<Live>) {
-        let (server_id, agent, acp_session_id) = live.address();
-        let closed = self.ask(&server_id, &agent, "session/close", &json!({"sessionId": acp_session_id}), None).await;
-        if let Err(error) = closed {
-            tracing::debug!(%error, "the agent couldn't close a session that was only half made");
-        }
-        self.forget(live);
-        self.store().flush();
+        self.close_at_agent(live, &[("session/delete", "delete"), ("session/close", "close")]).await;
+        let _ = self.forget(live).await; // a panic in it is logged
     }
 
     /// What the agent of this server answered to `initialize`; it is asked when it wasn't yet.
@@ -127,15 +129,11 @@ impl Sessions {
     /// [`Error::Refused`], or the agent can't be started.
     pub(super) async fn handshake(&self, server_id: &str, agent: &str) -> Result<Arc<str>, Error> {
         self.acp()?.check(server_id, Some(agent))?;
-        let turn = {
-            let mut handshakes = self.inner.handshakes.lock().unwrap_or_else(PoisonError::into_inner);
-            handshakes.retain(|id, turn| id == server_id || Arc::strong_count(turn) > 1);
-            Arc::clone(handshakes.entry(server_id.to_owned()).or_default())
-        };
-        let _turn = turn.lock().await;
+        let _alone = self.inner.handshakes.enter(server_id).await;
         if let Some(known) = self.acp()?.initialized(server_id) {
             return Ok(known);
         }
+        self.acp()?.ensure(server_id, agent).await?; // its agent may have to be installed first: that isn't its answer's time
         let params = json!({
             "protocolVersion": 1,
             "clientCapabilities": {"elicitation": {"form": {}}},
@@ -145,10 +143,10 @@ impl Sessions {
         Ok(answer.to_string().into())
     }
 
-    /// One request to a session's agent; gives its result.
+    /// One request to a session's agent; gives its result. Waits `session_call_timeout_ms` at most.
     ///
     /// # Errors
-    /// [`Error::Refused`] with the agent's error, or it can't be reached.
+    /// [`Error::Refused`] with the agent's error or without an answer, or it can't be reached.
     pub(super) async fn ask(
         &self,
         server_id: &str,
@@ -160,9 +158,13 @@ impl Sessions {
         let id = new_id("call");
         let text = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string();
         let envelope = Envelope::parse(text.into()).map_err(|error| Error::invalid(error.to_string()))?;
-        let Posted::Response { text, .. } = self.acp()?.post_tagged(server_id, Some(agent), envelope, tag).await? else {
-            return Ok(Value::Null);
+        let max_ms = self.bounds().session_call_timeout_ms;
+        let posted = self.acp()?.post_tagged(server_id, Some(agent), envelope, tag);
+        let Ok(posted) = tokio::time::timeout(as_duration(max_ms), posted).await else {
+            let message = format!("no answer within {max_ms} ms (session_call_timeout_ms)");
+            return Err(Error::Refused { method: method.to_owned(), message, error: Value::Null });
         };
+        let Posted::Response { text, .. } = posted? else { return Ok(Value::Null) };
         let mut answer: Value = serde_json::from_slice(&text).unwrap_or_default();
         match answer.get_mut("result").map(Value::take) {
             Some(result) => Ok(result),
@@ -174,15 +176,15 @@ impl Sessions {
         }
     }
 
-    /// A notification to a session's agent.
-    pub(super) async fn tell(&self, server_id: &str, agent: &str, method: &str, params: &Value) -> Result<(), Error> {
+    /// A notification to a session's agent; no agent is started for it.
+    pub(super) async fn tell(&self, server_id: &str, method: &str, params: &Value) -> Result<(), Error> {
         let text = json!({"jsonrpc": "2.0", "method": method, "params": params}).to_string();
         let envelope = Envelope::parse(text.into()).map_err(|error| Error::invalid(error.to_string()))?;
-        self.acp()?.post(server_id, Some(agent), envelope).await?;
+        self.acp()?.post(server_id, None, envelope).await?;
         Ok(())
     }
 
-    /// Sets mode, model and options, in this order.
+    /// Sets model, mode and options, in this order: what modes there are may depend on the model.
     pub(super) async fn settle(
         &self,
         live: &Arc<Live>,
@@ -217,7 +219,7 @@ impl Sessions {
             Some(option) if offered.is_empty() => {
                 self.set_option(live, option["id"].as_str().unwrap_or_default(), &mode.into()).await
             }
-            _ => Err(Error::NotOffered { what: "mode", wanted: mode.to_owned(), offered: offered.join(", ") }),
+            _ => Err(Error::NotOffered { what: "mode", wanted: mode.to_owned(), offered: list(&offered, "no choice of modes") }),
         }
     }
 
@@ -235,7 +237,7 @@ impl Sessions {
         let option = options.as_array().into_iter().flatten().find(|option| option["id"] == id);
         let Some(option) = option else {
             let offered: Vec<_> = options.as_array().into_iter().flatten().filter_map(|option| option["id"].as_str()).collect();
-            return Err(Error::NotOffered { what: "option", wanted: id.to_owned(), offered: offered.join(", ") });
+            return Err(Error::NotOffered { what: "option", wanted: id.to_owned(), offered: list(&offered, "no options") });
         };
         let values = choices(option);
         if let Some(wanted) = value.as_str().filter(|wanted| !values.is_empty() && !values.iter().any(|value| value == wanted)) {
@@ -270,6 +272,10 @@ impl Live {
 
 fn option_of<'a>(options: &'a Value, category: &str) -> Option<&'a Value> {
     options.as_array()?.iter().find(|option| option["category"] == category)
+}
+
+fn list(offered: &[&str], nothing: &str) -> String {
+    if offered.is_empty() { nothing.to_owned() } else { offered.join(", ") }
 }
 
 /// The values of a select option, also of a grouped one.

@@ -68,7 +68,7 @@ impl Sessions {
         let turns = {
             let state = live.lock();
             let running = state.running.iter().map(|running| running.turn.info(id, None));
-            running.chain(state.queue.iter().enumerate().map(|(at, turn)| turn.info(id, Some(at)))).collect()
+            running.chain(state.queue.iter().map(|turn| turn.info(id, state.position(&turn.id)))).collect()
         };
         let (items, items_left_out) = (fold.items(), fold.left_out());
         Ok(Snapshot { session: self.info(&live, true), items, items_left_out, turns, requests, sequence })
@@ -103,7 +103,12 @@ impl Sessions {
     pub async fn raw_events(&self, id: &str, after: u64, limit: usize) -> Result<(Vec<RawEvent>, u64), Error> {
         let live = self.live(id).await?;
         let (server_id, _, acp_session_id) = live.address();
-        let instance = self.acp()?.get(&server_id).await?.instance().to_owned();
+        let instance = match self.acp()?.get(&server_id).await {
+            Ok(server) => server.instance().to_owned(),
+            // Its envelopes go with it; the next message makes it anew.
+            Err(crate::acp::Error::UnknownServer { .. }) => return Ok((Vec::new(), after)),
+            Err(error) => return Err(error.into()),
+        };
         let (outbound, inbound) = (format!("acp/{instance}/out"), format!("acp/{instance}/in"));
         let filter = LogFilter { streams: vec![outbound, inbound.clone()], ..LogFilter::default() };
         let bytes = as_usize(self.bounds().sse_chunk_max_bytes);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::Sessions;
+use super::tap::IDLE;
 use crate::acp::Status;
 use crate::config::as_duration;
 use crate::rt::clock::now_ms;
@@ -11,11 +12,14 @@ use crate::rt::spawn_owned;
 
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_secs(30);
+/// The same, when agents are stopped after a short time.
+const PAUSE_MIN: Duration = Duration::from_millis(200);
 
 impl Sessions {
     pub(super) fn start_janitor(&self) {
         let sessions = self.clone();
-        let pause = PAUSE.min(as_duration(self.bounds().session_agent_idle_ms / 2)).max(Duration::from_millis(200));
+        let idle_ms = self.bounds().session_agent_idle_ms;
+        let pause = if idle_ms == 0 { PAUSE } else { PAUSE.min(as_duration(idle_ms / 2)).max(PAUSE_MIN) };
         spawn_owned("session-janitor", async move {
             loop {
                 tokio::time::sleep(pause).await;
@@ -28,24 +32,25 @@ impl Sessions {
     /// An agent process costs a hundred megabytes and more; a session that is asleep costs a row.
     async fn stop_idle_agents(&self) {
         let Ok(acp) = self.acp() else { return };
-        let idle_ms = i64::try_from(self.bounds().session_agent_idle_ms).unwrap_or(i64::MAX);
-        let mut last_used: HashMap<String, (i64, bool)> = HashMap::new();
-        for live in self.registry().all() {
-            let state = live.lock();
-            let entry = last_used.entry(state.row.server_id.clone()).or_insert((0, true));
-            entry.0 = entry.0.max(state.last_word_ms);
-            entry.1 &= state.is_quiet() && state.doc.origin == "sessions";
+        let idle = as_duration(self.bounds().session_agent_idle_ms);
+        if idle.is_zero() {
+            return;
         }
+        let mut quiet_for: HashMap<String, Duration> = HashMap::new();
+        let all = self.registry().all();
+        for live in &all {
+            let state = live.lock();
+            let is_quiet = state.is_quiet() && state.doc.origin == "sessions";
+            let quiet = if is_quiet { state.last_word.elapsed() } else { Duration::ZERO };
+            let least = quiet_for.entry(state.row.server_id.clone()).or_insert(quiet);
+            *least = quiet.min(*least);
+        }
+        drop(all);
         for server in acp.list() {
-            let idle_since = last_used.get(&server.server_id).filter(|(_, is_quiet)| *is_quiet).map(|(used, _)| *used);
-            let is_idle = idle_since.is_some_and(|used| now_ms() - used >= idle_ms);
-            if is_idle
-                && idle_ms > 0
-                && matches!(server.status, Status::Running { .. })
-                && !self.is_watched(&server.server_id).await
-            {
+            let is_idle = quiet_for.get(&server.server_id).is_some_and(|quiet| *quiet >= idle);
+            if is_idle && matches!(server.status, Status::Running { .. }) && !self.is_watched(&server.server_id).await {
                 tracing::info!(server = server.server_id, "its sessions are idle: the agent is stopped until the next message");
-                let stopped = acp.stop_agent(&server.server_id, "idle", as_duration(self.bounds().agent_stop_grace_ms)).await;
+                let stopped = acp.stop_agent(&server.server_id, IDLE, as_duration(self.bounds().agent_stop_grace_ms)).await;
                 if let Err(error) = stopped {
                     tracing::debug!(%error, "an idle agent could not be stopped");
                 }

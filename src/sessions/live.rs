@@ -11,20 +11,22 @@
 //!    └── exited: no agent runs; the next prompt restores it
 //! ```
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
-use super::gate;
-use super::projection::{Noted, Outcome, Phase, Projected, Projector, Source, ToolNoted, TurnEnd};
+use super::projection::{Outcome, Projected, Projector, Source, TurnEnd};
 use super::turn::Turn;
-use super::types::{ExitDoc, Restored, SessionDoc, SessionState, UsageDoc};
+use super::types::{SessionDoc, SessionState};
+use crate::acp::Prompted;
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
 use crate::store::{RowChange, SessionRow, Store, Stream};
-use crate::traces::{RequestSeen, SpanBook, ToolPhase, ToolSeen, Traces, TurnEnded, TurnSeen, UsageSeen};
+use crate::traces::{SpanBook, Traces, TurnEnded, TurnSeen};
 
 /// Turns that are remembered after their end, so that waiting for one needs no file.
 const ENDED_MAX: usize = 16;
@@ -38,6 +40,8 @@ pub(super) struct Live {
     store: Store,
     traces: Traces,
     state: Mutex<State>,
+    /// Nothing is written about it any more.
+    is_deleted: AtomicBool,
     /// Counts changes that somebody may wait for.
     changed: watch::Sender<u64>,
 }
@@ -53,17 +57,29 @@ pub(super) struct State {
     /// Over, but not yet in the file: still shown as running.
     ending: Vec<Turn>,
     pub(super) ended: VecDeque<Turn>,
-    /// By idempotency key: turn and digest of the request.
-    pub(super) keys: HashMap<String, (String, String)>,
+    keys: VecDeque<Key>,
     pub(super) last_number: u64,
     /// True while a task works on the queue.
     pub(super) has_runner: bool,
+    /// The turn at the front of the queue that is on its way to the agent, which may have to be started first.
+    pub(super) sending: Option<String>,
+    /// It met a turn of another door there, and waits again.
+    pub(super) is_deferred: bool,
     /// When the agent last said something, or was told something.
-    pub(super) last_word_ms: i64,
+    pub(super) last_word: Instant,
     pub(super) is_silent: bool,
     pub(super) agent_runs: bool,
     pub(super) pending_requests: usize,
     shown: Option<SessionState>,
+}
+
+/// A message that was taken in under an idempotency key.
+pub(super) struct Key {
+    pub(super) key: String,
+    pub(super) turn_id: String,
+    /// Of the request.
+    pub(super) digest: String,
+    pub(super) delivery: &'static str,
 }
 
 /// A turn under way.
@@ -95,10 +111,12 @@ impl Live {
             queue: VecDeque::new(),
             ending: Vec::new(),
             ended: VecDeque::new(),
-            keys: HashMap::new(),
+            keys: VecDeque::new(),
             last_number,
             has_runner: false,
-            last_word_ms: now_ms(),
+            sending: None,
+            is_deferred: false,
+            last_word: Instant::now(),
             is_silent: false,
             agent_runs: false,
             pending_requests: 0,
@@ -106,7 +124,8 @@ impl Live {
             row,
         };
         let (id, state) = (state.row.id.clone(), Mutex::new(state));
-        Arc::new(Self { id, stream, store, traces, state, changed: watch::Sender::new(0) })
+        let is_deleted = AtomicBool::new(false);
+        Arc::new(Self { id, stream, store, traces, state, is_deleted, changed: watch::Sender::new(0) })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -122,8 +141,18 @@ impl Live {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    /// Appends events in order; `change` is made with the last one.
+    /// Waits until a turn is over and its end is in the file. Cancel safe.
+    pub(super) async fn until_over(&self, turn_id: &str) {
+        let mut changed = self.watch(); // made before the look, so that no change is lost in between
+        while self.lock().unfinished(turn_id).is_some() && changed.changed().await.is_ok() {}
+    }
+
+    /// Appends events in order; `change` is made with the last one. To be called under the lock: what is in order there is
+    /// in order in the stream.
     pub(super) fn append(&self, out: Vec<Projected>, change: Option<RowChange>) {
+        if self.is_deleted() {
+            return;
+        }
         let last = out.len().saturating_sub(1);
         let mut change = change;
         for (at, Projected { kind, payload }) in out.into_iter().enumerate() {
@@ -149,12 +178,33 @@ impl Live {
     ) -> oneshot::Receiver<u64> {
         let mut out = Vec::new();
         state.projector.event(now_ms(), kind, source, data, &mut out);
-        let last = out.pop();
+        let last = out.pop().filter(|_| !self.is_deleted());
         self.append(out, None);
         match last {
             Some(Projected { kind, payload }) => self.store.append_acked(&self.stream, kind, payload, change),
             None => oneshot::channel().1,
         }
+    }
+
+    /// Its last word; `None` when that was said before. Turns that are not over have nobody who waits for them any more.
+    pub(super) fn deleted(&self, change: RowChange) -> Option<oneshot::Receiver<u64>> {
+        let mut state = self.lock();
+        if self.is_deleted() {
+            return None;
+        }
+        let data = json!({"reason": "terminated", "terminatedBy": "client", "message": "deleted"});
+        let committed = self.say_acked(&mut state, "session.ended", Source::Daemon, &data, Some(change));
+        self.is_deleted.store(true, Ordering::Release);
+        state.running.clear();
+        state.queue.clear();
+        drop(state);
+        self.bump();
+        Some(committed)
+    }
+
+    /// Nobody finds it any more.
+    pub(super) fn is_deleted(&self) -> bool {
+        self.is_deleted.load(Ordering::Acquire)
     }
 
     /// The session's row as it is now, for the file.
@@ -166,16 +216,26 @@ impl Live {
 
     // ----- what the tap tells -----
 
-    /// A prompt went to the agent. `tag` is the id of a turn of ours.
-    pub(super) fn prompted(&self, request: u64, params: &str, tag: Option<&str>, events_before: u64) {
+    /// A prompt goes to the agent; its tag is the id of a turn of ours. Gives the turn; `None` when it must not be sent: it
+    /// was taken out of the queue, or a turn of another door is under way, behind which it waits.
+    pub(super) fn prompted(&self, prompt: Prompted<'_>, events_before: u64) -> Option<String> {
+        let Prompted { number: request, params, tag, .. } = prompt;
         let mut state = self.lock();
         let (state, now) = (&mut *state, now_ms());
-        let mut turn = self.turn_of(state, tag, params, now);
+        if tag.is_some() && !state.running.is_empty() {
+            state.is_deferred = true;
+            return None;
+        }
+        let mut turn = match tag {
+            None => Turn::of_acp(state.next_number(), params, now),
+            Some(tag) => state.take_queued(tag)?,
+        };
+        state.sending.take_if(|sending| Some(sending.as_str()) == tag);
         turn.doc.started_at_ms = Some(now);
         turn.state = "running";
         state.doc.stats.turns += 1;
         state.doc.exit = None;
-        (state.agent_runs, state.is_silent, state.last_word_ms) = (true, false, now);
+        (state.agent_runs, state.is_silent, state.last_word) = (true, false, Instant::now());
         let mut out = Vec::new();
         let prompt = turn.doc.prompt.as_ref().map_or("[]", |prompt| prompt.get());
         state.projector.turn_started(now, &turn.id, &turn.doc.origin, prompt, &mut out);
@@ -183,19 +243,11 @@ impl Live {
         let spans = state.spans.turn_started(now, &seen);
         let mut changes = vec![turn.change(&self.id), Self::save(state)];
         changes.extend(self.span_changes(spans));
+        let id = turn.id.clone();
         state.running.push(Running { turn, request, events_before, cancelled_because: None });
         self.append(out, Some(RowChange::Many(changes)));
         self.show(state);
-    }
-
-    /// The turn that waits under this id, or a new one of a client of ACP.
-    fn turn_of(&self, state: &mut State, tag: Option<&str>, params: &str, now: i64) -> Turn {
-        let waiting = tag.and_then(|tag| state.queue.iter().position(|turn| turn.id == tag));
-        if let Some(turn) = waiting.and_then(|at| state.queue.remove(at)) {
-            return turn;
-        }
-        state.last_number += 1;
-        Turn::of_acp(state.last_number, params, now)
+        Some(id)
     }
 
     /// A prompt was answered, or nobody will answer it any more.
@@ -207,13 +259,13 @@ impl Live {
         self.end_turn(&mut state, turn);
     }
 
-    /// A turn of the queue ends without having been sent.
-    pub(super) fn never_sent(self: &Arc<Self>, id: &str, reason: &str, error: Option<Value>) {
+    /// A turn of the queue ends without having been sent; false when it isn't there.
+    pub(super) fn never_sent(self: &Arc<Self>, id: &str, reason: &str, error: Option<Value>) -> bool {
         let mut state = self.lock();
-        let Some(at) = state.queue.iter().position(|turn| turn.id == id) else { return };
-        let Some(mut turn) = state.queue.remove(at) else { return };
+        let Some(mut turn) = state.take_queued(id) else { return false };
         turn.failed(reason, error);
         self.end_turn(&mut state, turn);
+        true
     }
 
     /// The agent doesn't end a turn: we do.
@@ -240,7 +292,14 @@ impl Live {
             reason: turn.doc.reason.as_deref(),
             usage: usage.as_deref(),
         };
-        state.projector.turn_ended(now, end, &mut out);
+        if turn.doc.started_at_ms.is_some() {
+            state.projector.turn_ended(now, end, &mut out);
+        } else {
+            state.projector.turn_dropped(now, end, &mut out);
+        }
+        if let Some(Running { turn, .. }) = state.running.last() {
+            state.projector.turn_goes_on(&turn.id, turn.doc.started_at_ms.unwrap_or(now));
+        }
         let seen = TurnEnded {
             turn_id: &turn.id,
             outcome: turn.doc.outcome.as_deref().unwrap_or("failed"),
@@ -250,21 +309,13 @@ impl Live {
         let spans = state.spans.turn_ended(now, &seen);
         let mut changes = vec![turn.change(&self.id), Self::save(state)];
         changes.extend(self.span_changes(spans));
-        self.append(out, None);
+        self.append(out, Some(RowChange::Many(changes)));
         let id = turn.id.clone();
         state.ending.push(turn);
         self.show(state);
         // The last word on the turn: once it is in the file, those who wait are told.
-        let mut last = Vec::new();
-        state.projector.event(
-            now,
-            "session.updated",
-            Source::Daemon,
-            json!({"stats": state.doc.stats, "usage": state.doc.usage}),
-            &mut last,
-        );
-        let Some(Projected { kind, payload }) = last.pop() else { return };
-        let acked = self.store.append_acked(&self.stream, kind, payload, Some(RowChange::Many(changes)));
+        let data = json!({"stats": state.doc.stats, "usage": state.doc.usage});
+        let acked = self.say_acked(state, "session.updated", Source::Daemon, &data, None);
         let live = Arc::clone(self);
         spawn_owned("turn-end", async move {
             let _ = acked.await; // a closed store: nothing more is written, and nobody is told otherwise
@@ -285,161 +336,7 @@ impl Live {
         self.bump();
     }
 
-    /// The agent told something of the session.
-    pub(super) fn update(&self, update: &str) {
-        let mut state = self.lock();
-        let (state, now) = (&mut *state, now_ms());
-        let mut out = Vec::new();
-        let noted = state.projector.update(now, update, &mut out);
-        state.last_word_ms = now;
-        let changes = self.noted(state, noted, now);
-        let change = (!changes.is_empty()).then(|| RowChange::Many(changes));
-        if out.is_empty() && change.is_some() {
-            state.projector.flush(now, &mut out);
-        }
-        self.append(out, change);
-        if std::mem::take(&mut state.is_silent) {
-            self.show(state);
-        }
-    }
-
-    fn noted(&self, state: &mut State, noted: Noted, now: i64) -> Vec<RowChange> {
-        match noted {
-            Noted::Title(title) => state.row.title = title,
-            Noted::Mode(mode) => state.doc.mode = Some(mode),
-            Noted::ConfigOptions { json, model, mode } => {
-                state.doc.config_options = serde_json::from_str(&json).ok();
-                state.doc.model = model.or_else(|| state.doc.model.take());
-                state.doc.mode = mode.or_else(|| state.doc.mode.take());
-            }
-            Noted::Usage(usage) => {
-                let (cost, currency) = (usage.cost_amount, usage.cost_currency);
-                state.spans.usage(UsageSeen {
-                    used: usage.used,
-                    size: usage.size,
-                    cost_amount: cost,
-                    cost_currency: currency.clone(),
-                });
-                state.doc.usage = Some(UsageDoc { used: usage.used, size: usage.size, cost, currency });
-                return Vec::new(); // often: saved when the turn ends
-            }
-            Noted::Tool(tool) => {
-                let before = state.spans.open_count();
-                let spans = state.spans.tool(now, &seen(&tool));
-                let began = state.spans.open_count() > before;
-                let came_and_went =
-                    matches!(tool.phase, Phase::Ended { .. }) && state.spans.open_count() == before && !spans.is_empty();
-                state.doc.stats.tool_calls += u64::from(began || came_and_went);
-                return self.span_changes(spans);
-            }
-            Noted::Text { bytes } => {
-                state.spans.said(bytes);
-                return Vec::new();
-            }
-            Noted::Nothing | Noted::AvailableCommands(_) | Noted::Unparsed => return Vec::new(),
-        }
-        vec![Self::save(state)]
-    }
-
-    /// What was joined over several updates is appended.
-    pub(super) fn flush(&self) {
-        let mut out = Vec::new();
-        self.lock().projector.flush(now_ms(), &mut out);
-        self.append(out, None);
-    }
-
-    /// A mode or an option was set by a client.
-    pub(super) fn set(&self, method: &str, params: &str, result: &str) {
-        let mut state = self.lock();
-        let (params, result): (Value, Value) =
-            (serde_json::from_str(params).unwrap_or_default(), serde_json::from_str(result).unwrap_or_default());
-        let data = if method == "session/set_mode" {
-            state.doc.mode = params["modeId"].as_str().map(str::to_owned);
-            json!({"mode": state.doc.mode})
-        } else {
-            if result["configOptions"].is_array() {
-                state.doc.learn_options(&result["configOptions"]);
-            }
-            json!({"configOptions": state.doc.config_options, "mode": state.doc.mode, "model": state.doc.model})
-        };
-        let change = Self::save(&mut state);
-        self.say(&mut state, "session.updated", Source::Client, &data, Some(change));
-    }
-
-    /// A new agent process knows the session.
-    pub(super) fn restored(&self, method: &str, transcript: Option<(usize, bool)>, result: &str) {
-        let mut state = self.lock();
-        let history = match (method, transcript) {
-            ("session/new", Some(_)) => "transcript",
-            ("session/new", None) if state.doc.stats.turns == 0 => "kept", // there was none
-            ("session/new", None) => "lost",
-            _ => "kept",
-        };
-        let restored = Restored {
-            method: method.to_owned(),
-            history: history.to_owned(),
-            transcript_bytes: transcript.map(|(bytes, _)| bytes),
-            truncated: transcript.is_some_and(|(_, truncated)| truncated),
-            at_ms: now_ms(),
-        };
-        let data = serde_json::to_value(&restored).unwrap_or_default();
-        state.doc.restored = Some(restored);
-        state.doc.learn(result);
-        (state.agent_runs, state.doc.exit) = (true, None);
-        let change = Self::save(&mut state);
-        self.say(&mut state, "session.restored", Source::Daemon, &data, Some(change));
-        self.show(&mut state);
-    }
-
-    /// The agent process that knew the session is gone, or the session was closed.
-    pub(super) fn exited(&self, exit: ExitDoc) {
-        let mut state = self.lock();
-        if !state.agent_runs && state.doc.exit.as_ref() == Some(&exit) {
-            return;
-        }
-        state.agent_runs = false;
-        state.pending_requests = 0;
-        state.doc.exit = Some(exit);
-        self.show(&mut state);
-    }
-
-    /// The agent asks for a decision.
-    pub(super) fn request_created(&self, opened: &gate::Opened) {
-        let mut state = self.lock();
-        let now = now_ms();
-        let mut changes = opened.changes.clone();
-        let call_id = opened.created["params"]["toolCall"]["toolCallId"].as_str();
-        let seen = RequestSeen { request_id: &opened.request_id, kind: opened.kind.as_str(), call_id };
-        let spans = state.spans.request_created(now, &seen);
-        changes.extend(self.span_changes(spans));
-        let is_decided = opened.resolved.is_some();
-        let change = Some(RowChange::Many(changes));
-        let (first, second) = if is_decided { (None, change) } else { (change, None) };
-        self.say(&mut state, "request.created", Source::Agent, &opened.created, first);
-        if let Some(resolved) = &opened.resolved {
-            self.say(&mut state, "request.resolved", Source::Daemon, resolved, second);
-            state.spans.request_resolved(now, &opened.request_id, resolved["outcome"].as_str().unwrap_or("resolved"), "rule");
-        } else {
-            state.pending_requests += 1;
-            self.show(&mut state);
-        }
-    }
-
-    /// A decision was made, by whomever.
-    pub(super) fn request_resolved(&self, closed: &gate::Closed) {
-        let mut state = self.lock();
-        let now = now_ms();
-        let mut changes = closed.changes.clone();
-        let by = closed.resolved["by"].as_str().unwrap_or("client").to_owned();
-        let spans = state.spans.request_resolved(now, &closed.request_id, closed.outcome.as_str(), &by);
-        changes.extend(self.span_changes(spans));
-        state.pending_requests = state.pending_requests.saturating_sub(1);
-        state.last_word_ms = now; // the time that somebody took to decide is not the agent's
-        self.say(&mut state, "request.resolved", Source::Client, &closed.resolved, Some(RowChange::Many(changes)));
-        self.show(&mut state);
-    }
-
-    fn span_changes(&self, spans: Vec<crate::store::SpanRow>) -> Vec<RowChange> {
+    pub(super) fn span_changes(&self, spans: Vec<crate::store::SpanRow>) -> Vec<RowChange> {
         spans.into_iter().inspect(|span| self.traces.ended(span)).map(|span| RowChange::PutSpan(Box::new(span))).collect()
     }
 
@@ -477,12 +374,33 @@ impl State {
         running.chain(&self.queue).chain(&self.ending).find(|turn| turn.id == id)
     }
 
-    /// Remembers an idempotency key until the file has it.
-    pub(super) fn remember_key(&mut self, key: &str, turn_id: &str, digest: &str) {
+    /// The number of a new turn.
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    fn take_queued(&mut self, id: &str) -> Option<Turn> {
+        let at = self.queue.iter().position(|turn| turn.id == id)?;
+        self.queue.remove(at)
+    }
+
+    /// How many turns are before one that waits; `None` when it doesn't.
+    pub(super) fn position(&self, id: &str) -> Option<usize> {
+        self.queue.iter().position(|turn| turn.id == id).map(|at| at + self.running.len())
+    }
+
+    /// What was taken in under an idempotency key, as far as memory goes.
+    pub(super) fn key(&self, key: &str) -> Option<&Key> {
+        self.keys.iter().find(|known| known.key == key)
+    }
+
+    /// Remembers an idempotency key until the file surely has it.
+    pub(super) fn remember_key(&mut self, key: Key) {
         if self.keys.len() >= KEYS_MAX {
-            self.keys.clear(); // all of them are in the file by now
+            self.keys.pop_front();
         }
-        self.keys.insert(key.to_owned(), (turn_id.to_owned(), digest.to_owned()));
+        self.keys.push_back(key);
     }
 
     /// True when nothing goes on that memory alone knows.
@@ -498,23 +416,5 @@ pub(super) fn outcome_word(outcome: Outcome) -> &'static str {
         Outcome::Cancelled => "cancelled",
         Outcome::Failed => "failed",
         Outcome::Lost => "lost",
-    }
-}
-
-fn seen(tool: &ToolNoted) -> ToolSeen<'_> {
-    ToolSeen {
-        call_id: &tool.call_id,
-        name: tool.name.as_deref(),
-        title: tool.title.as_deref(),
-        kind: tool.kind.as_deref(),
-        parent_call_id: tool.parent_call_id.as_deref(),
-        phase: match tool.phase {
-            Phase::Started => ToolPhase::Started,
-            Phase::Progress => ToolPhase::Progress,
-            Phase::Late => ToolPhase::Late,
-            Phase::Ended { failed } => ToolPhase::Ended { failed },
-        },
-        arguments_bytes: tool.arguments_bytes,
-        output_bytes: tool.output_bytes,
     }
 }

@@ -3,11 +3,12 @@
 //! Who changes what:
 //! * the tap of a session's ACP server ([`tap`]), in that server's owner task, folds everything that passes into events
 //!   ([`projection`]), turns and spans;
-//! * task `session-turns`, one per session with a queue ([`run`]), sends queued turns one after another and watches their
-//!   deadlines; it ends when the queue is empty;
+//! * task `session-turns`, one per session with a queue ([`run`]), sends queued turns one after another; it ends when the
+//!   queue is empty;
+//! * task `turn-watch`, one per turn under way ([`watch`]), looks at its deadlines; `turn-cancel` gives up what doesn't end;
 //! * the gate ([`gate`]) decides or asks when agents want permission.
 //!
-//! All three meet in [`live::Live`], the session in memory. A session that nothing touches is a row in the file and costs
+//! All meet in [`live::Live`], the session in memory. A session that nothing touches is a row in the file and costs
 //! no memory; its state is read when it is wanted.
 
 mod adopt;
@@ -18,6 +19,7 @@ mod error;
 mod events;
 pub mod gate;
 mod janitor;
+mod keyed;
 mod lifecycle;
 mod live;
 mod message;
@@ -29,10 +31,12 @@ mod run;
 mod steer;
 mod submit;
 mod tap;
+mod told;
 mod transcript;
 mod transfer;
 mod turn;
 mod types;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -56,6 +60,7 @@ use crate::traces::Traces;
 use crate::workspace::Workspace;
 use create::Creating;
 use gate::Gate;
+use keyed::Keyed;
 use projection::Limits;
 use registry::Registry;
 
@@ -91,7 +96,9 @@ struct Inner {
     registry: Mutex<Registry>,
     creating: Mutex<Creating>,
     /// One at a time may say `initialize` to a server; by server id.
-    handshakes: Mutex<std::collections::HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    handshakes: Keyed,
+    /// One at a time may use an idempotency key.
+    retries: Keyed,
 }
 
 impl Sessions {
@@ -102,7 +109,8 @@ impl Sessions {
             acp: OnceLock::new(),
             registry: Mutex::default(),
             creating: Mutex::default(),
-            handshakes: Mutex::default(),
+            handshakes: Keyed::default(),
+            retries: Keyed::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -120,6 +128,11 @@ impl Sessions {
 
     fn acp(&self) -> Result<&Acp, Error> {
         self.inner.acp.get().ok_or(Error::Acp(crate::acp::Error::Stopping))
+    }
+
+    /// True while everything ends: what waits is left for the next run.
+    fn is_stopping(&self) -> bool {
+        self.inner.acp.get().is_some_and(Acp::is_stopping)
     }
 
     fn store(&self) -> &Store {

@@ -24,8 +24,8 @@ impl Sessions {
     /// # Errors
     /// [`Error::UnknownSession`].
     pub async fn get(&self, id: &str) -> Result<SessionInfo, Error> {
-        let live = self.registry().get(id);
-        if let Some(live) = live {
+        let known = self.in_memory(id)?;
+        if let Some(live) = known {
             return Ok(self.info(&live, true));
         }
         let row = self.store().session(id).await?.ok_or_else(|| Error::UnknownSession { id: id.to_owned() })?;
@@ -67,7 +67,7 @@ impl Sessions {
         Ok(rows
             .into_iter()
             .map(|row| match state.unfinished(&row.id) {
-                Some(turn) => turn.info(id, position(&state.queue, &row.id)),
+                Some(turn) => turn.info(id, state.position(&row.id)),
                 None => Turn::from_row(row).info(id, None),
             })
             .collect())
@@ -79,18 +79,10 @@ impl Sessions {
     /// [`Error::UnknownSession`], [`Error::UnknownTurn`].
     pub async fn turn(&self, id: &str, turn_id: &str, wait: Duration) -> Result<TurnInfo, Error> {
         let live = self.live(id).await?;
-        let mut changed = live.watch(); // made before the look, so that no change is lost in between
-        let waiting = async {
-            while live.lock().unfinished(turn_id).is_some() {
-                if changed.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(wait, waiting).await; // then it is shown as it is
+        let _ = tokio::time::timeout(wait, live.until_over(turn_id)).await; // then it is shown as it is
         let known = {
             let state = live.lock();
-            let unfinished = state.unfinished(turn_id).map(|turn| turn.info(id, position(&state.queue, turn_id)));
+            let unfinished = state.unfinished(turn_id).map(|turn| turn.info(id, state.position(turn_id)));
             unfinished.or_else(|| state.ended.iter().find(|turn| turn.id == turn_id).map(|turn| turn.info(id, None)))
         };
         if let Some(turn) = known {
@@ -101,10 +93,6 @@ impl Sessions {
             None => Err(Error::UnknownTurn { id: turn_id.to_owned() }),
         }
     }
-}
-
-fn position(queue: &std::collections::VecDeque<Turn>, id: &str) -> Option<usize> {
-    queue.iter().position(|turn| turn.id == id)
 }
 
 /// A session that isn't in memory: no agent runs for it.

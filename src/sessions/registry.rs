@@ -53,29 +53,43 @@ impl Sessions {
     /// # Errors
     /// [`Error::UnknownSession`], or the file can't be read.
     pub(super) async fn live(&self, id: &str) -> Result<Arc<Live>, Error> {
-        let known = self.registry().get(id);
-        if let Some(live) = known {
-            return Ok(live);
+        let known = self.in_memory(id)?;
+        match known {
+            Some(live) => Ok(live),
+            None => self.bring(id).await,
         }
-        let row = self.store().session(id).await?.ok_or_else(|| Error::UnknownSession { id: id.to_owned() })?;
-        self.bring(row).await
+    }
+
+    /// The session when it is in memory.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSession`] when it is being deleted.
+    pub(super) fn in_memory(&self, id: &str) -> Result<Option<Arc<Live>>, Error> {
+        let known = self.registry().get(id);
+        match known {
+            Some(live) if live.is_deleted() => Err(Error::UnknownSession { id: id.to_owned() }),
+            known => Ok(known),
+        }
     }
 
     /// The session of a server that ACP clients call so.
     pub(super) async fn live_by_acp(&self, server_id: &str, acp_session_id: &str) -> Result<Option<Arc<Live>>, Error> {
         match self.store().session_by_acp(Some(server_id), None, acp_session_id).await? {
-            Some(row) => self.bring(row).await.map(Some),
+            Some(row) => match self.live(&row.id).await {
+                Err(Error::UnknownSession { .. }) => Ok(None),
+                brought => brought.map(Some),
+            },
             None => Ok(None),
         }
     }
 
-    async fn bring(&self, row: SessionRow) -> Result<Arc<Live>, Error> {
-        let known = self.registry().get(&row.id);
-        if let Some(live) = known {
-            return Ok(live);
-        }
-        let stream = self.store().open_stream(&format!("session/{}", row.id)).await?;
-        let last_number = self.store().last_turn(&row.id).await?;
+    async fn bring(&self, id: &str) -> Result<Arc<Live>, Error> {
+        let unknown = || Error::UnknownSession { id: id.to_owned() };
+        self.store().session(id).await?.ok_or_else(unknown)?;
+        let stream = self.store().open_stream(&format!("session/{id}")).await?;
+        // Only now: what was appended before the stream was opened is in the file.
+        let row = self.store().session(id).await?.ok_or_else(unknown)?;
+        let last_number = self.store().last_turn(id).await?;
         let doc: SessionDoc = serde_json::from_str(&row.doc).unwrap_or_default();
         Ok(self.insert(row, doc, stream, last_number))
     }

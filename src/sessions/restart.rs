@@ -13,8 +13,8 @@ impl Sessions {
         let mut kept: Vec<Arc<Live>> = Vec::new();
         for closed in self.gate().take_lost() {
             match &closed.session_id {
-                Some(id) => self.live(id).await?.request_resolved(&closed),
-                None => self.log_resolution(&closed),
+                Some(id) if self.store().session(id).await?.is_some() => self.live(id).await?.request_resolved(&closed),
+                _ => self.log_resolution(&closed),
             }
         }
         for row in self.store().unfinished_turns().await? {

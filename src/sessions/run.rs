@@ -1,21 +1,19 @@
-//! Working on a session's queue: one turn after another, each with its deadlines.
+//! Working on a session's queue: one turn after another is sent to the agent.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::Sessions;
 use super::live::{Live, State};
 use super::turn::Turn;
-use crate::acp::{Envelope, Posted};
-use crate::config::as_duration;
-use crate::rt::clock::now_ms;
+use super::watch::{LOOK_PAUSE, is_over};
+use super::{Error, Sessions};
+use crate::acp::{self, Envelope, Posted};
 use crate::rt::spawn_owned;
 
-/// How often a turn under way is looked at for silence and deadlines.
-const LOOK_PAUSE: Duration = Duration::from_millis(250);
+/// How often a turn is sent whose server was deleted just then.
+const TRIES: usize = 3;
 
 impl Sessions {
     /// Sees to it that a task works on the session's queue.
@@ -28,19 +26,22 @@ impl Sessions {
     }
 
     async fn work(&self, live: &Arc<Live>) {
+        let mut tries = 0;
         loop {
             self.until_free(live).await;
             let next = {
                 let mut state = live.lock();
-                match state.queue.front().cloned() {
-                    Some(turn) => turn,
-                    None => {
-                        state.has_runner = false;
-                        break;
-                    }
-                }
+                let next = state.queue.front().filter(|_| !self.is_stopping()).cloned();
+                state.sending = next.as_ref().map(|turn| turn.id.clone());
+                state.has_runner = next.is_some();
+                next
             };
-            self.run(live, next).await;
+            let Some(turn) = next else { break };
+            tries += 1;
+            self.run(live, &turn, tries).await;
+            if live.lock().position(&turn.id).is_none() {
+                tries = 0; // the next one is another one
+            }
         }
         live.bump();
     }
@@ -48,41 +49,40 @@ impl Sessions {
     /// Waits while a turn that came through another door is under way.
     async fn until_free(&self, live: &Arc<Live>) {
         let mut changed = live.watch();
-        while !live.lock().running.is_empty() {
-            if changed.changed().await.is_err() {
-                return;
-            }
-        }
+        while !live.lock().running.is_empty() && changed.changed().await.is_ok() {}
     }
 
-    /// Sends one turn and waits for its end. What keeps it from being sent ends it, with the reason.
-    async fn run(&self, live: &Arc<Live>, turn: Turn) {
-        let sending = self.send(live, &turn);
+    /// Sends one turn and waits for its end. What keeps it from being sent ends it, with the reason; or it stays in the
+    /// queue, to be tried again.
+    async fn run(&self, live: &Arc<Live>, turn: &Turn, tries: usize) {
+        let began = Instant::now();
+        let sending = self.send(live, turn);
         tokio::pin!(sending);
-        let mut watch = Watch::new(self, live, &turn);
         let sent = loop {
             tokio::select! {
-                sent = &mut sending => break Some(sent),
-                () = tokio::time::sleep(LOOK_PAUSE) => if watch.look().await { break None },
+                sent = &mut sending => break sent,
+                () = live.until_over(&turn.id) => return, // taken out, or given up: if it comes by later, it isn't sent
+                () = tokio::time::sleep(LOOK_PAUSE) => if is_over(turn.doc.limits.timeout_ms, began.elapsed()) {
+                    live.never_sent(&turn.id, "timeout", None); // nothing when the agent has it
+                    self.store().flush();
+                },
             }
         };
-        match sent {
-            Some(Err(error)) => live.never_sent(&turn.id, "not_sent", Some(json!({"message": error.to_string()}))),
-            // Refused before it reached the agent: the tap knows nothing of it.
-            Some(Ok(answer)) => live.never_sent(&turn.id, "not_sent", Some(answer["error"].clone())),
-            None => live.give_up(&turn.id, watch.reason.unwrap_or("deadline")),
-        }
+        let is_deferred = std::mem::take(&mut live.lock().is_deferred);
+        let why = match sent {
+            _ if self.is_stopping() && live.lock().position(&turn.id).is_some() => return, // the next run takes it up
+            Ok(_) if is_deferred => return,
+            Err(Error::Acp(acp::Error::Deleted { .. } | acp::Error::UnknownServer { .. })) if tries < TRIES => return,
+            // What reached the agent has ended with its answer; the rest was refused before.
+            Ok(answer) => answer["error"].clone(),
+            Err(error) => json!({"message": error.to_string()}),
+        };
+        live.never_sent(&turn.id, "not_sent", Some(why));
         self.store().flush();
-        // Its end is in the file before the next one begins.
-        let mut changed = live.watch();
-        while live.lock().unfinished(&turn.id).is_some() {
-            if changed.changed().await.is_err() {
-                return;
-            }
-        }
+        live.until_over(&turn.id).await; // its end is in the file before the next one begins
     }
 
-    async fn send(&self, live: &Arc<Live>, turn: &Turn) -> Result<Value, super::Error> {
+    async fn send(&self, live: &Arc<Live>, turn: &Turn) -> Result<Value, Error> {
         let (server_id, agent, acp_session_id) = live.address();
         self.prepare_server(live).await?;
         let prompt = turn.doc.prompt.as_ref().map_or("[]", |prompt| prompt.get());
@@ -91,7 +91,7 @@ impl Sessions {
             json!(turn.id),
             json!(acp_session_id)
         );
-        let envelope = Envelope::parse(text.into()).map_err(|error| super::Error::invalid(error.to_string()))?;
+        let envelope = Envelope::parse(text.into()).map_err(|error| Error::invalid(error.to_string()))?;
         match self.acp()?.post_tagged(&server_id, Some(&agent), envelope, Some(turn.id.clone())).await? {
             Posted::Response { text, .. } => Ok(serde_json::from_slice(&text).unwrap_or_default()),
             Posted::Accepted => Ok(Value::Null),
@@ -100,7 +100,7 @@ impl Sessions {
 
     /// A server that was deleted, or never knew the session (it was imported), learns of it: the agent is then asked
     /// to resume it, and given the transcript when it can't.
-    pub(super) async fn prepare_server(&self, live: &Arc<Live>) -> Result<(), super::Error> {
+    pub(super) async fn prepare_server(&self, live: &Arc<Live>) -> Result<(), Error> {
         let (server_id, agent, acp_session_id) = live.address();
         self.handshake(&server_id, &agent).await?;
         let params = {
@@ -110,75 +110,5 @@ impl Sessions {
         };
         self.acp()?.remember(&server_id, &acp_session_id, params).await?;
         Ok(())
-    }
-}
-
-/// Looks at a turn under way.
-struct Watch<'a> {
-    sessions: &'a Sessions,
-    live: &'a Arc<Live>,
-    turn: &'a Turn,
-    began: Instant,
-    /// Since when its end is waited for, once it was asked to end.
-    cancelled: Option<Instant>,
-    reason: Option<&'static str>,
-}
-
-impl<'a> Watch<'a> {
-    fn new(sessions: &'a Sessions, live: &'a Arc<Live>, turn: &'a Turn) -> Self {
-        Self { sessions, live, turn, began: Instant::now(), cancelled: None, reason: None }
-    }
-
-    /// True when the turn must be given up: it was asked to end, and didn't in time.
-    async fn look(&mut self) -> bool {
-        let bounds = self.sessions.bounds();
-        if let Some(cancelled) = self.cancelled.or_else(|| self.was_cancelled()) {
-            self.cancelled = Some(cancelled);
-            if cancelled.elapsed() < as_duration(bounds.turn_cancel_grace_ms) {
-                return false;
-            }
-            self.reason.get_or_insert("interrupted");
-            self.sessions.end_deaf_agent(self.live, self.reason.unwrap_or("interrupted")).await;
-            return true;
-        }
-        let limits = self.turn.doc.limits;
-        let quiet_ms = self.quiet_ms();
-        let is_over = |limit: Option<u64>, spent: u64| limit.is_some_and(|limit| limit > 0 && spent >= limit);
-        if is_over(limits.inactivity_timeout_ms, quiet_ms) {
-            self.cancel("inactivity_timeout").await;
-        } else if is_over(limits.timeout_ms, u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)) {
-            self.cancel("timeout").await;
-        }
-        false
-    }
-
-    /// Somebody else asked for the turn's end.
-    fn was_cancelled(&mut self) -> Option<Instant> {
-        let state = self.live.lock();
-        let running = state.running.iter().find(|running| running.turn.id == self.turn.id)?;
-        self.reason = running.cancelled_because;
-        running.cancelled_because.map(|_| Instant::now())
-    }
-
-    /// Milliseconds since the agent's last word; 0 while a decision is waited for. Says when it becomes silent.
-    fn quiet_ms(&self) -> u64 {
-        let mut state = self.live.lock();
-        if state.pending_requests > 0 || !state.running.iter().any(|running| running.turn.id == self.turn.id) {
-            return 0;
-        }
-        let quiet_ms = u64::try_from(now_ms() - state.last_word_ms).unwrap_or(0);
-        if quiet_ms >= self.sessions.bounds().session_silent_ms && !state.is_silent {
-            state.is_silent = true;
-            self.live.show(&mut state);
-        }
-        quiet_ms
-    }
-
-    async fn cancel(&mut self, reason: &'static str) {
-        self.reason = Some(reason);
-        self.cancelled = Some(Instant::now());
-        if let Err(error) = self.sessions.cancel_turn(self.live, reason).await {
-            tracing::warn!(%error, session = self.live.id, "a turn beyond its deadline could not be cancelled");
-        }
     }
 }

@@ -11,7 +11,7 @@ use super::gate::Where;
 use super::live::Live;
 use super::projection::Source;
 use super::types::ExitDoc;
-use crate::acp::{Asked, Fact, Tap, TapServer, TapSource, Transcript, Verdict};
+use crate::acp::{Asked, Fact, Prompted, Tap, TapServer, TapSource, Transcript, Verdict};
 use crate::processes::Exit;
 use crate::rt::clock::now_ms;
 
@@ -20,6 +20,9 @@ impl TapSource for Sessions {
         Box::new(ServerTap { sessions: self.clone(), server, live: HashMap::new(), told: Vec::new() })
     }
 }
+
+/// Why the janitor stops an agent.
+pub(super) const IDLE: &str = "idle";
 
 struct ServerTap {
     sessions: Sessions,
@@ -50,10 +53,6 @@ impl Tap for ServerTap {
     fn happened(&mut self, fact: Fact<'_>) {
         match fact {
             Fact::Opened { method, params, result, session, tag } => self.opened(method, params, result, session, tag),
-            Fact::Prompted { session, number, params, tag } => {
-                let before = self.server.events.newest().seq;
-                self.with(session, |live| live.prompted(number, params, tag, before));
-            }
             Fact::PromptEnded { session, number, answer } => self.with(session, |live| live.prompt_ended(number, answer)),
             Fact::Update { session, update } => self.updated(session, update),
             Fact::Set { session, method, params, result } => self.with(session, |live| live.set(method, params, result)),
@@ -71,7 +70,14 @@ impl Tap for ServerTap {
                 }
             }
             Fact::Closed { session, method } => self.closed(session, method),
-            Fact::Exited { exit, stderr } => self.exited(&exit_doc("agent_exited", Some(exit), stderr)),
+            Fact::Exited { exit, stderr, stopped } => {
+                let reason = match stopped {
+                    None => "agent_exited",
+                    Some(IDLE) => IDLE,
+                    Some(_) => "deadline",
+                };
+                self.exited(&exit_doc(reason, Some(exit), stderr));
+            }
             Fact::Ended { deleted } => {
                 self.exited(&exit_doc(if deleted { "server_deleted" } else { "server_stopped" }, None, ""));
             }
@@ -80,8 +86,15 @@ impl Tap for ServerTap {
         }
     }
 
+    fn prompted(&mut self, prompt: Prompted<'_>) -> bool {
+        let Some(live) = self.known(prompt.session) else { return prompt.tag.is_none() };
+        let Some(turn_id) = live.prompted(prompt, self.server.events.newest().seq) else { return false };
+        self.sessions.watch_turn(live, turn_id);
+        true
+    }
+
     fn asked(&mut self, asked: Asked<'_>) -> Verdict {
-        let live = asked.session.and_then(|session| self.live.get(session)).cloned();
+        let live = asked.session.and_then(|session| self.known(session)).cloned();
         let (cwd, turn_id) = match &live {
             Some(live) => {
                 let state = live.lock();
@@ -117,14 +130,19 @@ impl Tap for ServerTap {
 }
 
 impl ServerTap {
+    /// A session that isn't deleted.
+    fn known(&self, session: &str) -> Option<&Arc<Live>> {
+        self.live.get(session).filter(|live| !live.is_deleted())
+    }
+
     fn with(&self, session: &str, change: impl FnOnce(&Arc<Live>)) {
-        if let Some(live) = self.live.get(session) {
+        if let Some(live) = self.known(session) {
             change(live);
         }
     }
 
     fn opened(&mut self, method: &str, params: &str, result: &str, session: &str, tag: Option<&str>) {
-        if let Some(live) = self.live.get(session) {
+        if let Some(live) = self.known(session) {
             live.reopened(method, result);
             return;
         }
@@ -134,18 +152,21 @@ impl ServerTap {
     }
 
     fn updated(&mut self, session: &str, update: &str) {
-        let Some(live) = self.live.get(session) else { return };
+        let Some(live) = self.known(session).cloned() else { return };
         live.update(update);
-        if !self.told.iter().any(|told| Arc::ptr_eq(told, live)) {
-            self.told.push(Arc::clone(live));
+        if !self.told.iter().any(|told| Arc::ptr_eq(told, &live)) {
+            self.told.push(live);
         }
     }
 
     fn closed(&mut self, session: &str, method: &str) {
-        let Some(live) = self.live.remove(session) else { return };
+        let Some(live) = self.known(session).cloned() else { return };
         if method == "session/delete" {
             self.sessions.forget(&live);
         } else {
+            // A turn that is under way is told of to its end.
+            live.lock().row.closed_at_ms.get_or_insert_with(now_ms);
+            self.sessions.drop_queue(&live, "closed");
             live.closed();
         }
     }

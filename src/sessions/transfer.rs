@@ -280,7 +280,6 @@ impl Import {
     pub fn undo(self) {
         if let Some(taken) = self.taken {
             self.sessions.forget(&taken.live);
-            self.sessions.store().flush();
         }
     }
 

@@ -114,7 +114,7 @@ impl Turn {
     pub(super) fn failed(&mut self, reason: &str, error: Option<Value>) {
         let outcome = match reason {
             "server_restarted" | "server_stopped" | "server_deleted" => Outcome::Lost,
-            "interrupted" | "closed" | "deleted" => Outcome::Cancelled,
+            "interrupted" | "closed" | "inactivity_timeout" | "timeout" => Outcome::Cancelled,
             _ => Outcome::Failed,
         };
         self.doc.outcome = Some(outcome_word(outcome).to_owned());

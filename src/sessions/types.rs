@@ -39,6 +39,20 @@ pub struct SessionDoc {
     pub workspace: Option<Value>,
     /// Deadlines of turns that don't name their own.
     pub turn_limits: TurnLimits,
+    /// Messages with an idempotency key that joined a turn, the latest few.
+    pub steered: Vec<Steered>,
+}
+
+/// A message with an idempotency key that joined a turn.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Steered {
+    /// Its key.
+    pub key: String,
+    /// Of the request.
+    pub digest: String,
+    /// The turn.
+    pub turn_id: String,
 }
 
 /// Tokens and cost (ACP v1, `usage_update`).
@@ -156,7 +170,7 @@ pub struct TurnInfo {
     pub number: u64,
     /// `queued`, `running` or `ended`.
     pub state: String,
-    /// Turns before it in the queue, while it is queued.
+    /// Turns before it, the one under way included, while it is queued.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub position: Option<usize>,
     /// Through which door it came: `sessions` or `acp`.
@@ -439,7 +453,7 @@ pub struct Submitted {
     pub turn_id: String,
     /// `started`, `queued`, or `steered`: it joined the turn under way.
     pub delivery: String,
-    /// Turns before it.
+    /// Turns before it, the one under way included.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub position: Option<usize>,
     /// True when this key was submitted before: nothing was sent now.

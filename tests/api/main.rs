@@ -22,6 +22,8 @@ mod processes_support;
 mod processes_trees;
 mod processes_watch;
 mod processes_wire;
+mod redaction;
+mod requests;
 mod storage;
 mod support;
 mod terminal_client;

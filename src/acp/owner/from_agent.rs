@@ -40,6 +40,7 @@ impl Running {
                 }
             }
             AgentEvent::Exited(exit) => {
+                self.doomed.get_or_insert(self.held.len());
                 self.exit = Some((exit, Instant::now() + as_duration(self.owner.bounds.acp_exit_drain_ms)));
             }
         }
@@ -62,6 +63,7 @@ impl Running {
     /// An agent that can't be spoken with any more is ended: its exit then answers every waiter.
     pub(super) fn end_deaf_agent(&mut self, what: &str) {
         if let Some(agent) = &mut self.agent {
+            self.doomed.get_or_insert(self.held.len());
             tracing::warn!(server = self.owner.server_id, pid = agent.process.pid(), "the agent {what} and is stopped");
             agent.input.close();
             let (process, grace) = (agent.process.clone(), as_duration(self.owner.bounds.agent_stop_grace_ms));
@@ -134,6 +136,10 @@ impl Running {
                 };
                 let renamed = self.owner.memory.renames().then(|| self.owner.memory.client_session(&params.session_id)).flatten();
                 let session = renamed.unwrap_or(&params.session_id);
+                // A client that loads a session is told again what was said in it: that didn't happen now.
+                if self.ids.any(|pending| pending.method == "session/load" && pending.session.as_deref() == Some(session)) {
+                    return;
+                }
                 self.owner.tap.happened(Fact::Update { session, update: params.update.get() });
             }
             "$/cancel_request" => {
@@ -169,6 +175,7 @@ impl Running {
             }
             ("session/close" | "session/delete", Some(_), Some(session)) => {
                 self.owner.memory.closed(session);
+                self.words.remove(session);
                 self.owner.tap.happened(Fact::Closed { session, method });
             }
             ("session/set_mode" | "session/set_config_option", Some(result), Some(session)) => {

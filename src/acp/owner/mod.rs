@@ -108,6 +108,9 @@ struct Running {
     ended: Option<String>,
     /// Words for a session that was opened afresh are being fetched.
     fetching: Option<Fetching>,
+    /// Set while the process is ending: so many of what is held, from the front, go down with it. What came later
+    /// waits for the next process.
+    doomed: Option<usize>,
     /// Sessions of the agent's open requests, by its id for them.
     asked_in: HashMap<String, String>,
     /// Words that go with the next prompt, by session as clients call it.
@@ -147,6 +150,7 @@ impl Owner {
             exit: None,
             ended,
             fetching: None,
+            doomed: None,
             asked_in: HashMap::new(),
             words: HashMap::new(),
         };
@@ -210,12 +214,30 @@ impl Running {
         self.owner.status.send_replace(Status::Stopped);
         self.owner.memory.forget_process();
         (self.step_deadline, self.replaying, self.fetching) = (None, None, None);
+        let stopped = self.ended.clone();
         self.ended.get_or_insert_with(|| exit.to_string());
         self.emit(messages::agent_exited(exit, &stderr));
         let message = format!("agent process exited: {} ({exit})", self.owner.agent_name);
-        self.fail_all(&message, &messages::exit_data(&self.owner.agent_name, exit, &stderr));
+        let doomed = self.doomed.take().unwrap_or(self.held.len());
+        self.fail_all(&message, &messages::exit_data(&self.owner.agent_name, exit, &stderr), doomed);
         self.asked_in.clear();
-        self.owner.tap.happened(Fact::Exited { exit, stderr: &stderr });
+        self.words.clear();
+        self.owner.tap.happened(Fact::Exited { exit, stderr: &stderr, stopped: stopped.as_deref() });
+        self.start_again().await;
+    }
+
+    /// What came while the process was ending waits for the next one.
+    async fn start_again(&mut self) {
+        if !self.held.iter().any(|held| held.reply.is_some()) {
+            while self.next_held().is_some() {} // notifications for a process that is gone
+            return;
+        }
+        // The tap has forgotten what it knew.
+        let sessions: Vec<_> = self.held.iter().filter_map(|held| held.envelope.session_id()).collect();
+        for session in sessions.iter().filter(|session| self.owner.tap.wants(session)).collect::<Vec<_>>() {
+            self.owner.tap.load(session).await;
+        }
+        self.launch();
     }
 
     /// What is known of a session that was not touched since the start is fetched before its envelope is looked at.
@@ -240,6 +262,7 @@ impl Running {
             return;
         };
         agent.input.close();
+        self.doomed.get_or_insert(0); // it isn't their fault
         self.ended = Some(reason);
         let process = agent.process.clone();
         spawn_owned("agent-stop", async move {
@@ -248,7 +271,8 @@ impl Running {
         });
     }
 
-    fn fail_all(&mut self, message: &str, data: &serde_json::Value) {
+    /// Answers every request in flight, and the first `held` of those that are held.
+    fn fail_all(&mut self, message: &str, data: &serde_json::Value, held: usize) {
         for (number, pending) in self.ids.drain() {
             if let Waiter::Client(reply) = pending.waiter {
                 let text = messages::error_response(&pending.client_id, message, data);
@@ -256,8 +280,8 @@ impl Running {
                 self.answer(text, reply);
             }
         }
-        while let Some(Held { envelope, reply, .. }) = self.next_held() {
-            if let Some(reply) = reply {
+        for _ in 0..held {
+            if let Some(Held { envelope, reply: Some(reply), .. }) = self.next_held() {
                 self.answer(messages::error_response(envelope.id().unwrap_or("null"), message, data), reply);
             }
         }
@@ -265,8 +289,11 @@ impl Running {
 
     /// Deleted or shut down: the agent's tree is stopped, every waiter answered, and the streams end.
     async fn finish(mut self, deleted: Option<oneshot::Sender<()>>) {
-        let message = if deleted.is_some() { "the ACP server was deleted" } else { "the server is shutting down" };
-        self.fail_all(message, &json!({"agent": self.owner.agent_name}));
+        let (message, reason) = match deleted {
+            Some(_) => ("the ACP server was deleted", "server_deleted"),
+            None => ("the server is shutting down", "server_stopped"),
+        };
+        self.fail_all(message, &json!({"agent": self.owner.agent_name, "reason": reason}), self.held.len());
         self.owner.mailbox.close();
         while let Ok(command) = self.owner.mailbox.try_recv() {
             if let Command::Delete { reply } | Command::StopAgent { reply, .. } = command {

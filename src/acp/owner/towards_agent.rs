@@ -8,13 +8,13 @@ use crate::acp::envelope::{Envelope, Kind};
 use crate::acp::ids::{Pending, Taken};
 use crate::acp::messages;
 use crate::acp::restore::Memory;
-use crate::acp::tap::Fact;
+use crate::acp::tap::{Fact, Prompted};
 use crate::config::as_usize;
 use crate::store::RowChange;
 
 /// Methods whose answers say something about the session that their params name.
 const ANSWERS_TELL: &[&str] =
-    &["session/prompt", "session/close", "session/delete", "session/set_mode", "session/set_config_option"];
+    &["session/prompt", "session/load", "session/close", "session/delete", "session/set_mode", "session/set_config_option"];
 
 impl Running {
     pub(super) fn post(&mut self, envelope: Envelope, tag: Option<String>, reply: Reply) {
@@ -53,6 +53,7 @@ impl Running {
     pub(super) fn next_held(&mut self) -> Option<Held> {
         let next = self.held.pop_front();
         self.held_bytes -= next.as_ref().map_or(0, |held| held.envelope.text().len());
+        self.doomed = self.doomed.map(|doomed| doomed.saturating_sub(1));
         next
     }
 
@@ -129,17 +130,31 @@ impl Running {
             Err(_) => return,
         };
         let prompted = session.filter(|_| envelope.method() == "session/prompt");
+        if let (Some(session), Some(params)) = (&prompted, envelope.params())
+            && !self.owner.tap.prompted(Prompted { session, number, params, tag: tag.as_deref() })
+        {
+            if let Some(Pending { waiter: Waiter::Client(reply), .. }) = self.ids.take(&number.to_string()) {
+                self.refuse(&envelope, reply, "the prompt was taken back before it was sent");
+            }
+            return;
+        }
         let words = prompted.as_ref().and_then(|session| self.words.remove(session));
         let sent = self.towards_agent(envelope.clone());
-        let sent = words.map_or_else(|| sent.clone(), |words| messages::with_words_before(&sent, &words));
+        let sent = words.as_ref().map_or_else(|| sent.clone(), |words| messages::with_words_before(&sent, words));
         let Some(agent) = &mut self.agent else { return };
         let sent = messages::apply_quirks(sent, agent.quirks);
         if agent.input.send(&sent.with_id(&number.to_string())) {
-            if let (Some(session), Some(params)) = (prompted, envelope.params()) {
-                self.owner.tap.happened(Fact::Prompted { session: &session, number, params, tag: tag.as_deref() });
-            }
-        } else if let Some(Pending { waiter: Waiter::Client(reply), .. }) = self.ids.take(&number.to_string()) {
-            self.refuse(&envelope, reply, "the agent doesn't read its stdin");
+            return;
+        }
+        if let (Some(session), Some(words)) = (&prompted, words) {
+            self.words.insert(session.clone(), words); // for the next try
+        }
+        if let Some(Pending { waiter: Waiter::Client(reply), method, .. }) = self.ids.take(&number.to_string()) {
+            let data = json!({"agent": self.owner.agent_name});
+            let id = envelope.id().unwrap_or("null");
+            let text = messages::error_response(id, "the agent doesn't read its stdin", &data);
+            self.prompt_failed(number, prompted.as_deref(), &method, &text);
+            self.answer(text, reply);
         }
     }
 

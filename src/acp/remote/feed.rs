@@ -132,14 +132,15 @@ impl Feed {
         if !self.connection.advance(&self.scope, step.version, last.end()) {
             return Ok(Some(Vec::new()));
         }
-        Ok(Some(items.iter().flat_map(|item| self.show(item, &step.place)).collect()))
+        Ok(Some((0..items.len()).flat_map(|at| self.show(&items[at..], &step.place)).collect()))
     }
 
-    /// Only the last of several messages has an id: who has it has all of them.
-    fn show(&self, item: &Item, place: &Place) -> Vec<Shown> {
+    /// The first of these items. Only the last of several messages has an id: who has it has all of them.
+    fn show(&self, items: &[Item], place: &Place) -> Vec<Shown> {
+        let Some((item, following)) = items.split_first() else { return Vec::new() };
         let texts = match item {
             Item::Gap { from, to, reason } => vec![gap(&json!({"from": from, "to": to, "reason": reason.as_str()}))],
-            Item::Event(event) => self.messages(event.seq, &event.payload, place),
+            Item::Event(event) => self.messages(event.seq, &event.payload, following, place),
         };
         let mut shown: Vec<_> = texts.into_iter().map(|text| Shown { id: None, text }).collect();
         if let Some(last) = shown.last_mut() {
@@ -148,7 +149,7 @@ impl Feed {
         shown
     }
 
-    fn messages(&self, position: u64, payload: &Bytes, place: &Place) -> Vec<Bytes> {
+    fn messages(&self, position: u64, payload: &Bytes, following: &[Item], place: &Place) -> Vec<Bytes> {
         match filter::meaning(payload, &self.connection.id, &self.scope) {
             None => Vec::new(),
             Some(Meaning::Note(text)) => vec![text],
@@ -156,6 +157,8 @@ impl Feed {
                 self.connection.finish(&raw, session, place, position);
                 vec![text]
             }
+            // Answered by a rule at once, or long ago: nobody need be asked.
+            Some(Meaning::Asked(envelope)) if following.iter().any(|item| settles(item, &envelope)) => Vec::new(),
             Some(Meaning::Asked(envelope)) => self.asked(position, &envelope, place).into_iter().collect(),
             Some(Meaning::Settled(raw)) => self.settled(place, Some(&raw)).collect(),
             Some(Meaning::AllSettled(text)) => self.settled(place, None).chain(text).collect(),
@@ -185,6 +188,16 @@ impl Feed {
 impl Drop for Feed {
     fn drop(&mut self) {
         self.connection.release(&self.scope, self.lease);
+    }
+}
+
+/// True when this says that a request of the agent's needs no answer any more.
+fn settles(item: &Item, asked: &Envelope) -> bool {
+    let Item::Event(event) = item else { return false };
+    match filter::meaning(&event.payload, "", &Scope::Connection) {
+        Some(Meaning::Settled(raw)) => asked.id() == Some(&raw),
+        Some(Meaning::AllSettled(_)) => true,
+        _ => false,
     }
 }
 

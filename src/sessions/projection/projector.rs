@@ -132,6 +132,30 @@ impl Projector {
         self.echo = None;
     }
 
+    /// A turn ends that never went to the agent: whatever goes on isn't touched.
+    pub fn turn_dropped(&mut self, now_ms: i64, end: TurnEnd<'_>, out: &mut Vec<Projected>) {
+        self.flush(now_ms, out);
+        let error = end.error.map(mended);
+        let ended = TurnEnded {
+            turn_id: end.turn_id,
+            outcome: end.outcome,
+            stop_reason: None,
+            error: error.as_deref().map(Verbatim::of),
+            reason: end.reason,
+            usage: None,
+            duration_ms: None,
+        };
+        let under_way = self.stamp.turn_id.replace(end.turn_id.to_owned());
+        out.push(self.stamp.concluded(now_ms, "turn.ended", Source::Daemon, ended));
+        self.stamp.turn_id = under_way;
+    }
+
+    /// A turn that was begun before another one that has ended now is the one under way again.
+    pub fn turn_goes_on(&mut self, turn_id: &str, started_at_ms: i64) {
+        self.stamp.turn_id = Some(turn_id.to_owned());
+        self.turn_started_at_ms = Some(started_at_ms);
+    }
+
     /// Ends all items that go on, as the end of a turn does. For the end of a session outside of turns.
     pub fn close(&mut self, now_ms: i64, outcome: Outcome, out: &mut Vec<Projected>) {
         let (status, reason) = match outcome {

@@ -73,7 +73,7 @@ async fn interrupt_session(
     ApiPath(id): ApiPath<String>,
     OptionalJson(spec): OptionalJson<InterruptSpec>,
 ) -> Result<Response, ApiError> {
-    let interrupted = state.sessions.interrupt_all(&id, spec.drop_queue).await?;
+    let interrupted = state.sessions.interrupt(&id, spec.drop_queue).await?;
     Ok((StatusCode::ACCEPTED, Json(Interrupted { interrupted })).into_response())
 }
 
