@@ -108,10 +108,10 @@ async fn page_all(addr: SocketAddr, count: usize) -> Result<(f64, f64)> {
     loop {
         let reply = api.raw("GET", &path, b"").await?;
         first.get_or_insert_with(|| begin.elapsed());
-        let cursor = cursor(&reply.body);
+        let next = cursor(&reply.body).map(|cursor| format!("/v1/sessions?limit=500&cursor={cursor}"));
         bodies.push(reply.body);
-        match cursor {
-            Some(cursor) => path = format!("/v1/sessions?limit=500&cursor={cursor}"),
+        match next {
+            Some(next) => path = next,
             None => break,
         }
     }
