@@ -33,8 +33,9 @@ api: tools-build tools-test ## the real binary over HTTP, chaos and full disks i
 cli: tools-build tools-test ## the command line
 	cargo test --locked --test cli
 
-agents: tools-build tools-node ## installing agents from the npm registry
-	cargo test --locked --test agents_install
+agents: tools-build tools-node ## installing agents from the npm registry; what agents get in a directory
+	scripts/npm-install.sh tests/npm
+	cargo test --locked --test agents_install --test workspace
 
 npm: tools-build tools-node tools-test tools-browser ## the published npm packages and real agents against us
 	cargo build --locked

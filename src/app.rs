@@ -4,6 +4,7 @@ mod signals;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::acp::{Acp, AgentSource, BoxFuture, Launch, LaunchError, Quirks};
+use crate::acp::remote::Remote;
+use crate::acp::{self, Acp, AgentSource, BoxFuture, Launch, LaunchError, Quirks};
 use crate::agents::credentials::{DiscoverOptions, discover};
 use crate::agents::{self, Agents, AgentsConfig};
 use crate::config::{Auth, Config, as_duration, as_usize};
@@ -21,8 +23,11 @@ use crate::processes::{self, Children, Processes};
 use crate::rt::clock::now_ms;
 use crate::rt::redact::Redactor;
 use crate::rt::spawn_owned;
+use crate::sessions::gate::{Answerer, Gate};
+use crate::sessions::{self, Sessions};
 use crate::store::{Store, Stream};
 use crate::traces::Traces;
+use crate::workspace::{Workspace, WorkspaceConfig};
 pub use signals::Role;
 pub(crate) use signals::unblock;
 use signals::{Asked, Signals};
@@ -56,6 +61,12 @@ pub enum Error {
     /// What the last run left can't be taken up.
     #[error(transparent)]
     Acp(#[from] crate::acp::Error),
+    /// What waits for a decision can't be taken up.
+    #[error(transparent)]
+    Gate(#[from] crate::sessions::gate::Error),
+    /// Sessions can't be taken up.
+    #[error(transparent)]
+    Sessions(#[from] crate::sessions::Error),
     /// The kernel refuses signal handlers.
     #[error("can't handle signals: {0}")]
     Signals(#[from] std::io::Error),
@@ -121,15 +132,38 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         children: children.clone(),
         progress: progress_into(store.clone(), Arc::clone(&install_events)),
     });
+    let workspace = Workspace::new(WorkspaceConfig {
+        children: children.clone(),
+        env: config.env.clone(),
+        copies: config.dirs.data.join("skills").join(store.path().file_stem().unwrap_or_default()),
+        bounds: config.bounds.clone(),
+    });
     let source = Arc::new(Catalogue(agents.clone()));
-    let acp = Acp::start(store.clone(), children.clone(), source, config.bounds.clone()).await?;
+    let gate = Gate::start(store.clone(), config.bounds.clone()).await?;
+    let sessions = Sessions::new(sessions::Parts {
+        store: store.clone(),
+        bounds: config.bounds.clone(),
+        gate: gate.clone(),
+        traces: traces.clone(),
+        workspace: workspace.clone(),
+        home: config.dirs.home.clone().unwrap_or_else(|| PathBuf::from("/")),
+        data: config.dirs.data.clone(),
+        requests: store.open_stream("requests").await?,
+    });
+    let acp = Acp::start(store.clone(), children.clone(), source, Arc::new(sessions.clone()), config.bounds.clone()).await?;
+    gate.connect(Arc::new(Answers(acp.clone())));
+    sessions.join(acp.clone()).await?;
+    let remote = Remote::start(acp.clone(), Arc::new(sessions.clone()), config.bounds.clone());
     let subscribers = Arc::new(Semaphore::new(as_usize(config.bounds.sse_subscribers_max)));
     let ws_clients = Arc::new(Semaphore::new(as_usize(config.bounds.ws_clients_max)));
     let state = AppState {
         config,
         acp,
+        remote,
         agents,
         processes,
+        workspace,
+        sessions,
         store,
         traces,
         install_events,
@@ -196,6 +230,16 @@ fn progress_into(store: Store, stream: Arc<Stream>) -> agents::ProgressSink {
         store.append(&stream, "agents.install", Bytes::from(text), None);
         store.flush();
     })
+}
+
+/// How the gate's answers reach agents.
+struct Answers(Acp);
+
+impl Answerer for Answers {
+    fn answer(&self, server_id: &str, request_id: &str, result: String, by: String) -> BoxFuture<Result<bool, acp::Error>> {
+        let (acp, server_id, request_id) = (self.0.clone(), server_id.to_owned(), request_id.to_owned());
+        Box::pin(async move { acp.answer(&server_id, &request_id, result, by).await })
+    }
 }
 
 /// The agents room as the ACP room asks for it: rooms don't know each other.

@@ -9,5 +9,7 @@ pub mod http;
 pub mod mock;
 pub mod processes;
 pub mod rt;
+pub mod sessions;
 pub mod store;
 pub mod traces;
+pub mod workspace;

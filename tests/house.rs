@@ -16,8 +16,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("agents", &["processes"]),
     ("acp", &["processes", "store"]),
     ("traces", &["store"]),
-    ("http", &["acp", "agents", "processes", "store", "traces"]),
-    ("app", &["acp", "agents", "http", "processes", "store", "traces"]),
+    ("workspace", &["processes"]),
+    ("sessions", &["acp", "processes", "store", "traces", "workspace"]),
+    ("http", &["acp", "agents", "processes", "sessions", "store", "traces", "workspace"]),
+    ("app", &["acp", "agents", "http", "processes", "sessions", "store", "traces", "workspace"]),
     ("cli", &["agents", "app", "mock", "processes"]),
 ];
 

@@ -14,7 +14,7 @@ CREATE TABLE sessions (
     request_hash    TEXT,
     doc             TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE UNIQUE INDEX sessions_by_acp ON sessions (server_id, acp_session_id);
+CREATE INDEX sessions_by_acp ON sessions (server_id, acp_session_id);
 CREATE INDEX sessions_by_update ON sessions (updated_at_ms, id);
 
 -- number orders the turns of a session; state is 'queued', 'running' or 'ended'.

@@ -12,8 +12,23 @@ pub struct Pending<W> {
     pub method: String,
     /// Its params as written, for the few methods that are remembered.
     pub params: Option<String>,
+    /// Its session as clients call it, for methods whose answer says something about it.
+    pub session: Option<String>,
+    /// What its sender gave along.
+    pub tag: Option<String>,
     /// Who waits.
     pub waiter: W,
+}
+
+/// What an answer to a request of the agent's is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// The first one.
+    First,
+    /// Somebody was first, or the agent process that asked is gone.
+    Late,
+    /// Nothing of this id was ever asked.
+    Unknown,
 }
 
 /// Requests in flight in both directions.
@@ -23,7 +38,8 @@ pub struct Ids<W> {
     pending: HashMap<u64, Pending<W>>,
     /// Requests of the agent that no client answered yet, by the agent's id as written.
     asked: HashSet<String>,
-    /// Such requests of agent processes that are gone: an answer to one must not reach their successor.
+    /// Such requests of agent processes that are gone, and those that were answered: another answer to one must not
+    /// reach the agent.
     stale: HashSet<String>,
     max: usize,
 }
@@ -58,18 +74,23 @@ impl<W> Ids<W> {
         agent_side_id.parse().ok().and_then(|number: u64| self.pending.remove(&number))
     }
 
+    /// True when a request in flight is such.
+    pub fn any(&self, fits: impl Fn(&Pending<W>) -> bool) -> bool {
+        self.pending.values().any(fits)
+    }
+
     /// Towards the agent, the number of the latest request that a client knows by this id.
     pub fn number_of(&self, client_id: &str) -> Option<u64> {
         self.pending.iter().filter(|(_, pending)| pending.client_id == client_id).map(|(number, _)| *number).max()
     }
 
     /// Everything in flight, because the agent is gone: oldest first. Its own open requests become stale.
-    pub fn drain(&mut self) -> Vec<Pending<W>> {
+    pub fn drain(&mut self) -> Vec<(u64, Pending<W>)> {
         let room = self.max.saturating_sub(self.stale.len());
         self.stale.extend(self.asked.drain().take(room));
         let mut all: Vec<_> = self.pending.drain().collect();
         all.sort_by_key(|(number, _)| *number);
-        all.into_iter().map(|(_, pending)| pending).collect()
+        all
     }
 
     /// The agent asks something under its own id.
@@ -80,9 +101,20 @@ impl<W> Ids<W> {
         }
     }
 
-    /// A client answers. False when the question came from an agent process that is gone.
-    pub fn client_answered(&mut self, id: &str) -> bool {
-        self.asked.remove(id) || !self.stale.remove(id)
+    /// Somebody answers.
+    pub fn answered(&mut self, id: &str) -> Taken {
+        if self.asked.remove(id) {
+            if self.stale.len() < self.max {
+                self.stale.insert(id.to_owned());
+            }
+            return Taken::First;
+        }
+        if self.stale.contains(id) { Taken::Late } else { Taken::Unknown }
+    }
+
+    /// The agent takes a request back.
+    pub fn withdrawn(&mut self, id: &str) -> bool {
+        self.answered(id) == Taken::First
     }
 }
 
@@ -92,7 +124,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn pending(client_id: &str, waiter: u32) -> Pending<u32> {
-        Pending { client_id: client_id.into(), method: "m".into(), params: None, waiter }
+        Pending { client_id: client_id.into(), method: "m".into(), params: None, session: None, tag: None, waiter }
     }
 
     #[test]
@@ -111,9 +143,9 @@ mod tests {
         let mut ids: Ids<u32> = Ids::new(8);
         ids.agent_asked("5");
         ids.drain();
-        assert!(!ids.client_answered("5"));
+        assert_eq!(ids.answered("5"), Taken::Late);
         ids.agent_asked("5");
-        assert!(ids.client_answered("5"));
+        assert_eq!([ids.answered("5"), ids.answered("5"), ids.answered("6")], [Taken::First, Taken::Late, Taken::Unknown]);
     }
 
     #[derive(Debug, Clone)]
@@ -140,10 +172,10 @@ mod tests {
                         }
                     }
                     Step::Answer(number) => returned.extend(ids.take(&number.to_string()).map(|pending| pending.waiter)),
-                    Step::Drain => returned.extend(ids.drain().into_iter().map(|pending| pending.waiter)),
+                    Step::Drain => returned.extend(ids.drain().into_iter().map(|(_, pending)| pending.waiter)),
                 }
             }
-            returned.extend(ids.drain().into_iter().map(|pending| pending.waiter));
+            returned.extend(ids.drain().into_iter().map(|(_, pending)| pending.waiter));
             returned.sort_unstable();
             prop_assert_eq!(returned, (1..=inserted).collect::<Vec<_>>());
         }

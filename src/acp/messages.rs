@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::envelope::Envelope;
+use super::envelope::{Envelope, raw_member};
 use super::types::Quirks;
 use crate::processes::Exit;
 
@@ -59,14 +59,38 @@ pub(super) fn agent_restarted(reason: &str) -> Bytes {
     notification("_adapter/agent_restarted", json!({"reason": reason}))
 }
 
-/// `_adapter/session_restored`: the new process knows the session again, with or without what was said in it;
-/// `suppressed` repeated updates were left out.
-pub(super) fn session_restored(session_id: &str, method: &str, with_history: bool, suppressed: u64) -> Bytes {
-    let history = if with_history { "kept" } else { "lost" };
+/// `_adapter/session_restored`: the new process knows the session again. `history` is `kept`, `transcript` (it will be
+/// told in words, with the next prompt) or `lost`; `suppressed` repeated updates were left out.
+pub(super) fn session_restored(session_id: &str, method: &str, history: &str, suppressed: u64) -> Bytes {
     notification(
         "_adapter/session_restored",
         json!({"sessionId": session_id, "method": method, "history": history, "suppressedUpdates": suppressed}),
     )
+}
+
+/// `_adapter/request_resolved`: a request of the agent's is answered; whoever still shows it to a person should stop.
+pub(super) fn request_resolved(id: &str, session_id: Option<&str>, by: &str, result: Option<&str>) -> Bytes {
+    let outcome = result.and_then(|result| raw_member(result, "outcome")).unwrap_or("null");
+    let session = session_id.map(|id| format!(r#","sessionId":{}"#, json!(id))).unwrap_or_default();
+    let by = json!(by);
+    format!(
+        r#"{{"jsonrpc":"2.0","method":"_adapter/request_resolved","params":{{"requestId":{id}{session},"by":{by},"outcome":{outcome}}}}}"#
+    )
+    .into()
+}
+
+/// An answer of ours to the agent.
+pub(super) fn result_response(id: &str, result: &str) -> Bytes {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#).into()
+}
+
+/// A prompt with a text block in front, for an agent that has to be told what was said before.
+pub(super) fn with_words_before(envelope: &Envelope, words: &str) -> Envelope {
+    let blocks = envelope.params().and_then(|params| raw_member(params, "prompt")).map(str::trim);
+    let Some(rest) = blocks.and_then(|blocks| blocks.strip_prefix('[')) else { return envelope.clone() };
+    let comma = if rest.trim_start().starts_with(']') { "" } else { "," };
+    let block = json!({"type": "text", "text": words});
+    envelope.with_param("prompt", &format!("[{block}{comma}{rest}"))
 }
 
 /// A request of ours to the agent.

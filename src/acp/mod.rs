@@ -12,20 +12,23 @@ mod line;
 mod messages;
 mod owner;
 mod readers;
+pub mod remote;
 mod restore;
 mod tap;
 mod types;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use envelope::{Envelope, Kind, ParseError};
+pub use envelope::{Envelope, Kind, ParseError, string_member};
 pub use readers::{Reader, Readers};
-pub use tap::{Asked, Fact, Tap, TapServer, TapSource, Transcript, Verdict};
+pub use tap::{Asked, Fact, NoTaps, Prompted, Tap, TapServer, TapSource, Transcript, Verdict};
 pub use types::{AgentSource, BoxFuture, Error, Launch, LaunchError, Posted, Quirks, ServerInfo, Status};
 
 use crate::config::{Bounds, as_duration, as_usize};
@@ -38,6 +41,9 @@ use agent::Agent;
 use owner::{Answer, Command, Owner};
 use restore::Memory;
 
+/// Log type of what we say in an agent's place.
+const FROM_US: &str = "acp.daemon";
+
 /// The room: makes, finds and deletes servers.
 #[derive(Clone)]
 pub struct Acp {
@@ -48,6 +54,7 @@ struct Inner {
     store: Store,
     children: Children,
     source: Arc<dyn AgentSource>,
+    taps: Arc<dyn TapSource>,
     bounds: Bounds,
     servers: Mutex<Servers>,
     /// Deletions under way, by server id: their end is what a second caller, and the shutdown, wait for.
@@ -74,6 +81,7 @@ pub struct Server {
     outbound: Arc<Stream>,
     readers: Readers,
     status: watch::Receiver<Status>,
+    initialized: Arc<Mutex<Option<Arc<str>>>>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -81,6 +89,26 @@ impl Server {
     /// The stream of everything the agent wrote.
     pub fn events(&self) -> &Arc<Stream> {
         &self.outbound
+    }
+
+    /// The agent's id.
+    pub fn agent(&self) -> &str {
+        &self.agent
+    }
+
+    /// Ours; names its streams.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Whether its agent lives.
+    pub fn status(&self) -> Status {
+        *self.status.borrow()
+    }
+
+    /// What the agent answered to `initialize` last, now or in an earlier run: JSON text.
+    pub fn initialized(&self) -> Option<Arc<str>> {
+        self.initialized.lock().unwrap_or_else(PoisonError::into_inner).clone() // one value: always whole
     }
 
     /// Who reads that stream live.
@@ -94,11 +122,18 @@ impl Acp {
     ///
     /// # Errors
     /// [`Error::Store`] when the log can't be read.
-    pub async fn start(store: Store, children: Children, source: Arc<dyn AgentSource>, bounds: Bounds) -> Result<Self, Error> {
+    pub async fn start(
+        store: Store,
+        children: Children,
+        source: Arc<dyn AgentSource>,
+        taps: Arc<dyn TapSource>,
+        bounds: Bounds,
+    ) -> Result<Self, Error> {
         let inner = Inner {
             store,
             children,
             source,
+            taps,
             bounds,
             servers: Mutex::default(),
             deletions: Mutex::default(),
@@ -121,9 +156,23 @@ impl Acp {
     /// # Errors
     /// [`Error`], before anything was sent.
     pub async fn post(&self, server_id: &str, agent: Option<&str>, envelope: Envelope) -> Result<Posted, Error> {
+        self.post_tagged(server_id, agent, envelope, None).await
+    }
+
+    /// The same with something for the server's [`Tap`] to know the request by.
+    ///
+    /// # Errors
+    /// As [`Acp::post`].
+    pub async fn post_tagged(
+        &self,
+        server_id: &str,
+        agent: Option<&str>,
+        envelope: Envelope,
+        tag: Option<String>,
+    ) -> Result<Posted, Error> {
         self.check(server_id, agent)?;
         let (reply, answer) = oneshot::channel();
-        let command = Command::Post { envelope, reply };
+        let command = Command::Post { envelope, tag, reply };
         let server = match self.ready(server_id) {
             Some((server, room)) => {
                 room.send(command);
@@ -139,12 +188,92 @@ impl Acp {
         match answer.await.map_err(|_| self.gone(server_id))? {
             Answer::Accepted => Ok(Posted::Accepted),
             Answer::Response { text, committed } => {
-                if let Ok(seq) = committed.await {
+                let position = committed.await.ok();
+                if let Some(seq) = position {
                     server.readers.reached(seq, as_duration(self.inner.bounds.acp_answer_patience_ms)).await;
                 } // else the store is closed: the answer still goes out
-                Ok(Posted::Response(text))
+                Ok(Posted::Response { text, position })
             }
         }
+    }
+
+    /// Hands an envelope to this server's owner. What is answered reaches the event stream only. Cancel safe: when
+    /// dropped, nothing was sent.
+    ///
+    /// # Errors
+    /// [`Error::Deleted`], [`Error::Stopping`].
+    pub async fn submit(&self, server_id: &str, server: &Server, envelope: Envelope) -> Result<(), Error> {
+        self.inner.store.room().await;
+        let (reply, _) = oneshot::channel();
+        server.mailbox.send(Command::Post { envelope, tag: None, reply }).await.map_err(|_| self.gone(server_id))
+    }
+
+    /// Puts an answer of our own on a server's event stream. Cancel safe.
+    pub async fn say(&self, server: &Server, text: Bytes) {
+        self.inner.store.room().await;
+        self.inner.store.append(&server.outbound, FROM_US, text, None);
+        self.inner.store.flush();
+    }
+
+    /// Answers a request of the agent's (`request_id` as the agent wrote it) with a JSON-RPC result. False when somebody
+    /// answered it before, or the agent process that asked is gone. Dropping the future takes nothing back.
+    ///
+    /// # Errors
+    /// [`Error::UnknownServer`], or that it was deleted meanwhile.
+    pub async fn answer(&self, server_id: &str, request_id: &str, result: String, by: String) -> Result<bool, Error> {
+        let server = self.get(server_id).await?;
+        let (reply, first) = oneshot::channel();
+        let command = Command::Answer { id: request_id.to_owned(), result, by, reply };
+        server.mailbox.send(command).await.map_err(|_| self.gone(server_id))?;
+        first.await.map_err(|_| self.gone(server_id))
+    }
+
+    /// Ends a server's agent process, keeping the server: the next request starts another and restores its sessions.
+    /// Resolves when nothing of it is left. `reason` is what clients are told then.
+    ///
+    /// # Errors
+    /// As [`Acp::answer`].
+    pub async fn stop_agent(&self, server_id: &str, reason: &str, grace: Duration) -> Result<(), Error> {
+        let server = self.get(server_id).await?;
+        let (reply, gone) = oneshot::channel();
+        let command = Command::StopAgent { reason: reason.to_owned(), grace, reply };
+        server.mailbox.send(command).await.map_err(|_| self.gone(server_id))?;
+        gone.await.map_err(|_| self.gone(server_id))
+    }
+
+    /// What the agent of a server answered to `initialize` last: JSON text. `None` for an unknown server, too.
+    pub fn initialized(&self, server_id: &str) -> Option<Arc<str>> {
+        let made = self.inner.servers().get(server_id).and_then(|slot| slot.made.borrow().clone());
+        made.and_then(Result::ok)?.initialized()
+    }
+
+    /// Tells a server of a session that it doesn't know (it was carried by another one before), with the params it was
+    /// opened with: the next request for it restores it. Nothing changes when the server knows it.
+    ///
+    /// # Errors
+    /// As [`Acp::answer`].
+    pub async fn remember(&self, server_id: &str, session_id: &str, params: String) -> Result<(), Error> {
+        let server = self.get(server_id).await?;
+        let command = Command::Remember { session_id: session_id.to_owned(), params };
+        server.mailbox.send(command).await.map_err(|_| self.gone(server_id))
+    }
+
+    /// Makes the server when it isn't there, which may take the time of an install. Dropping the future doesn't stop it.
+    ///
+    /// # Errors
+    /// As [`Acp::check`], or why making it failed.
+    pub async fn ensure(&self, server_id: &str, agent: &str) -> Result<(), Error> {
+        self.find_or_make(server_id, Some(agent)).await.map(drop)
+    }
+
+    /// True once every server ends because ours does.
+    pub fn is_stopping(&self) -> bool {
+        self.inner.stop.is_cancelled()
+    }
+
+    /// True when this agent is known.
+    pub fn knows(&self, agent: &str) -> bool {
+        self.inner.source.knows(agent)
     }
 
     /// The common case: the server is there, and its mailbox and the log have room.
@@ -344,6 +473,13 @@ impl Acp {
         let (mailbox, commands) = mpsc::channel(as_usize(self.inner.bounds.acp_mailbox_max_messages));
         let since_ms = now_ms();
         let (publish, status) = watch::channel(if first.is_some() { Status::Running { since_ms } } else { Status::Stopped });
+        let tapped = TapServer {
+            server_id: row.server_id.clone(),
+            agent: row.agent.clone(),
+            instance: row.instance.clone(),
+            events: Arc::clone(&outbound),
+        };
+        let initialized = Arc::new(Mutex::new(row.initialized.map(Arc::from)));
         let owner = Owner {
             server_id: row.server_id,
             instance: row.instance.clone(),
@@ -357,6 +493,8 @@ impl Acp {
             mailbox: commands,
             status: publish,
             memory,
+            tap: self.inner.taps.tap(tapped),
+            initialized: Arc::clone(&initialized),
             stop: self.inner.stop.clone(),
         };
         let task = spawn_owned("acp-server", owner.run(first));
@@ -368,6 +506,7 @@ impl Acp {
             outbound,
             readers: Readers::default(),
             status,
+            initialized,
             task: Mutex::new(Some(task)),
         })
     }

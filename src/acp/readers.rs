@@ -35,6 +35,12 @@ impl Readers {
         reader
     }
 
+    /// How many read it right now.
+    pub fn count(&self) -> usize {
+        let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        readers.iter().filter(|reader| reader.strong_count() > 0).count()
+    }
+
     /// Waits until every reader that keeps up has been handed the event at `seq`, at most `patience`. Cancel safe.
     pub async fn reached(&self, seq: u64, patience: Duration) {
         let waited = tokio::time::timeout(patience, async {

@@ -134,8 +134,9 @@ impl Memory {
 
     /// True when these params must be kept until their answer is there.
     pub(super) fn wants_params(method: &str, params: &str) -> bool {
-        let remembered =
-            matches!(method, "initialize" | "authenticate") || OPENERS.contains(&method) || SETTERS.contains(&method);
+        let remembered = matches!(method, "initialize" | "authenticate" | "session/fork")
+            || OPENERS.contains(&method)
+            || SETTERS.contains(&method);
         remembered && params.len() <= REMEMBERED_PARAMS_MAX_BYTES
     }
 
@@ -257,9 +258,10 @@ impl Memory {
                 self.process.authenticated = true;
                 (self.authenticate.replace(kept.clone()).as_ref() != Some(&kept)).then_some(Learned::Authenticate(kept))
             }
-            "session/new" => {
+            "session/new" | "session/fork" => {
                 let id = string_member(result, "sessionId")?;
-                self.opened(id.clone(), Session { agent_id: id, params: kept, settings: BTreeMap::new() })
+                let params = without_session(&kept);
+                self.opened(id.clone(), Session { agent_id: id, params, settings: BTreeMap::new() })
             }
             _ if OPENERS.contains(&method) => {
                 // A session that was opened afresh keeps its other id and its settings.
@@ -272,6 +274,22 @@ impl Memory {
             _ if SETTERS.contains(&method) => self.set(method, kept),
             _ => None,
         }
+    }
+
+    /// A session that another server carried before. `None` when it is known.
+    pub(super) fn remember(&mut self, id: &str, params: String) -> Option<Learned> {
+        if self.sessions.contains_key(id) {
+            return None;
+        }
+        let session = Session { agent_id: id.to_owned(), params, settings: BTreeMap::new() };
+        let learned = self.opened(id.to_owned(), session);
+        self.process.open.remove(id);
+        learned
+    }
+
+    /// The agent closed it: the next request for it restores it.
+    pub(super) fn closed(&mut self, id: &str) {
+        self.process.open.remove(id);
     }
 
     fn opened(&mut self, id: String, session: Session) -> Option<Learned> {

@@ -2,9 +2,12 @@
 //! is committed: what a tap appends to the log follows the envelope it was told of, and nobody sees one without the other
 //! for longer than a commit takes.
 
-use super::envelope::Envelope;
-use super::types::BoxFuture;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
 use crate::processes::Exit;
+use crate::store::Stream;
 
 /// Makes one tap per server. Implemented by the sessions room: rooms don't know each other.
 pub trait TapSource: Send + Sync + 'static {
@@ -13,7 +16,7 @@ pub trait TapSource: Send + Sync + 'static {
 }
 
 /// The server a tap is for.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct TapServer {
     /// The id clients use.
     pub server_id: String,
@@ -21,6 +24,8 @@ pub struct TapServer {
     pub agent: String,
     /// Ours; names its streams.
     pub instance: String,
+    /// What clients read.
+    pub events: Arc<Stream>,
 }
 
 /// One server's tap. Its calls never wait but [`Tap::load`] and [`Tap::transcript`].
@@ -29,10 +34,13 @@ pub trait Tap: Send {
     fn wants(&self, session: &str) -> bool;
 
     /// Fetches what is known of a session.
-    fn load(&mut self, session: &str) -> BoxFuture<()>;
+    fn load<'a>(&'a mut self, session: &'a str) -> BoxFuture<'a, ()>;
 
     /// Something happened.
     fn happened(&mut self, fact: Fact<'_>);
+
+    /// A prompt is about to be sent to the agent. False when nobody wants it any more: it is refused then.
+    fn prompted(&mut self, prompt: Prompted<'_>) -> bool;
 
     /// The agent asks something. The tap may answer in its clients' place.
     fn asked(&mut self, asked: Asked<'_>) -> Verdict;
@@ -41,7 +49,7 @@ pub trait Tap: Send {
     fn flush(&mut self);
 
     /// What was said in a session so far, for a fresh one of the agent's that takes its place; `None` when nothing was.
-    fn transcript(&mut self, session: &str) -> BoxFuture<Option<Transcript>>;
+    fn transcript(&mut self, session: &str) -> BoxFuture<'static, Option<Transcript>>;
 }
 
 /// What was said in a session, as text for an agent.
@@ -51,6 +59,19 @@ pub struct Transcript {
     pub text: String,
     /// True when the oldest part was left out.
     pub truncated: bool,
+}
+
+/// A prompt on its way to the agent.
+#[derive(Debug, Clone, Copy)]
+pub struct Prompted<'a> {
+    /// The session as clients call it.
+    pub session: &'a str,
+    /// Our number of the request: unique within this run of the server.
+    pub number: u64,
+    /// The prompt's params, without what we add to it.
+    pub params: &'a str,
+    /// What the sender gave along: the turn's id when it comes from the sessions room.
+    pub tag: Option<&'a str>,
 }
 
 /// A request of the agent's on its way to clients.
@@ -119,18 +140,7 @@ pub enum Fact<'a> {
         /// Which of them.
         method: &'a str,
     },
-    /// A prompt was sent to the agent.
-    Prompted {
-        /// The session.
-        session: &'a str,
-        /// Our number of the request: unique within this run of the server.
-        number: u64,
-        /// The prompt's params, without what we added to it.
-        params: &'a str,
-        /// What the sender gave along: the turn's id when it comes from the sessions room.
-        tag: Option<&'a str>,
-    },
-    /// A prompt was answered, by the agent or in its place.
+    /// A prompt ([`Tap::prompted`]) was answered, by the agent or in its place.
     PromptEnded {
         /// The session.
         session: &'a str,
@@ -143,8 +153,8 @@ pub enum Fact<'a> {
     Update {
         /// The session.
         session: &'a str,
-        /// The notification.
-        envelope: &'a Envelope,
+        /// Its `params.update`.
+        update: &'a str,
     },
     /// A request of the agent's was answered by a client or in its place; told once, to whoever was first.
     Answered {
@@ -179,6 +189,8 @@ pub enum Fact<'a> {
         exit: Exit,
         /// The last lines of its stderr.
         stderr: &'a str,
+        /// Why we ended it, when we did.
+        stopped: Option<&'a str>,
     },
     /// The server is deleted, or stops with ours: no agent runs any more.
     Ended {
@@ -192,4 +204,40 @@ pub enum Fact<'a> {
         /// Its beginning.
         head: &'a [u8],
     },
+}
+
+/// Taps that listen to nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct NoTaps;
+
+impl TapSource for NoTaps {
+    fn tap(&self, _: TapServer) -> Box<dyn Tap> {
+        Box::new(Self)
+    }
+}
+
+impl Tap for NoTaps {
+    fn wants(&self, _: &str) -> bool {
+        false
+    }
+
+    fn load<'a>(&'a mut self, _: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn happened(&mut self, _: Fact<'_>) {}
+
+    fn prompted(&mut self, _: Prompted<'_>) -> bool {
+        true
+    }
+
+    fn asked(&mut self, _: Asked<'_>) -> Verdict {
+        Verdict::Ask
+    }
+
+    fn flush(&mut self) {}
+
+    fn transcript(&mut self, _: &str) -> BoxFuture<'static, Option<Transcript>> {
+        Box::pin(std::future::ready(None))
+    }
 }

@@ -125,8 +125,13 @@ pub enum Error {
 pub enum Posted {
     /// Taken; nothing will answer it.
     Accepted,
-    /// The answer to a request: a JSON-RPC object under the client's id.
-    Response(Bytes),
+    /// The answer to a request.
+    Response {
+        /// A JSON-RPC object under the client's id.
+        text: Bytes,
+        /// Its position in the server's events; `None` when the log took no more.
+        position: Option<u64>,
+    },
 }
 
 /// Whether a server has a living agent.

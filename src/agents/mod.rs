@@ -11,7 +11,6 @@ mod catalogue;
 pub mod credentials;
 mod engines;
 mod error;
-mod files;
 mod install;
 mod launcher;
 mod manifest;
@@ -36,6 +35,7 @@ pub use resolve::Launch;
 
 use crate::config::{Bounds, Dirs, Env};
 use crate::processes::Children;
+use crate::rt::files;
 
 /// What the room needs from outside.
 pub struct AgentsConfig {

@@ -4,7 +4,8 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 
 use super::{Failure, json};
 use crate::config::{Env, Secret};
-use crate::rt::http_client::{self, cause};
+pub(super) use crate::rt::http_client::cause;
+use crate::rt::http_client::{self, ClientError};
 
 /// Where `server` listens by default.
 pub(super) const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:2468";
@@ -27,10 +28,7 @@ impl Client {
         if !matches!(endpoint.scheme(), "http" | "https") {
             return Err(bad("only http and https are spoken"));
         }
-        let http = http_client::build(&endpoint, env).map_err(|error| match error {
-            http_client::Error::Certificates { .. } => Failure::usage(error),
-            http_client::Error::Tls(_) | http_client::Error::Client(_) => Failure::failed(error),
-        })?;
+        let http = build(&endpoint, env)?;
         Ok(Self { http, endpoint, token })
     }
 
@@ -85,6 +83,15 @@ impl Client {
         let help = if error.is_connect() { "; is the server running there?" } else { "" };
         Failure::failed(format_args!("no answer from {endpoint}: {}{help}", cause(error)))
     }
+}
+
+/// There is no limit on the answer: a turn may take a day.
+fn build(endpoint: &Url, env: &Env) -> Result<reqwest::Client, Failure> {
+    let builder = http_client::builder(endpoint, env).map_err(|error| match error {
+        ClientError::Certificates { .. } => Failure::usage(error),
+        ClientError::Tls(_) => Failure::failed(error),
+    })?;
+    builder.build().map_err(|error| Failure::failed(format_args!("can't make an HTTP client: {}", cause(&error))))
 }
 
 #[cfg(test)]

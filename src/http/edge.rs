@@ -10,6 +10,7 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 use tracing::Instrument as _;
 
 use super::problem::REQUEST_ID;
+use super::routes::acp_remote::{CONNECTION_ID, SESSION_ID};
 use crate::config::Cors;
 use crate::rt::ids::new_id;
 
@@ -56,5 +57,10 @@ pub(super) fn cors(cors: &Cors) -> CorsLayer {
         (true, false) => AllowHeaders::any(),
         (false, _) => AllowHeaders::list(cors.headers.clone()),
     };
-    CorsLayer::new().allow_origin(origin).allow_methods(methods).allow_headers(headers).allow_credentials(cors.credentials)
+    CorsLayer::new()
+        .allow_origin(origin)
+        .allow_methods(methods)
+        .allow_headers(headers)
+        .allow_credentials(cors.credentials)
+        .expose_headers([CONNECTION_ID, SESSION_ID])
 }

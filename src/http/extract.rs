@@ -49,6 +49,8 @@ pub struct ApiJson<T>(pub T);
 pub trait BodyLimit {
     /// Most bytes of a JSON body.
     fn body_max_bytes(&self) -> usize;
+    /// Most bytes of a JSON body that carries a message.
+    fn large_body_max_bytes(&self) -> usize;
     /// The longest silence in the middle of a body.
     fn body_idle_timeout(&self) -> Duration;
 }
@@ -61,6 +63,22 @@ impl<T: DeserializeOwned, S: BodyLimit + Send + Sync> FromRequest<S> for ApiJson
             return Err(not_json());
         }
         let body = read_body(request.into_body(), state.body_max_bytes(), state.body_idle_timeout()).await?;
+        parse_json(&body).map(Self)
+    }
+}
+
+/// As [`ApiJson`], of at most `acp_body_max_bytes`: messages carry images.
+#[derive(Debug)]
+pub struct LargeJson<T>(pub T);
+
+impl<T: DeserializeOwned, S: BodyLimit + Send + Sync> FromRequest<S> for LargeJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        if !is_json(request.headers()) {
+            return Err(not_json());
+        }
+        let body = read_body(request.into_body(), state.large_body_max_bytes(), state.body_idle_timeout()).await?;
         parse_json(&body).map(Self)
     }
 }

@@ -51,7 +51,8 @@ impl Guard {
         if is_websocket || !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
             self.check_origin(headers, host.as_deref())?;
         }
-        if path == "/v1" || path.starts_with("/v1/") {
+        if ["/v1", "/acp"].iter().any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        {
             self.check_token(headers, request.uri(), is_websocket)?;
         }
         Ok(())

@@ -26,11 +26,14 @@ pub use routes::{ProblemDetails, openapi};
 pub use serve::serve;
 
 use crate::acp::Acp;
+use crate::acp::remote::Remote;
 use crate::agents::Agents;
 use crate::config::{Config, as_duration, as_usize};
 use crate::processes::Processes;
+use crate::sessions::Sessions;
 use crate::store::{Store, Stream};
 use crate::traces::Traces;
+use crate::workspace::Workspace;
 use guard::Guard;
 use problem::{ApiError, ErrorCode};
 
@@ -41,10 +44,16 @@ pub struct AppState {
     pub config: Arc<Config>,
     /// Agents over HTTP.
     pub acp: Acp,
+    /// The same for clients of ACP's remote transport.
+    pub remote: Remote,
     /// The catalogue.
     pub agents: Agents,
     /// Processes and terminals.
     pub processes: Processes,
+    /// What is configured per directory.
+    pub workspace: Workspace,
+    /// ACP sessions that last.
+    pub sessions: Sessions,
     /// The log.
     pub store: Store,
     /// What took how long.
@@ -64,6 +73,10 @@ pub struct AppState {
 impl extract::BodyLimit for AppState {
     fn body_max_bytes(&self) -> usize {
         as_usize(self.config.bounds.http_body_max_bytes)
+    }
+
+    fn large_body_max_bytes(&self) -> usize {
+        as_usize(self.config.bounds.acp_body_max_bytes)
     }
 
     fn body_idle_timeout(&self) -> Duration {

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use crate::acp::{self, LaunchError};
-use crate::{agents, processes, store, traces};
+use crate::{agents, processes, sessions, store, traces, workspace};
 
 tokio::task_local! {
     /// The id of the request being answered; every problem names it.
@@ -46,6 +46,7 @@ codes! {
     RequestTimeout = "timeout", "Request Timeout", REQUEST_TIMEOUT;
     Conflict = "conflict", "Conflict", CONFLICT;
     PayloadTooLarge = "invalid_request", "Payload Too Large", PAYLOAD_TOO_LARGE;
+    UpgradeRequired = "upgrade_required", "Upgrade Required", UPGRADE_REQUIRED;
     UnsupportedMediaType = "unsupported_media_type", "Unsupported Media Type", UNSUPPORTED_MEDIA_TYPE;
     ExecutableNotFound = "executable_not_found", "Executable Not Found", UNPROCESSABLE_ENTITY;
     CwdNotFound = "cwd_not_found", "Working Directory Not Found", UNPROCESSABLE_ENTITY;
@@ -81,6 +82,11 @@ impl ApiError {
     /// A kind whose message the contract repeats under `details.message`.
     pub fn with_message(code: ErrorCode, prefix: &str, message: &str) -> Self {
         Self::new(code, format!("{prefix}: {message}")).member("details", json!({"message": message}))
+    }
+
+    /// 404 for something that an id names.
+    fn not_found(resource: &str, id: String, text: &str) -> Self {
+        Self::new(ErrorCode::NotFound, format!("not found: {text}")).member("details", json!({"resource": resource, "id": id}))
     }
 
     /// An extra member (RFC 9457 section 3.2).
@@ -164,6 +170,22 @@ impl From<traces::Error> for ApiError {
     }
 }
 
+impl From<acp::remote::Error> for ApiError {
+    fn from(error: acp::remote::Error) -> Self {
+        use acp::remote::Error;
+        let text = error.to_string();
+        match error {
+            Error::UnknownConnection { id } => Self::new(ErrorCode::NotFound, format!("not found: {text}"))
+                .member("details", json!({"resource": "connection", "id": id})),
+            Error::TooManyConnections { .. } | Error::TooManySessions { .. } => Self::new(ErrorCode::Busy, text),
+            Error::Taken => Self::with_message(ErrorCode::Conflict, "conflict", &text),
+            Error::MissingSession | Error::MismatchedSession | Error::InitializedAlready | Error::NoAgent => Self::invalid(text),
+            Error::Acp(error) => error.into(),
+            Error::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<acp::ParseError> for ApiError {
     fn from(error: acp::ParseError) -> Self {
         Self::invalid(error)
@@ -204,8 +226,7 @@ impl From<processes::Error> for ApiError {
             Error::BadCwd { cwd } => Self::new(ErrorCode::CwdNotFound, text).member("cwd", cwd.display().to_string()),
             Error::Refused { .. } => Self::with_message(ErrorCode::AgentStartFailed, "stream error", &text),
             Error::Invalid(_) => Self::invalid(text),
-            Error::NotFound { id } => Self::new(ErrorCode::NotFound, format!("not found: {text}"))
-                .member("details", json!({"resource": "process", "id": id})),
+            Error::NotFound { id } => Self::not_found("process", id, &text),
             Error::InputTooLarge { .. } => Self::new(ErrorCode::PayloadTooLarge, format!("invalid request: {text}")),
             Error::NotRunning { exit, .. } => {
                 Self::with_message(ErrorCode::Conflict, "conflict", &text).member("exit", json!(exit))
@@ -238,6 +259,28 @@ impl From<store::Error> for ApiError {
     }
 }
 
+impl From<sessions::gate::Error> for ApiError {
+    fn from(error: sessions::gate::Error) -> Self {
+        use sessions::gate::Error;
+        let text = error.to_string();
+        match error {
+            Error::NotFound { id } => Self::not_found("request", id, &text),
+            Error::NoRule { id } => Self::not_found("rule", id, &text),
+            Error::Resolved(request) => {
+                Self::with_message(ErrorCode::Conflict, "conflict", &text).member("request", json!(request))
+            }
+            Error::AgentGone => Self::with_message(ErrorCode::Conflict, "conflict", &text),
+            Error::Invalid(_) | Error::TooManyRules { .. } => Self::invalid(text),
+            Error::BadRule { number, id, field, .. } => {
+                Self::invalid(text).member("rule", number).member("id", id).member("field", field)
+            }
+            Error::Acp(error) => error.into(),
+            Error::Store(error) => error.into(),
+            Error::Starting => Self::new(ErrorCode::Busy, text),
+        }
+    }
+}
+
 impl From<agents::Error> for ApiError {
     fn from(error: agents::Error) -> Self {
         let text = error.to_string();
@@ -256,6 +299,51 @@ impl From<agents::Error> for ApiError {
             agents::Error::BadManifest { .. } => Self::invalid(text),
             agents::Error::ManifestNotWritten { .. } => Self::new(ErrorCode::StorageUnavailable, text),
             agents::Error::TooManyManifests { .. } => Self::with_message(ErrorCode::Conflict, "conflict", &text),
+        }
+    }
+}
+
+impl From<sessions::Error> for ApiError {
+    fn from(error: sessions::Error) -> Self {
+        use sessions::Error;
+        let text = error.to_string();
+        match error {
+            Error::UnknownSession { id } => Self::new(ErrorCode::SessionNotFound, text).member("sessionId", id),
+            Error::UnknownTurn { id } => Self::new(ErrorCode::NotFound, format!("not found: {text}"))
+                .member("details", json!({"resource": "turn", "id": id})),
+            Error::Invalid { why } => Self::invalid(why),
+            Error::Closed { .. } | Error::Busy { .. } | Error::KeyReused { .. } => {
+                Self::with_message(ErrorCode::Conflict, "conflict", &text)
+            }
+            Error::QueueFull { .. } => Self::new(ErrorCode::Busy, text),
+            Error::Refused { error, .. } => {
+                Self::with_message(ErrorCode::AgentStartFailed, "stream error", &text).member("error", error)
+            }
+            Error::NotOffered { .. } => Self::new(ErrorCode::InvalidShape, format!("invalid request: {text}")),
+            Error::McpNotReady { .. } => Self::with_message(ErrorCode::AgentStartFailed, "stream error", &text),
+            Error::UnknownAttachment { id } => {
+                Self::new(ErrorCode::InvalidShape, format!("invalid request: {text}: upload it first"))
+                    .member("details", json!({"resource": "attachment", "id": id}))
+            }
+            Error::Acp(error) => error.into(),
+            Error::Store(error) => error.into(),
+            Error::File { .. } => Self::new(ErrorCode::StorageUnavailable, text),
+        }
+    }
+}
+
+impl From<workspace::Error> for ApiError {
+    fn from(error: workspace::Error) -> Self {
+        use workspace::Error;
+        let text = error.to_string();
+        match error {
+            Error::InvalidFile { .. } | Error::NameTooLong { .. } => Self::invalid(text),
+            Error::NotFound { kind, name } => {
+                Self::new(ErrorCode::SessionNotFound, text).member("sessionId", format!("{kind}:{name}"))
+            }
+            Error::TooManyEntries { .. } => Self::with_message(ErrorCode::Conflict, "conflict", &text),
+            Error::TooLarge { .. } => Self::new(ErrorCode::PayloadTooLarge, format!("invalid request: {text}")),
+            Error::NotWritten { .. } => Self::new(ErrorCode::StorageUnavailable, text),
         }
     }
 }

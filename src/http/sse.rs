@@ -30,6 +30,11 @@ pub trait Source: Send + 'static {
 
     /// Waits until `read` may have something else to say. Cancel safe.
     fn changed(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// The frame that says why nothing follows: the event `end` or `error`, with its data.
+    fn farewell(event: &str, data: &str) -> String {
+        format!("event: {event}\ndata: {data}\n\n")
+    }
 }
 
 /// What a source has.
@@ -96,7 +101,7 @@ impl<S: Source> Feed<S> {
                 Read::Over(reason) => return Some(self.end(if self.stop.is_cancelled() { "shutdown" } else { reason })),
                 Read::Failed(error) => {
                     self.is_over = true;
-                    return Some(format!("event: error\ndata: {}\n\n", error.body()).into());
+                    return Some(S::farewell("error", &error.body().to_string()).into());
                 }
                 Read::Nothing => {}
             }
@@ -110,7 +115,7 @@ impl<S: Source> Feed<S> {
 
     fn end(&mut self, reason: &str) -> Bytes {
         self.is_over = true;
-        format!("event: end\ndata: {{\"reason\":\"{reason}\"}}\n\n").into()
+        S::farewell("end", &format!("{{\"reason\":\"{reason}\"}}")).into()
     }
 }
 
@@ -129,6 +134,8 @@ struct Tail {
     ended_because: &'static str,
     /// The stream is gone from memory: nothing will be told any more.
     is_gone: bool,
+    /// Payloads are objects, and show their position.
+    shows_sequence: bool,
 }
 
 impl Tail {
@@ -145,6 +152,7 @@ impl Tail {
             chunk_max_bytes: as_usize(bounds.sse_chunk_max_bytes),
             ended_because,
             is_gone: false,
+            shows_sequence: false,
         }
     }
 }
@@ -165,7 +173,7 @@ impl Source for Tail {
             Ok(items) => {
                 let Some(last) = items.last() else { return Read::Nothing };
                 self.cursor = last.end();
-                Read::Frames(encode(&items))
+                Read::Frames(encode(&items, self.shows_sequence))
             }
             Err(error) => Read::Failed(error.into()),
         }
@@ -194,6 +202,32 @@ pub fn open(
     Ok(feed.into_response())
 }
 
+/// A stream of the log whose payloads are objects: each is shown with its position as `sequence`.
+///
+/// # Errors
+/// 503 when too many streams are open.
+pub fn open_decorated(
+    state: &AppState,
+    stream: Arc<Stream>,
+    after: u64,
+    ended_because: &'static str,
+) -> Result<Response, ApiError> {
+    let mut tail = Tail::new(stream, after, &state.config.bounds, ended_because);
+    tail.shows_sequence = true;
+    Ok(Feed::new(state, tail)?.into_response())
+}
+
+/// The JSON object `payload` with its position as its first member, `sequence`.
+pub fn with_sequence(seq: u64, payload: &[u8]) -> Vec<u8> {
+    let mut out = format!(r#"{{"sequence":{seq}"#).into_bytes();
+    let rest = payload.strip_prefix(b"{").unwrap_or(payload);
+    if !rest.starts_with(b"}") {
+        out.push(b',');
+    }
+    out.extend_from_slice(rest);
+    out
+}
+
 /// What a request for events must say; gives its `Last-Event-ID`, 0 without one.
 ///
 /// # Errors
@@ -220,7 +254,7 @@ pub fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
     }
 }
 
-fn encode(items: &[Item]) -> Bytes {
+fn encode(items: &[Item], shows_sequence: bool) -> Bytes {
     let size: usize = items.iter().map(|item| if let Item::Event(event) = item { event.payload.len() + 48 } else { 96 }).sum();
     let mut out = Vec::with_capacity(size);
     let mut announced = 0;
@@ -236,7 +270,11 @@ fn encode(items: &[Item]) -> Bytes {
                 let mut head = String::with_capacity(40);
                 let _ = write!(head, "event: message\nid: {}\ndata: ", event.seq); // writing to a String can't fail
                 out.extend_from_slice(head.as_bytes());
-                out.extend_from_slice(&event.payload);
+                if shows_sequence {
+                    out.extend_from_slice(&with_sequence(event.seq, &event.payload));
+                } else {
+                    out.extend_from_slice(&event.payload);
+                }
                 out.extend_from_slice(b"\n\n");
             }
         }
@@ -317,7 +355,7 @@ mod tests {
             event(6, false),
             event(7, true),
         ];
-        let text = String::from_utf8(encode(&items).to_vec()).expect("UTF-8");
+        let text = String::from_utf8(encode(&items, false).to_vec()).expect("UTF-8");
         let expected = "event: gap\nid: 3\ndata: {\"from\":1,\"to\":3,\"reason\":\"retention\"}\n\n\
                         event: message\nid: 4\ndata: {}\n\n\
                         event: not_kept\ndata: {\"from\":5,\"to\":6}\n\n\

@@ -3,6 +3,7 @@
 //! | line | what happens |
 //! |---|---|
 //! | `/tool PATH` | a tool call that asks permission, then writes PATH |
+//! | `/question TEXT` | a form (ACP elicitation) with one field, then what was answered |
 //! | `/stream N` | N chunks |
 //! | `/sleep MS` | nothing for a while |
 //! | `/stall` | nothing until `session/cancel` |
@@ -47,6 +48,7 @@ impl Turn<'_> {
         let (order, argument) = line.split_once(' ').unwrap_or((line, ""));
         match order {
             "/tool" => return self.tool(argument.trim()),
+            "/question" => return self.question(argument.trim()),
             "/stream" => {
                 for number in 0..argument.trim().parse().unwrap_or(1u64) {
                     self.chunk(&format!("chunk {number} "));
@@ -73,6 +75,21 @@ impl Turn<'_> {
     fn chunk(&self, text: &str) {
         let content = json!({"type": "text", "text": text});
         self.update(json!({"sessionUpdate": "agent_message_chunk", "content": content}));
+    }
+
+    /// ACP "Elicitation".
+    fn question(&self, message: &str) -> bool {
+        let schema = json!({"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]});
+        let form = json!({"sessionId": self.session, "mode": "form", "message": message, "requestedSchema": schema});
+        let answer = self.agent.ask(self.session, self.since, "elicitation/create", form);
+        if self.agent.cancel_count(self.session) > self.since {
+            return true;
+        }
+        match (answer["action"].as_str(), answer["content"]["answer"].as_str()) {
+            (Some("accept"), Some(text)) => self.chunk(&format!("answered: {text}")),
+            _ => self.chunk("not answered"),
+        }
+        false
     }
 
     /// ACP "Tool Calls", "Requesting Permission".

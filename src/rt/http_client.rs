@@ -1,11 +1,11 @@
-//! The one way to build an HTTP client: plain HTTP and TLS in a root without a resolver or certificates.
+//! HTTP clients: plain HTTP, and TLS in a root without a resolver or certificates.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::Url;
+use reqwest::{ClientBuilder, Url};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
 use crate::config::Env;
@@ -15,11 +15,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How soon a peer that vanished without a word is noticed.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// Why there is no client.
+/// Why there can be no client.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The file of certificates that the environment names can't be used.
-    #[error("SSL_CERT_FILE {path}: {cause}")]
+pub enum ClientError {
+    /// The file that `SSL_CERT_FILE` names can't be used.
+    #[error("SSL_CERT_FILE {}: {cause}", path.display())]
     Certificates {
         /// The file.
         path: PathBuf,
@@ -28,30 +28,26 @@ pub enum Error {
     },
     /// TLS can't be set up.
     #[error("can't set up TLS: {0}")]
-    Tls(String),
-    /// The client can't be made.
-    #[error("can't make an HTTP client: {0}")]
-    Client(String),
+    Tls(#[from] rustls::Error),
 }
 
-/// A client for this endpoint, with roots compiled in and those of `SSL_CERT_FILE`. Follows no redirect: what is sent may
-/// be secret. Connects to nothing yet; there is no limit on an answer.
+/// A client for `endpoint` that follows no redirect and has no limit on the answer; the caller may change both.
 ///
 /// # Errors
-/// `SSL_CERT_FILE` can't be used, or the system refuses.
-pub fn build(endpoint: &Url, env: &Env) -> Result<reqwest::Client, Error> {
-    let mut builder = reqwest::Client::builder()
+/// [`ClientError`].
+pub fn builder(endpoint: &Url, env: &Env) -> Result<ClientBuilder, ClientError> {
+    let builder = reqwest::Client::builder()
         .tls_backend_preconfigured(tls(env)?)
         .user_agent(concat!("sandboxd/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
+        .redirect(reqwest::redirect::Policy::none()) // a token follows no stranger's
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_keepalive(TCP_KEEPALIVE);
-    if is_loopback(endpoint) {
-        // Another machine's loopback is not ours: no proxy. And no resolver needs to be there for this name.
-        let both = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)].map(|ip| SocketAddr::new(ip, 0));
-        builder = builder.no_proxy().resolve_to_addrs("localhost", &both);
+    if !is_loopback(endpoint) {
+        return Ok(builder);
     }
-    builder.build().map_err(|error| Error::Client(cause(&error)))
+    // Another machine's loopback is not ours: no proxy. And no resolver needs to be there for this name.
+    let both = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)].map(|ip| SocketAddr::new(ip, 0));
+    Ok(builder.no_proxy().resolve_to_addrs("localhost", &both))
 }
 
 /// The innermost reason: the outer ones only repeat the URL.
@@ -63,18 +59,20 @@ pub fn cause(error: &reqwest::Error) -> String {
     innermost.to_string()
 }
 
-fn tls(env: &Env) -> Result<rustls::ClientConfig, Error> {
+/// Compiled-in roots, and those of the file that `SSL_CERT_FILE` names.
+fn tls(env: &Env) -> Result<rustls::ClientConfig, ClientError> {
     let mut roots = rustls::RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     if let Some(path) = env.path("SSL_CERT_FILE") {
-        let bad = |error: &dyn std::fmt::Display| Error::Certificates { path: path.clone(), cause: error.to_string() };
-        for certificate in CertificateDer::pem_file_iter(&path).map_err(|error| bad(&error))? {
-            roots.add_parsable_certificates([certificate.map_err(|error| bad(&error))?]);
-        }
+        roots.add_parsable_certificates(certificates(&path)?);
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.map_err(|error| Error::Tls(error.to_string()))?;
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ClientError> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    read.map_err(|error| ClientError::Certificates { path: path.to_owned(), cause: error.to_string() })
 }
 
 fn is_loopback(endpoint: &Url) -> bool {

@@ -23,6 +23,17 @@ impl Store {
         self.inner.streams.make(name)
     }
 
+    /// True when a stream of this name was ever made and is still in the file.
+    pub async fn has_stream(&self, name: &str) -> Result<bool, Error> {
+        let name = name.to_owned();
+        let query = move |connection: &rusqlite::Connection| {
+            connection
+                .prepare_cached("SELECT EXISTS (SELECT 1 FROM streams WHERE name = ?1)")?
+                .query_row([name], |row| row.get(0))
+        };
+        self.inner.readers.run(query).await
+    }
+
     /// Sessions by last change, newest first, `limit` at most.
     pub async fn sessions(&self, filter: SessionFilter, limit: usize) -> Result<Vec<SessionRow>, Error> {
         self.inner.readers.run(move |connection| sessions::page(connection, &filter, limit)).await
@@ -56,6 +67,12 @@ impl Store {
     pub async fn turns(&self, session_id: &str, after: u64, limit: usize) -> Result<Vec<TurnRow>, Error> {
         let id = session_id.to_owned();
         self.inner.readers.run(move |connection| sessions::turns(connection, &id, after, limit)).await
+    }
+
+    /// Closed sessions that retention no longer keeps: changed before `oldest_ms` (Unix milliseconds), or not among the
+    /// `keep` changed last; 100 at most.
+    pub async fn sessions_beyond(&self, keep: u64, oldest_ms: i64) -> Result<Vec<String>, Error> {
+        self.inner.readers.run(move |connection| sessions::beyond(connection, keep, oldest_ms)).await
     }
 
     /// One turn.

@@ -72,6 +72,19 @@ pub(super) fn by_acp(
     rows::one(connection.prepare_cached(&sql)?.query_row((acp_session_id, server_id, agent), rows::session))
 }
 
+/// Closed sessions that retention no longer keeps: changed before `oldest_ms`, or not among the `keep` changed last.
+pub(super) fn beyond(connection: &Connection, keep: u64, oldest_ms: i64) -> rusqlite::Result<Vec<String>> {
+    connection
+        .prepare_cached(
+            "SELECT id FROM sessions WHERE closed_at_ms IS NOT NULL AND updated_at_ms < ?2
+             UNION SELECT id FROM (SELECT id FROM sessions WHERE closed_at_ms IS NOT NULL
+                                   ORDER BY updated_at_ms DESC, id DESC LIMIT -1 OFFSET ?1)
+             LIMIT 100",
+        )?
+        .query_map((as_i64(keep), oldest_ms), |row| row.get(0))?
+        .collect()
+}
+
 /// A session's turns after number `after`, in order.
 pub(super) fn turns(connection: &Connection, session_id: &str, after: u64, limit: usize) -> rusqlite::Result<Vec<TurnRow>> {
     let sql = format!("SELECT {TURN_COLUMNS} FROM turns WHERE session_id = ?1 AND number > ?2 ORDER BY number LIMIT ?3");

@@ -2,7 +2,11 @@
 #![allow(clippy::disallowed_methods, missing_docs)] // a test starts processes and reads its environment itself
 
 mod acp;
+mod acp_remote;
+mod acp_remote_client;
+mod acp_remote_socket;
 mod chaos;
+mod directory_config;
 mod edge;
 mod events;
 mod lifecycle;
@@ -20,6 +24,7 @@ mod processes_trees;
 mod processes_watch;
 mod processes_wire;
 mod redaction;
+mod requests;
 mod storage;
 mod support;
 mod terminal_client;

@@ -32,6 +32,8 @@ pub enum Frame {
 pub struct Ws {
     socket: TcpStream,
     buffer: Vec<u8>,
+    /// The answer to the upgrade.
+    pub head: String,
 }
 
 impl Ws {
@@ -47,7 +49,7 @@ impl Ws {
             request.push_str(&format!("{name}: {value}\r\n"));
         }
         socket.write_all(format!("{request}\r\n").as_bytes()).await.expect("sent");
-        let mut ws = Self { socket, buffer: Vec::new() };
+        let mut ws = Self { socket, buffer: Vec::new(), head: String::new() };
         let head = loop {
             if let Some(end) = ws.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
                 break ws.buffer.drain(..end + 4).collect::<Vec<_>>();
@@ -57,6 +59,7 @@ impl Ws {
         let head = String::from_utf8(head).expect("text");
         if head.starts_with("HTTP/1.1 101 ") {
             assert!(head.contains(ACCEPT), "{head}");
+            ws.head = head;
             return Ok(ws);
         }
         let length = head.to_ascii_lowercase().split("content-length: ").nth(1).map(|rest| rest.lines().next().map(str::parse));

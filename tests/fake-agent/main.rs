@@ -102,6 +102,15 @@ fn handle(message: &Value) {
             )
             .as_bytes());
         }
+        "fake/ask_about" => {
+            let asked = json!({"jsonrpc": "2.0", "id": params["id"], "method": params["method"], "params": {"sessionId": params["sessionId"]}});
+            raw(format!("{asked}\n").as_bytes());
+            answer(id, json!({}));
+        }
+        "fake/say" => {
+            notify(params["method"].as_str().unwrap_or_default(), json!({"sessionId": params["sessionId"]}));
+            answer(id, json!({}));
+        }
         "fake/close_stdout" => {
             // Without unsafe there is no close(1): the shell that started us gave a way out.
             answer(id, json!({}));

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # End-to-end tests with the published npm packages and real coding agents, against the binary in SANDBOXD_BIN
 # (default: target/debug/sandboxd of this repository). Extra arguments go to `node --test`; without test files among
-# them, all run. With AGAINST=reference, the tests of the process API run against the server whose contract we keep:
+# them, all run. With AGAINST=reference, the tests of the process API and of directories run against the server whose contract we keep:
 # what passes there is the contract, what is skipped there we do better.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -23,7 +23,7 @@ if [[ ! -f "$stamp" || "$(<"$stamp")" != "$hash" ]]; then
 fi
 
 files=(*.test.mjs)
-if [[ "${AGAINST:-}" == reference ]]; then files=(process*.test.mjs terminals.test.mjs react.test.mjs); fi
+if [[ "${AGAINST:-}" == reference ]]; then files=(process*.test.mjs terminals.test.mjs react.test.mjs directory_config.test.mjs); fi
 for argument in "$@"; do
   if [[ "$argument" == *.test.mjs ]]; then files=(); fi
 done

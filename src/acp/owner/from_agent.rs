@@ -1,19 +1,32 @@
 //! What the agent writes: lines, envelopes, answers; and those that can't be read.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde_json::json;
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::{FROM_AGENT, Running, Waiter};
 use crate::acp::agent::AgentEvent;
-use crate::acp::envelope::{self, Envelope, Fragment, Kind};
+use crate::acp::envelope::{self, Envelope, Fragment, Kind, raw_member, string_member};
 use crate::acp::ids::Pending;
 use crate::acp::line::Line;
 use crate::acp::messages;
 use crate::acp::restore::Learned;
+use crate::acp::tap::{Asked, Fact, Verdict};
 use crate::config::{as_duration, as_usize};
 use crate::rt::spawn_owned;
 use crate::store::RowChange;
+
+/// What is read of an update.
+#[derive(serde::Deserialize)]
+struct UpdateParams<'a> {
+    #[serde(rename = "sessionId", borrow)]
+    session_id: Cow<'a, str>,
+    #[serde(borrow)]
+    update: &'a RawValue,
+}
 
 impl Running {
     pub(super) fn agent_event(&mut self, event: AgentEvent) {
@@ -27,6 +40,7 @@ impl Running {
                 }
             }
             AgentEvent::Exited(exit) => {
+                self.doomed.get_or_insert(self.held.len());
                 self.exit = Some((exit, Instant::now() + as_duration(self.owner.bounds.acp_exit_drain_ms)));
             }
         }
@@ -49,6 +63,7 @@ impl Running {
     /// An agent that can't be spoken with any more is ended: its exit then answers every waiter.
     pub(super) fn end_deaf_agent(&mut self, what: &str) {
         if let Some(agent) = &mut self.agent {
+            self.doomed.get_or_insert(self.held.len());
             tracing::warn!(server = self.owner.server_id, pid = agent.process.pid(), "the agent {what} and is stopped");
             agent.input.close();
             let (process, grace) = (agent.process.clone(), as_duration(self.owner.bounds.agent_stop_grace_ms));
@@ -85,16 +100,106 @@ impl Running {
                     None => self.emit(envelope.text().clone()), // unknown or a second answer: only to the stream
                 }
             }
-            Kind::Request => {
-                self.ids.agent_asked(envelope.id().unwrap_or("null"));
-                self.emit(self.towards_clients(envelope));
-            }
+            Kind::Request => self.asked(envelope),
             Kind::Notification if self.is_replay(envelope) => {}
-            Kind::Notification => self.emit(self.towards_clients(envelope)),
+            Kind::Notification => self.notified(envelope),
+        }
+    }
+
+    /// A request of the agent's: a rule may answer it, otherwise clients do.
+    fn asked(&mut self, envelope: &Envelope) {
+        let id = envelope.id().unwrap_or("null").to_owned();
+        self.ids.agent_asked(&id);
+        let text = self.towards_clients(envelope);
+        let shown = Envelope::parse(text.clone()).unwrap_or_else(|_| envelope.clone());
+        let session = shown.session_id();
+        let asked =
+            Asked { session: session.as_deref(), id: &id, method: shown.method(), params: shown.params().unwrap_or("null") };
+        let verdict = self.owner.tap.asked(asked);
+        if let Some(session) = session.filter(|_| self.asked_in.len() < as_usize(self.owner.bounds.acp_pending_max_requests)) {
+            self.asked_in.insert(id.clone(), session);
+        }
+        match verdict {
+            Verdict::Ask => self.emit(text),
+            Verdict::Answer { result, by } => drop(self.answer_agent(&id, &result, &by)),
+        }
+    }
+
+    fn notified(&mut self, envelope: &Envelope) {
+        let text = self.towards_clients(envelope);
+        self.emit(text.clone());
+        match envelope.method() {
+            "session/update" => {
+                let Some(params) = envelope.params().and_then(|params| serde_json::from_str::<UpdateParams<'_>>(params).ok())
+                else {
+                    return;
+                };
+                let renamed = self.owner.memory.renames().then(|| self.owner.memory.client_session(&params.session_id)).flatten();
+                let session = renamed.unwrap_or(&params.session_id);
+                // A client that loads a session is told again what was said in it: that didn't happen now.
+                if self.ids.any(|pending| pending.method == "session/load" && pending.session.as_deref() == Some(session)) {
+                    return;
+                }
+                self.owner.tap.happened(Fact::Update { session, update: params.update.get() });
+            }
+            "$/cancel_request" => {
+                let id = envelope.request_id().unwrap_or_default();
+                if self.ids.withdrawn(id) {
+                    self.asked_in.remove(id);
+                    self.owner.tap.happened(Fact::Withdrawn { id });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells of a prompt that is answered in the agent's place; `text` is the error answer.
+    pub(super) fn prompt_failed(&mut self, number: u64, session: Option<&str>, method: &str, text: &Bytes) {
+        let text = std::str::from_utf8(text).unwrap_or_default();
+        if let (Some(session), "session/prompt") = (session, method) {
+            let error = raw_member(text, "error").unwrap_or("null");
+            self.owner.tap.happened(Fact::PromptEnded { session, number, answer: Err(error) });
+        }
+    }
+
+    /// Tells of what an answer says about a session.
+    fn told_of(&mut self, number: u64, pending: &Pending<Waiter>, answer: &Envelope) {
+        let (params, method) = (pending.params.as_deref().unwrap_or("null"), pending.method.as_str());
+        let text = std::str::from_utf8(answer.text()).unwrap_or_default();
+        let result = answer.result();
+        match (method, result, pending.session.as_deref()) {
+            ("initialize", Some(result), _) => self.initialized(result),
+            ("session/prompt", result, Some(session)) => {
+                let answer = result.ok_or_else(|| raw_member(text, "error").unwrap_or("null"));
+                self.owner.tap.happened(Fact::PromptEnded { session, number, answer });
+            }
+            ("session/close" | "session/delete", Some(_), Some(session)) => {
+                self.owner.memory.closed(session);
+                self.words.remove(session);
+                self.owner.tap.happened(Fact::Closed { session, method });
+            }
+            ("session/set_mode" | "session/set_config_option", Some(result), Some(session)) => {
+                self.owner.tap.happened(Fact::Set { session, method, params, result });
+            }
+            ("session/new" | "session/fork", Some(result), _) => {
+                if let Some(session) = string_member(result, "sessionId") {
+                    let tag = pending.tag.as_deref();
+                    self.owner.tap.happened(Fact::Opened { method, params, result, session: &session, tag });
+                }
+            }
+            ("session/load" | "session/resume", Some(result), _) => {
+                if let Some(session) = string_member(params, "sessionId") {
+                    let tag = pending.tag.as_deref();
+                    self.owner.tap.happened(Fact::Opened { method, params, result, session: &session, tag });
+                }
+            }
+            _ => {}
         }
     }
 
     pub(super) fn answered(&mut self, envelope: &Envelope, pending: Pending<Waiter>) {
+        let number = envelope.id().and_then(|id| id.parse().ok()).unwrap_or_default();
+        self.told_of(number, &pending, envelope);
         let reply = match pending.waiter {
             Waiter::Client(reply) => reply,
             Waiter::Step(step) => return self.step_answered(envelope, &step),
@@ -126,6 +231,7 @@ impl Running {
 
     /// A line that is no JSON, or too long, is reported; and whoever waits for it must not wait for ever.
     pub(super) fn unreadable(&mut self, error: &str, head: &[u8], bytes: u64) {
+        self.owner.tap.happened(Fact::Unreadable { error, head });
         self.emit(messages::invalid_stdout(error, head, bytes, as_usize(self.owner.bounds.acp_raw_shown_max_bytes)));
         let data = json!({"agent": self.owner.agent_name});
         match Fragment::read(head) {
@@ -136,8 +242,10 @@ impl Running {
                 }
             }
             Fragment { id: Some(id), has_method: false } => match self.ids.take(&id) {
-                Some(Pending { client_id, waiter: Waiter::Client(reply), .. }) => {
-                    self.answer(messages::error_response(&client_id, error, &data), reply);
+                Some(Pending { client_id, session, method, waiter: Waiter::Client(reply), .. }) => {
+                    let text = messages::error_response(&client_id, error, &data);
+                    self.prompt_failed(id.parse().unwrap_or_default(), session.as_deref(), &method, &text);
+                    self.answer(text, reply);
                 }
                 Some(Pending { waiter: Waiter::Step(step), .. }) => {
                     (self.step_deadline, self.replaying) = (None, None);

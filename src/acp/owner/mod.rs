@@ -13,8 +13,8 @@ mod from_agent;
 mod restoring;
 mod towards_agent;
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +28,7 @@ use super::envelope::Envelope;
 use super::ids::Ids;
 use super::messages;
 use super::restore::{Memory, Step};
+use super::tap::{Fact, Tap, Transcript};
 use super::types::{AgentSource, BoxFuture, Launch, LaunchError, Status};
 use crate::config::{Bounds, as_duration, as_usize};
 use crate::processes::{Children, Exit};
@@ -40,8 +41,14 @@ const FROM_AGENT: &str = "acp.agent";
 
 /// What the owner is asked.
 pub(super) enum Command {
-    /// An envelope from a client.
-    Post { envelope: Envelope, reply: Reply },
+    /// An envelope from a client, and what its sender gives along.
+    Post { envelope: Envelope, tag: Option<String>, reply: Reply },
+    /// A result for a request of the agent's. The reply says whether it was the first.
+    Answer { id: String, result: String, by: String, reply: oneshot::Sender<bool> },
+    /// A session that another server carried before; see [`Acp::remember`](super::Acp::remember).
+    Remember { session_id: String, params: String },
+    /// The agent process shall end; the next request starts another. The reply comes when nothing of it is left.
+    StopAgent { reason: String, grace: Duration, reply: oneshot::Sender<()> },
     /// The server is deleted; the reply comes when its processes are gone.
     Delete { reply: oneshot::Sender<()> },
 }
@@ -77,6 +84,9 @@ pub(super) struct Owner {
     pub(super) mailbox: mpsc::Receiver<Command>,
     pub(super) status: watch::Sender<Status>,
     pub(super) memory: Memory,
+    pub(super) tap: Box<dyn Tap>,
+    /// What the agent answered to `initialize`, for those who ask the handle.
+    pub(super) initialized: Arc<Mutex<Option<Arc<str>>>>,
     pub(super) stop: CancellationToken,
 }
 
@@ -87,7 +97,7 @@ struct Running {
     agent: Option<Agent>,
     launching: Option<BoxFuture<Result<Launch, LaunchError>>>,
     /// What waits for the agent to be ready, in order; a notification has nobody who waits.
-    held: VecDeque<(Envelope, Option<Reply>)>,
+    held: VecDeque<Held>,
     held_bytes: usize,
     /// The session whose repeated updates are left out, and how many were.
     replaying: Option<(String, u64)>,
@@ -96,6 +106,30 @@ struct Running {
     exit: Option<(Exit, Instant)>,
     /// How the last process ended, when there was one.
     ended: Option<String>,
+    /// Words for a session that was opened afresh are being fetched.
+    fetching: Option<Fetching>,
+    /// Set while the process is ending: so many of what is held, from the front, go down with it. What came later
+    /// waits for the next process.
+    doomed: Option<usize>,
+    /// Sessions of the agent's open requests, by its id for them.
+    asked_in: HashMap<String, String>,
+    /// Words that go with the next prompt, by session as clients call it.
+    words: HashMap<String, String>,
+}
+
+/// An envelope that waits for the agent.
+struct Held {
+    envelope: Envelope,
+    tag: Option<String>,
+    /// Nobody waits for an answer to a notification.
+    reply: Option<Reply>,
+}
+
+/// What was said in a session is on its way to the agent's fresh one.
+struct Fetching {
+    step: Step,
+    result: String,
+    transcript: BoxFuture<Option<Transcript>>,
 }
 
 impl Owner {
@@ -115,6 +149,10 @@ impl Owner {
             step_deadline: None,
             exit: None,
             ended,
+            fetching: None,
+            doomed: None,
+            asked_in: HashMap::new(),
+            words: HashMap::new(),
         };
         let deleted = running.serve().await;
         running.finish(deleted).await;
@@ -132,14 +170,21 @@ impl Running {
             tokio::select! {
                 () = stop.cancelled() => return None,
                 command = self.owner.mailbox.recv() => match command {
-                    Some(Command::Post { envelope, reply }) => {
-                        self.post(envelope, reply);
+                    Some(Command::Post { envelope, tag, reply }) => {
+                        self.load(&envelope).await;
+                        self.post(envelope, tag, reply);
                         may_wait = true;
                     }
+                    Some(Command::Answer { id, result, by, reply }) => {
+                        let _ = reply.send(self.answer_agent(&id, &result, &by)); // who asked may have left
+                    }
+                    Some(Command::Remember { session_id, params }) => self.remember(&session_id, params),
+                    Some(Command::StopAgent { reason, grace, reply }) => self.stop_agent(reason, grace, reply),
                     Some(Command::Delete { reply }) => return Some(reply),
                     None => return None,
                 },
                 result = launched(&mut self.launching) => self.launched(result),
+                transcript = fetched(&mut self.fetching) => self.fetched(transcript),
                 () = until(self.step_deadline) => self.step_timed_out(),
                 event = event_of(self.agent.as_mut(), &self.owner.store, exited) => self.agent_event(event),
                 () = until(self.exit.map(|(_, deadline)| deadline)) => self.agent_gone().await,
@@ -150,6 +195,7 @@ impl Running {
             if let Some(agent) = &mut self.agent {
                 agent.input.write_now(); // before the commit: the agent works meanwhile
             }
+            self.owner.tap.flush();
             if !may_wait {
                 self.owner.store.flush();
             }
@@ -167,21 +213,75 @@ impl Running {
         let stderr = agent.stderr_tail(Duration::from_millis(100)).await;
         self.owner.status.send_replace(Status::Stopped);
         self.owner.memory.forget_process();
-        (self.step_deadline, self.replaying) = (None, None);
-        self.ended = Some(exit.to_string());
+        (self.step_deadline, self.replaying, self.fetching) = (None, None, None);
+        let stopped = self.ended.clone();
+        self.ended.get_or_insert_with(|| exit.to_string());
         self.emit(messages::agent_exited(exit, &stderr));
         let message = format!("agent process exited: {} ({exit})", self.owner.agent_name);
-        self.fail_all(&message, &messages::exit_data(&self.owner.agent_name, exit, &stderr));
+        let doomed = self.doomed.take().unwrap_or(self.held.len());
+        self.fail_all(&message, &messages::exit_data(&self.owner.agent_name, exit, &stderr), doomed);
+        self.asked_in.clear();
+        self.words.clear();
+        self.owner.tap.happened(Fact::Exited { exit, stderr: &stderr, stopped: stopped.as_deref() });
+        self.start_again().await;
     }
 
-    fn fail_all(&mut self, message: &str, data: &serde_json::Value) {
-        for pending in self.ids.drain() {
+    /// What came while the process was ending waits for the next one.
+    async fn start_again(&mut self) {
+        if !self.held.iter().any(|held| held.reply.is_some()) {
+            while self.next_held().is_some() {} // notifications for a process that is gone
+            return;
+        }
+        // The tap has forgotten what it knew.
+        let sessions: Vec<_> = self.held.iter().filter_map(|held| held.envelope.session_id()).collect();
+        for session in sessions.iter().filter(|session| self.owner.tap.wants(session)).collect::<Vec<_>>() {
+            self.owner.tap.load(session).await;
+        }
+        self.launch();
+    }
+
+    /// What is known of a session that was not touched since the start is fetched before its envelope is looked at.
+    async fn load(&mut self, envelope: &Envelope) {
+        if let Some(session) = envelope.session_id().filter(|session| self.owner.tap.wants(session)) {
+            self.owner.tap.load(&session).await;
+        }
+    }
+
+    fn remember(&mut self, session_id: &str, params: String) {
+        if let Some(learned) = self.owner.memory.remember(session_id, params) {
+            let change = self.row_change(learned);
+            let said = json!({"sessionId": session_id}).to_string();
+            self.owner.store.append(&self.owner.inbound, "acp.remembered", said.into(), Some(change));
+        }
+    }
+
+    /// Its exit then takes the usual way.
+    fn stop_agent(&mut self, reason: String, grace: Duration, reply: oneshot::Sender<()>) {
+        let Some(agent) = self.agent.as_mut().filter(|_| self.exit.is_none()) else {
+            let _ = reply.send(()); // who asked may have left
+            return;
+        };
+        agent.input.close();
+        self.doomed.get_or_insert(0); // it isn't their fault
+        self.ended = Some(reason);
+        let process = agent.process.clone();
+        spawn_owned("agent-stop", async move {
+            process.stop(grace).await;
+            let _ = reply.send(()); // the same
+        });
+    }
+
+    /// Answers every request in flight, and the first `held` of those that are held.
+    fn fail_all(&mut self, message: &str, data: &serde_json::Value, held: usize) {
+        for (number, pending) in self.ids.drain() {
             if let Waiter::Client(reply) = pending.waiter {
-                self.answer(messages::error_response(&pending.client_id, message, data), reply);
+                let text = messages::error_response(&pending.client_id, message, data);
+                self.prompt_failed(number, pending.session.as_deref(), &pending.method, &text);
+                self.answer(text, reply);
             }
         }
-        while let Some((envelope, reply)) = self.next_held() {
-            if let Some(reply) = reply {
+        for _ in 0..held {
+            if let Some(Held { envelope, reply: Some(reply), .. }) = self.next_held() {
                 self.answer(messages::error_response(envelope.id().unwrap_or("null"), message, data), reply);
             }
         }
@@ -189,11 +289,14 @@ impl Running {
 
     /// Deleted or shut down: the agent's tree is stopped, every waiter answered, and the streams end.
     async fn finish(mut self, deleted: Option<oneshot::Sender<()>>) {
-        let message = if deleted.is_some() { "the ACP server was deleted" } else { "the server is shutting down" };
-        self.fail_all(message, &json!({"agent": self.owner.agent_name}));
+        let (message, reason) = match deleted {
+            Some(_) => ("the ACP server was deleted", "server_deleted"),
+            None => ("the server is shutting down", "server_stopped"),
+        };
+        self.fail_all(message, &json!({"agent": self.owner.agent_name, "reason": reason}), self.held.len());
         self.owner.mailbox.close();
         while let Ok(command) = self.owner.mailbox.try_recv() {
-            if let Command::Delete { reply } = command {
+            if let Command::Delete { reply } | Command::StopAgent { reply, .. } = command {
                 let _ = reply.send(());
             } // a dropped Post reply is answered by the handle
         }
@@ -203,6 +306,8 @@ impl Running {
             tracing::info!(server = self.owner.server_id, ?stopped, "agent stopped");
         }
         self.owner.status.send_replace(Status::Stopped);
+        self.owner.tap.happened(Fact::Ended { deleted: deleted.is_some() });
+        self.owner.tap.flush();
         // Its commit shows that everything before it is committed and shown: only then do the streams end.
         let mark = if deleted.is_some() { "acp.deleted" } else { "acp.stopped" };
         let marked = self.owner.store.append_acked(&self.owner.inbound, mark, Bytes::from_static(b"{}"), None);
@@ -227,6 +332,13 @@ async fn event_of(agent: Option<&mut Agent>, store: &Store, exited: bool) -> Age
 async fn launched(launching: &mut Option<BoxFuture<Result<Launch, LaunchError>>>) -> Result<Launch, LaunchError> {
     match launching {
         Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn fetched(fetching: &mut Option<Fetching>) -> Option<Transcript> {
+    match fetching {
+        Some(fetching) => (&mut fetching.transcript).await,
         None => std::future::pending().await,
     }
 }

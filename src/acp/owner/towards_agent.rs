@@ -3,16 +3,21 @@
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{Answer, FROM_AGENT, FROM_CLIENT, Reply, Running, Waiter};
+use super::{Answer, FROM_AGENT, FROM_CLIENT, Held, Reply, Running, Waiter};
 use crate::acp::envelope::{Envelope, Kind};
-use crate::acp::ids::Pending;
+use crate::acp::ids::{Pending, Taken};
 use crate::acp::messages;
 use crate::acp::restore::Memory;
+use crate::acp::tap::{Fact, Prompted};
 use crate::config::as_usize;
 use crate::store::RowChange;
 
+/// Methods whose answers say something about the session that their params name.
+const ANSWERS_TELL: &[&str] =
+    &["session/prompt", "session/load", "session/close", "session/delete", "session/set_mode", "session/set_config_option"];
+
 impl Running {
-    pub(super) fn post(&mut self, envelope: Envelope, reply: Reply) {
+    pub(super) fn post(&mut self, envelope: Envelope, tag: Option<String>, reply: Reply) {
         self.owner.store.append(&self.owner.inbound, FROM_CLIENT, envelope.text().clone(), None);
         let reply = match envelope.kind() {
             Kind::Request => Some(reply),
@@ -26,7 +31,7 @@ impl Running {
             Kind::Response => self.forward_unanswered(&envelope),
             // With nothing before it there is nobody to be told, and nothing to be cancelled.
             Kind::Notification if self.agent.is_none() && self.held.is_empty() => {}
-            Kind::Notification | Kind::Request => self.hold(envelope, reply),
+            Kind::Notification | Kind::Request => self.hold(Held { envelope, tag, reply }),
         }
         if self.agent.is_none() && !self.held.is_empty() {
             self.launch();
@@ -34,29 +39,40 @@ impl Running {
         self.go_on();
     }
 
-    pub(super) fn hold(&mut self, envelope: Envelope, reply: Option<Reply>) {
-        let bytes = self.held_bytes + envelope.text().len();
+    pub(super) fn hold(&mut self, held: Held) {
+        let bytes = self.held_bytes + held.envelope.text().len();
         let bounds = &self.owner.bounds;
         if self.held.len() < as_usize(bounds.acp_pending_max_requests) && bytes <= as_usize(bounds.acp_stdin_queue_max_bytes) {
             self.held_bytes = bytes;
-            self.held.push_back((envelope, reply));
-        } else if let Some(reply) = reply {
-            self.refuse(&envelope, reply, "too much waits for this agent");
+            self.held.push_back(held);
+        } else if let Some(reply) = held.reply {
+            self.refuse(&held.envelope, reply, "too much waits for this agent");
         }
     }
 
-    pub(super) fn next_held(&mut self) -> Option<(Envelope, Option<Reply>)> {
+    pub(super) fn next_held(&mut self) -> Option<Held> {
         let next = self.held.pop_front();
-        self.held_bytes -= next.as_ref().map_or(0, |(envelope, _)| envelope.text().len());
+        self.held_bytes -= next.as_ref().map_or(0, |held| held.envelope.text().len());
+        self.doomed = self.doomed.map(|doomed| doomed.saturating_sub(1));
         next
     }
 
     /// Notifications and answers to the agent's own requests.
     pub(super) fn forward_unanswered(&mut self, envelope: &Envelope) {
         let line = match (envelope.kind(), envelope.id()) {
-            (Kind::Response, Some(id)) if !self.ids.client_answered(id) => {
-                return tracing::info!(server = self.owner.server_id, "an answer for an agent process that is gone was dropped");
-            }
+            (Kind::Response, Some(id)) => match self.ids.answered(id) {
+                Taken::Late => {
+                    return tracing::info!(
+                        server = self.owner.server_id,
+                        "a second answer, or one for an agent process that is gone, was dropped"
+                    );
+                }
+                Taken::First => {
+                    self.told_of_answer(id, envelope.result(), "client");
+                    self.towards_agent(envelope.clone()).text().clone()
+                }
+                Taken::Unknown => self.towards_agent(envelope.clone()).text().clone(),
+            },
             (Kind::Notification, _) if envelope.method() == "$/cancel_request" => {
                 let number = envelope.request_id().and_then(|id| self.ids.number_of(id));
                 match number {
@@ -75,30 +91,35 @@ impl Running {
     pub(super) fn go_on(&mut self) {
         // An agent that closed its stdin is on its way out: what is held learns of its exit.
         while self.step_deadline.is_none()
+            && self.fetching.is_none()
             && self.exit.is_none()
             && self.agent.as_ref().is_some_and(|agent| !agent.input.is_closed())
         {
-            let Some((envelope, reply)) = self.held.front() else { return };
+            let Some(Held { envelope, reply, .. }) = self.held.front() else { return };
             if reply.is_some() && self.owner.memory.must_wait(envelope) {
                 return;
             }
             match self.owner.memory.step_before(envelope).filter(|_| reply.is_some()) {
                 Some(step) => self.begin_step(step),
                 None => match self.next_held() {
-                    Some((envelope, Some(reply))) => self.forward_request(envelope, reply),
-                    Some((envelope, None)) => self.forward_unanswered(&envelope),
+                    Some(Held { envelope, tag, reply: Some(reply) }) => self.forward_request(envelope, tag, reply),
+                    Some(Held { envelope, reply: None, .. }) => self.forward_unanswered(&envelope),
                     None => return,
                 },
             }
         }
     }
 
-    pub(super) fn forward_request(&mut self, envelope: Envelope, reply: Reply) {
+    pub(super) fn forward_request(&mut self, envelope: Envelope, tag: Option<String>, reply: Reply) {
         self.owner.memory.heard(envelope.method());
+        let is_of_session = ANSWERS_TELL.contains(&envelope.method());
+        let session = envelope.session_id().filter(|_| is_of_session);
         let pending = Pending {
             client_id: envelope.id().unwrap_or("null").to_owned(),
             method: envelope.method().to_owned(),
             params: envelope.params().filter(|params| Memory::wants_params(envelope.method(), params)).map(str::to_owned),
+            session: session.clone(),
+            tag: tag.clone(),
             waiter: Waiter::Client(reply),
         };
         let number = match self.ids.insert(pending) {
@@ -108,15 +129,53 @@ impl Running {
             }
             Err(_) => return,
         };
-        let envelope = self.towards_agent(envelope);
-        let Some(agent) = &mut self.agent else { return };
-        let envelope = messages::apply_quirks(envelope, agent.quirks);
-        let number = number.to_string();
-        if !agent.input.send(&envelope.with_id(&number))
-            && let Some(Pending { waiter: Waiter::Client(reply), .. }) = self.ids.take(&number)
+        let prompted = session.filter(|_| envelope.method() == "session/prompt");
+        if let (Some(session), Some(params)) = (&prompted, envelope.params())
+            && !self.owner.tap.prompted(Prompted { session, number, params, tag: tag.as_deref() })
         {
-            self.refuse(&envelope, reply, "the agent doesn't read its stdin");
+            if let Some(Pending { waiter: Waiter::Client(reply), .. }) = self.ids.take(&number.to_string()) {
+                self.refuse(&envelope, reply, "the prompt was taken back before it was sent");
+            }
+            return;
         }
+        let words = prompted.as_ref().and_then(|session| self.words.remove(session));
+        let sent = self.towards_agent(envelope.clone());
+        let sent = words.as_ref().map_or_else(|| sent.clone(), |words| messages::with_words_before(&sent, words));
+        let Some(agent) = &mut self.agent else { return };
+        let sent = messages::apply_quirks(sent, agent.quirks);
+        if agent.input.send(&sent.with_id(&number.to_string())) {
+            return;
+        }
+        if let (Some(session), Some(words)) = (&prompted, words) {
+            self.words.insert(session.clone(), words); // for the next try
+        }
+        if let Some(Pending { waiter: Waiter::Client(reply), method, .. }) = self.ids.take(&number.to_string()) {
+            let data = json!({"agent": self.owner.agent_name});
+            let id = envelope.id().unwrap_or("null");
+            let text = messages::error_response(id, "the agent doesn't read its stdin", &data);
+            self.prompt_failed(number, prompted.as_deref(), &method, &text);
+            self.answer(text, reply);
+        }
+    }
+
+    /// Answers a request of the agent's in its clients' place. False when somebody was first.
+    pub(super) fn answer_agent(&mut self, id: &str, result: &str, by: &str) -> bool {
+        if self.ids.answered(id) != Taken::First {
+            return false;
+        }
+        self.told_of_answer(id, Some(result), by);
+        let line = messages::result_response(id, result);
+        if self.agent.as_mut().is_some_and(|agent| !agent.input.send(&line)) {
+            tracing::warn!(server = self.owner.server_id, "the agent doesn't read its stdin: an answer was dropped");
+        }
+        true
+    }
+
+    /// Everybody learns of the first answer.
+    pub(super) fn told_of_answer(&mut self, id: &str, result: Option<&str>, by: &str) {
+        self.owner.tap.happened(Fact::Answered { id, result, by });
+        let session = self.asked_in.remove(id);
+        self.emit(messages::request_resolved(id, session.as_deref(), by, result));
     }
 
     /// A session that was opened afresh has another id on the agent's side.

@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{Credential, CredentialKind, Credentials, DiscoverOptions, Places};
-use crate::agents::files::read_bounded;
 use crate::config::Secret;
+use crate::rt::files::read_bounded;
 
 /// Keys of `~/.amp/config.json`, as JSON pointers.
 const AMP_KEYS: [&str; 9] = [

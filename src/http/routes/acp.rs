@@ -123,14 +123,14 @@ async fn answer(mut posted: Pending<Posted>, request_id: Option<String>, keepali
 fn respond(posted: Posted) -> Result<Response, ApiError> {
     Ok(match posted {
         Posted::Accepted => StatusCode::ACCEPTED.into_response(),
-        Posted::Response(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        Posted::Response { text, .. } => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
     })
 }
 
 /// The status is out already: an error can only be said in JSON-RPC.
 fn last_chunk(posted: Result<Posted, ApiError>, id: &str) -> Bytes {
     match posted {
-        Ok(Posted::Response(text)) => text,
+        Ok(Posted::Response { text, .. }) => text,
         Ok(Posted::Accepted) => Bytes::new(),
         Err(error) => {
             let error = serde_json::json!({"code": -32603, "message": error.detail(), "data": error.body()});

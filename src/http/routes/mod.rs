@@ -1,10 +1,14 @@
 //! All routes: one file per resource.
 
 mod acp;
+pub(super) mod acp_remote;
 mod agents;
+mod directory_config;
 mod events;
 mod processes;
+mod requests;
 mod server;
+mod sessions;
 mod traces;
 
 use serde::Serialize;
@@ -38,8 +42,12 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(server::router())
         .merge(agents::router())
         .merge(acp::router())
+        .merge(acp_remote::router())
         .merge(processes::router())
+        .merge(sessions::router())
         .merge(events::router())
+        .merge(directory_config::router())
+        .merge(requests::router())
         .merge(traces::router())
 }
 

@@ -13,7 +13,7 @@ fn beside(path: &Path) -> PathBuf {
 }
 
 /// Writes a file so that readers see the old content or the new, never a part; `mode` holds whatever the umask.
-pub(super) fn write_atomically(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let temporary = beside(path);
     let write = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
@@ -26,14 +26,14 @@ pub(super) fn write_atomically(path: &Path, content: &[u8], mode: u32) -> io::Re
 }
 
 /// Makes `path` a symbolic link to `target`, replacing what was there in one step.
-pub(super) fn link_atomically(path: &Path, target: &Path) -> io::Result<()> {
+pub fn link_atomically(path: &Path, target: &Path) -> io::Result<()> {
     let temporary = beside(path);
     std::os::unix::fs::symlink(target, &temporary)?;
     std::fs::rename(&temporary, path).inspect_err(|_| drop(std::fs::remove_file(&temporary)))
 }
 
 /// The content of a regular file of at most `max_bytes`.
-pub(super) fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<String> {
+pub fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<String> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")); // a FIFO would block
     }
@@ -46,12 +46,12 @@ pub(super) fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<String> {
 }
 
 /// True for a regular file that this process may execute.
-pub(super) fn is_executable(path: &Path) -> bool {
+pub fn is_executable(path: &Path) -> bool {
     path.is_file() && nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok()
 }
 
 /// The first executable called `name` in `dirs`; an absolute `name` is taken as it is.
-pub(super) fn find_executable(name: &str, dirs: &[PathBuf]) -> Option<PathBuf> {
+pub fn find_executable(name: &str, dirs: &[PathBuf]) -> Option<PathBuf> {
     if name.starts_with('/') {
         return Some(PathBuf::from(name)).filter(|path| is_executable(path));
     }

@@ -1,0 +1,420 @@
+//! A session in memory: its fold, its turns and its queue. The tap of its ACP server and the room's calls change it, each
+//! for a moment under one lock that is never held across an await; everything that changes is appended to its stream at
+//! once, with the rows in the same transaction.
+//!
+//! ```text
+//!            prompt sent               request created
+//!  idle ─────────────────▶ running ◀──────────────────▶ waiting
+//!    ▲  ◀───────────────────  │ ▲                          turns end from any of them
+//!    │       turn ended       ▼ │ nothing said for a while / a word
+//!    │                       silent
+//!    └── exited: no agent runs; the next prompt restores it
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use super::projection::{Outcome, Projected, Projector, Source, TurnEnd};
+use super::turn::Turn;
+use super::types::{SessionDoc, SessionState};
+use crate::acp::Prompted;
+use crate::rt::clock::now_ms;
+use crate::rt::spawn_owned;
+use crate::store::{RowChange, SessionRow, Store, Stream};
+use crate::traces::{SpanBook, Traces, TurnEnded, TurnSeen};
+
+/// Turns that are remembered after their end, so that waiting for one needs no file.
+const ENDED_MAX: usize = 16;
+/// Idempotency keys that are remembered before they are in the file, and for some time after.
+const KEYS_MAX: usize = 256;
+
+/// A session in memory.
+pub(super) struct Live {
+    pub(super) id: String,
+    pub(super) stream: Arc<Stream>,
+    store: Store,
+    traces: Traces,
+    state: Mutex<State>,
+    /// Nothing is written about it any more.
+    is_deleted: AtomicBool,
+    /// Counts changes that somebody may wait for.
+    changed: watch::Sender<u64>,
+}
+
+/// What changes of it.
+pub(super) struct State {
+    pub(super) row: SessionRow,
+    pub(super) doc: SessionDoc,
+    pub(super) projector: Projector,
+    pub(super) spans: SpanBook,
+    pub(super) running: Vec<Running>,
+    pub(super) queue: VecDeque<Turn>,
+    /// Over, but not yet in the file: still shown as running.
+    ending: Vec<Turn>,
+    pub(super) ended: VecDeque<Turn>,
+    keys: VecDeque<Key>,
+    pub(super) last_number: u64,
+    /// True while a task works on the queue.
+    pub(super) has_runner: bool,
+    /// The turn at the front of the queue that is on its way to the agent, which may have to be started first.
+    pub(super) sending: Option<String>,
+    /// It met a turn of another door there, and waits again.
+    pub(super) is_deferred: bool,
+    /// When the agent last said something, or was told something.
+    pub(super) last_word: Instant,
+    pub(super) is_silent: bool,
+    pub(super) agent_runs: bool,
+    pub(super) pending_requests: usize,
+    shown: Option<SessionState>,
+}
+
+/// A message that was taken in under an idempotency key.
+pub(super) struct Key {
+    pub(super) key: String,
+    pub(super) turn_id: String,
+    /// Of the request.
+    pub(super) digest: String,
+    pub(super) delivery: &'static str,
+}
+
+/// A turn under way.
+pub(super) struct Running {
+    pub(super) turn: Turn,
+    /// Our number of its request.
+    pub(super) request: u64,
+    /// How far the server's events had come when it began.
+    pub(super) events_before: u64,
+    /// Somebody asked for its end.
+    pub(super) cancelled_because: Option<&'static str>,
+}
+
+impl Live {
+    pub(super) fn new(
+        row: SessionRow,
+        doc: SessionDoc,
+        stream: Arc<Stream>,
+        last_number: u64,
+        parts: (Projector, SpanBook),
+        store: Store,
+        traces: Traces,
+    ) -> Arc<Self> {
+        let state = State {
+            projector: parts.0,
+            spans: parts.1,
+            doc,
+            running: Vec::new(),
+            queue: VecDeque::new(),
+            ending: Vec::new(),
+            ended: VecDeque::new(),
+            keys: VecDeque::new(),
+            last_number,
+            has_runner: false,
+            sending: None,
+            is_deferred: false,
+            last_word: Instant::now(),
+            is_silent: false,
+            agent_runs: false,
+            pending_requests: 0,
+            shown: None,
+            row,
+        };
+        let (id, state) = (state.row.id.clone(), Mutex::new(state));
+        let is_deleted = AtomicBool::new(false);
+        Arc::new(Self { id, stream, store, traces, state, is_deleted, changed: watch::Sender::new(0) })
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner) // each change leaves it whole
+    }
+
+    /// Follows changes of turns and state.
+    pub(super) fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    pub(super) fn bump(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Waits until a turn is over and its end is in the file. Cancel safe.
+    pub(super) async fn until_over(&self, turn_id: &str) {
+        let mut changed = self.watch(); // made before the look, so that no change is lost in between
+        while self.lock().unfinished(turn_id).is_some() && changed.changed().await.is_ok() {}
+    }
+
+    /// Appends events in order; `change` is made with the last one. To be called under the lock: what is in order there is
+    /// in order in the stream.
+    pub(super) fn append(&self, out: Vec<Projected>, change: Option<RowChange>) {
+        if self.is_deleted() {
+            return;
+        }
+        let last = out.len().saturating_sub(1);
+        let mut change = change;
+        for (at, Projected { kind, payload }) in out.into_iter().enumerate() {
+            self.store.append(&self.stream, kind, payload, if at == last { change.take() } else { None });
+        }
+    }
+
+    /// One event of ours.
+    pub(super) fn say(&self, state: &mut State, kind: &'static str, source: Source, data: &Value, change: Option<RowChange>) {
+        let mut out = Vec::new();
+        state.projector.event(now_ms(), kind, source, data, &mut out);
+        self.append(out, change);
+    }
+
+    /// The same; resolves with its position once it is in the file.
+    pub(super) fn say_acked(
+        &self,
+        state: &mut State,
+        kind: &'static str,
+        source: Source,
+        data: &Value,
+        change: Option<RowChange>,
+    ) -> oneshot::Receiver<u64> {
+        let mut out = Vec::new();
+        state.projector.event(now_ms(), kind, source, data, &mut out);
+        let last = out.pop().filter(|_| !self.is_deleted());
+        self.append(out, None);
+        match last {
+            Some(Projected { kind, payload }) => self.store.append_acked(&self.stream, kind, payload, change),
+            None => oneshot::channel().1,
+        }
+    }
+
+    /// Its last word; `None` when that was said before. Turns that are not over have nobody who waits for them any more.
+    pub(super) fn deleted(&self, change: RowChange) -> Option<oneshot::Receiver<u64>> {
+        let mut state = self.lock();
+        if self.is_deleted() {
+            return None;
+        }
+        let data = json!({"reason": "terminated", "terminatedBy": "client", "message": "deleted"});
+        let committed = self.say_acked(&mut state, "session.ended", Source::Daemon, &data, Some(change));
+        self.is_deleted.store(true, Ordering::Release);
+        state.running.clear();
+        state.queue.clear();
+        drop(state);
+        self.bump();
+        Some(committed)
+    }
+
+    /// Nobody finds it any more.
+    pub(super) fn is_deleted(&self) -> bool {
+        self.is_deleted.load(Ordering::Acquire)
+    }
+
+    /// The session's row as it is now, for the file.
+    pub(super) fn save(state: &mut State) -> RowChange {
+        state.row.updated_at_ms = now_ms();
+        state.row.doc = serde_json::to_string(&state.doc).unwrap_or_else(|_| "{}".to_owned());
+        RowChange::PutSession(Box::new(state.row.clone()))
+    }
+
+    // ----- what the tap tells -----
+
+    /// A prompt goes to the agent; its tag is the id of a turn of ours. Gives the turn; `None` when it must not be sent: it
+    /// was taken out of the queue, or a turn of another door is under way, behind which it waits.
+    pub(super) fn prompted(&self, prompt: Prompted<'_>, events_before: u64) -> Option<String> {
+        let Prompted { number: request, params, tag, .. } = prompt;
+        let mut state = self.lock();
+        let (state, now) = (&mut *state, now_ms());
+        if tag.is_some() && !state.running.is_empty() {
+            state.is_deferred = true;
+            return None;
+        }
+        let mut turn = match tag {
+            None => Turn::of_acp(state.next_number(), params, now),
+            Some(tag) => state.take_queued(tag)?,
+        };
+        state.sending.take_if(|sending| Some(sending.as_str()) == tag);
+        turn.doc.started_at_ms = Some(now);
+        turn.state = "running";
+        state.doc.stats.turns += 1;
+        state.doc.exit = None;
+        (state.agent_runs, state.is_silent, state.last_word) = (true, false, Instant::now());
+        let mut out = Vec::new();
+        let prompt = turn.doc.prompt.as_ref().map_or("[]", |prompt| prompt.get());
+        state.projector.turn_started(now, &turn.id, &turn.doc.origin, prompt, &mut out);
+        let seen = TurnSeen { turn_id: &turn.id, origin: &turn.doc.origin, prompt_bytes: prompt.len() };
+        let spans = state.spans.turn_started(now, &seen);
+        let mut changes = vec![turn.change(&self.id), Self::save(state)];
+        changes.extend(self.span_changes(spans));
+        let id = turn.id.clone();
+        state.running.push(Running { turn, request, events_before, cancelled_because: None });
+        self.append(out, Some(RowChange::Many(changes)));
+        self.show(state);
+        Some(id)
+    }
+
+    /// A prompt was answered, or nobody will answer it any more.
+    pub(super) fn prompt_ended(self: &Arc<Self>, request: u64, answer: Result<&str, &str>) {
+        let mut state = self.lock();
+        let Some(at) = state.running.iter().position(|running| running.request == request) else { return };
+        let Running { mut turn, cancelled_because, .. } = state.running.remove(at);
+        turn.answered(answer, cancelled_because);
+        self.end_turn(&mut state, turn);
+    }
+
+    /// A turn of the queue ends without having been sent; false when it isn't there.
+    pub(super) fn never_sent(self: &Arc<Self>, id: &str, reason: &str, error: Option<Value>) -> bool {
+        let mut state = self.lock();
+        let Some(mut turn) = state.take_queued(id) else { return false };
+        turn.failed(reason, error);
+        self.end_turn(&mut state, turn);
+        true
+    }
+
+    /// The agent doesn't end a turn: we do.
+    pub(super) fn give_up(self: &Arc<Self>, id: &str, reason: &str) {
+        let mut state = self.lock();
+        let Some(at) = state.running.iter().position(|running| running.turn.id == id) else { return };
+        let mut turn = state.running.remove(at).turn;
+        turn.failed(reason, None);
+        self.end_turn(&mut state, turn);
+    }
+
+    /// Writes a turn's end down; it is shown once the file has it.
+    pub(super) fn end_turn(self: &Arc<Self>, state: &mut State, mut turn: Turn) {
+        let now = now_ms();
+        (turn.state, turn.doc.ended_at_ms) = ("ended", Some(now));
+        let mut out = Vec::new();
+        let error = turn.doc.error.as_ref().map(Value::to_string);
+        let usage = turn.doc.usage.as_ref().map(Value::to_string);
+        let end = TurnEnd {
+            turn_id: &turn.id,
+            outcome: turn.outcome(),
+            stop_reason: turn.doc.stop_reason.as_deref(),
+            error: error.as_deref(),
+            reason: turn.doc.reason.as_deref(),
+            usage: usage.as_deref(),
+        };
+        if turn.doc.started_at_ms.is_some() {
+            state.projector.turn_ended(now, end, &mut out);
+        } else {
+            state.projector.turn_dropped(now, end, &mut out);
+        }
+        if let Some(Running { turn, .. }) = state.running.last() {
+            state.projector.turn_goes_on(&turn.id, turn.doc.started_at_ms.unwrap_or(now));
+        }
+        let seen = TurnEnded {
+            turn_id: &turn.id,
+            outcome: turn.doc.outcome.as_deref().unwrap_or("failed"),
+            stop_reason: turn.doc.stop_reason.as_deref(),
+            usage: turn.doc.usage.as_ref(),
+        };
+        let spans = state.spans.turn_ended(now, &seen);
+        let mut changes = vec![turn.change(&self.id), Self::save(state)];
+        changes.extend(self.span_changes(spans));
+        self.append(out, Some(RowChange::Many(changes)));
+        let id = turn.id.clone();
+        state.ending.push(turn);
+        self.show(state);
+        // The last word on the turn: once it is in the file, those who wait are told.
+        let data = json!({"stats": state.doc.stats, "usage": state.doc.usage});
+        let acked = self.say_acked(state, "session.updated", Source::Daemon, &data, None);
+        let live = Arc::clone(self);
+        spawn_owned("turn-end", async move {
+            let _ = acked.await; // a closed store: nothing more is written, and nobody is told otherwise
+            live.ended(&id);
+        });
+    }
+
+    fn ended(&self, id: &str) {
+        let mut state = self.lock();
+        if let Some(at) = state.ending.iter().position(|turn| turn.id == id) {
+            let turn = state.ending.remove(at);
+            state.ended.push_back(turn);
+            if state.ended.len() > ENDED_MAX {
+                state.ended.pop_front();
+            }
+        }
+        drop(state);
+        self.bump();
+    }
+
+    pub(super) fn span_changes(&self, spans: Vec<crate::store::SpanRow>) -> Vec<RowChange> {
+        spans.into_iter().inspect(|span| self.traces.ended(span)).map(|span| RowChange::PutSpan(Box::new(span))).collect()
+    }
+
+    /// Says what the session is doing, when that has changed.
+    pub(super) fn show(&self, state: &mut State) {
+        let now = state.state();
+        if state.shown.replace(now) == Some(now) {
+            return;
+        }
+        let mut data = json!({"state": now});
+        if let (SessionState::Exited, Some(exit)) = (now, &state.doc.exit) {
+            data["exit"] = serde_json::to_value(exit).unwrap_or_default();
+        }
+        let change = (now == SessionState::Exited).then(|| Self::save(state));
+        self.say(state, "session.state", Source::Daemon, &data, change);
+        self.bump();
+    }
+}
+
+impl State {
+    /// What it is doing.
+    pub(super) fn state(&self) -> SessionState {
+        match (self.running.is_empty(), self.pending_requests, self.is_silent) {
+            (false, 0, true) => SessionState::Silent,
+            (false, 0, false) => SessionState::Running,
+            (false, ..) => SessionState::Waiting,
+            (true, ..) if self.agent_runs => SessionState::Idle,
+            (true, ..) => SessionState::Exited,
+        }
+    }
+
+    /// A turn that isn't over for those who look.
+    pub(super) fn unfinished(&self, id: &str) -> Option<&Turn> {
+        let running = self.running.iter().map(|running| &running.turn);
+        running.chain(&self.queue).chain(&self.ending).find(|turn| turn.id == id)
+    }
+
+    /// The number of a new turn.
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    fn take_queued(&mut self, id: &str) -> Option<Turn> {
+        let at = self.queue.iter().position(|turn| turn.id == id)?;
+        self.queue.remove(at)
+    }
+
+    /// How many turns are before one that waits; `None` when it doesn't.
+    pub(super) fn position(&self, id: &str) -> Option<usize> {
+        self.queue.iter().position(|turn| turn.id == id).map(|at| at + self.running.len())
+    }
+
+    /// What was taken in under an idempotency key, as far as memory goes.
+    pub(super) fn key(&self, key: &str) -> Option<&Key> {
+        self.keys.iter().find(|known| known.key == key)
+    }
+
+    /// Remembers an idempotency key until the file surely has it.
+    pub(super) fn remember_key(&mut self, key: Key) {
+        if self.keys.len() >= KEYS_MAX {
+            self.keys.pop_front();
+        }
+        self.keys.push_back(key);
+    }
+
+    /// True when nothing goes on that memory alone knows.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.running.is_empty() && self.queue.is_empty() && self.ending.is_empty() && !self.has_runner
+    }
+}
+
+/// What a turn's outcome is called.
+pub(super) fn outcome_word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Finished => "finished",
+        Outcome::Cancelled => "cancelled",
+        Outcome::Failed => "failed",
+        Outcome::Lost => "lost",
+    }
+}

@@ -1,0 +1,84 @@
+//! A message that joins the turn under way, where the agent can do that.
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::Sessions;
+use super::live::Live;
+use super::projection::Source;
+use super::types::{Steered, Submitted};
+use crate::rt::clock::now_ms;
+use crate::rt::ids::new_id;
+
+/// An extension of Codex: agents that have it say so in `agentCapabilities._meta.steering` or `_meta.steering`.
+const METHOD: &str = "_session/steering";
+/// Idempotency keys of such messages that a session remembers.
+const STEERED_MAX: usize = 64;
+
+impl Sessions {
+    /// Sends a message into the turn under way. `None` when there is none, when the agent can't, or when the turn ended
+    /// just then: the message then waits for its own turn.
+    pub(super) async fn steer(
+        &self,
+        live: &Arc<Live>,
+        prompt: &RawValue,
+        idempotency: Option<&(String, String)>,
+    ) -> Option<Submitted> {
+        let (turn_id, acp_session_id) = {
+            let state = live.lock();
+            let can = state.doc.initialized.as_ref().is_some_and(can_steer);
+            let is_open = state.row.closed_at_ms.is_none();
+            let turn_id = state.running.last().map(|running| running.turn.id.clone()).filter(|_| can && is_open)?;
+            (turn_id, state.row.acp_session_id.clone())
+        };
+        let (server_id, agent, _) = live.address();
+        let prompt: Value = serde_json::from_str(prompt.get()).ok()?;
+        let params = json!({
+            "sessionId": acp_session_id,
+            "prompt": prompt,
+            "_meta": {"steering": {"idleBehavior": "promptRequired"}}, // else the adapter starts a turn that nobody waits for
+        });
+        match self.ask(&server_id, &agent, METHOD, &params, None).await {
+            Ok(answer) if answer["outcome"] == "injected" => {}
+            Ok(answer) => {
+                tracing::debug!(outcome = %answer["outcome"], "the turn could not be steered: the message waits");
+                return None;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the turn could not be steered: the message waits");
+                return None;
+            }
+        }
+        let steered = idempotency.cloned().map(|(key, digest)| Steered { key, digest, turn_id: turn_id.clone() });
+        live.user_said(&prompt, steered);
+        self.store().flush();
+        Some(Submitted { turn_id, delivery: "steered".to_owned(), position: None, repeated: false })
+    }
+}
+
+impl Live {
+    /// A message of a person within a turn.
+    fn user_said(&self, prompt: &Value, steered: Option<Steered>) {
+        let (now, mut state) = (now_ms(), self.lock());
+        let change = steered.map(|steered| {
+            if state.doc.steered.len() >= STEERED_MAX {
+                state.doc.steered.remove(0);
+            }
+            state.doc.steered.push(steered);
+            Self::save(&mut state)
+        });
+        let item = json!({"item": {
+            "itemId": new_id("item"), "kind": "message", "role": "user", "status": "completed",
+            "startedAtMs": now, "completedAtMs": now, "parts": prompt,
+        }});
+        self.say(&mut state, "item.started", Source::Client, &item, None);
+        self.say(&mut state, "item.completed", Source::Client, &item, change);
+    }
+}
+
+fn can_steer(initialized: &Value) -> bool {
+    let says = |meta: &Value| meta["steering"]["supported"] == true;
+    says(&initialized["_meta"]) || says(&initialized["agentCapabilities"]["_meta"])
+}

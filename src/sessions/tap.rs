@@ -1,0 +1,219 @@
+//! The tap of one ACP server: turns what passes there into changes of its sessions.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+
+use super::Sessions;
+use super::gate::Where;
+use super::live::Live;
+use super::projection::Source;
+use super::types::ExitDoc;
+use crate::acp::{Asked, Fact, Prompted, Tap, TapServer, TapSource, Transcript, Verdict};
+use crate::processes::Exit;
+use crate::rt::clock::now_ms;
+
+impl TapSource for Sessions {
+    fn tap(&self, server: TapServer) -> Box<dyn Tap> {
+        Box::new(ServerTap { sessions: self.clone(), server, live: HashMap::new(), told: Vec::new() })
+    }
+}
+
+/// Why the janitor stops an agent.
+pub(super) const IDLE: &str = "idle";
+
+struct ServerTap {
+    sessions: Sessions,
+    server: TapServer,
+    /// Sessions of this server that were touched since its agent started, by the clients' id.
+    live: HashMap<String, Arc<Live>>,
+    /// Those with joined text that waits to be appended.
+    told: Vec<Arc<Live>>,
+}
+
+impl Tap for ServerTap {
+    fn wants(&self, session: &str) -> bool {
+        !self.live.contains_key(session)
+    }
+
+    fn load<'a>(&'a mut self, session: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            match self.sessions.live_by_acp(&self.server.server_id, session).await {
+                Ok(Some(live)) => drop(self.live.insert(session.to_owned(), live)),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(%error, session, "a session could not be read: what happens in it now is not shown")
+                }
+            }
+        })
+    }
+
+    fn happened(&mut self, fact: Fact<'_>) {
+        match fact {
+            Fact::Opened { method, params, result, session, tag } => self.opened(method, params, result, session, tag),
+            Fact::PromptEnded { session, number, answer } => self.with(session, |live| live.prompt_ended(number, answer)),
+            Fact::Update { session, update } => self.updated(session, update),
+            Fact::Set { session, method, params, result } => self.with(session, |live| live.set(method, params, result)),
+            Fact::Restored { session, method, transcript, result } => {
+                self.with(session, |live| live.restored(method, transcript, result));
+            }
+            Fact::Answered { id, result, by } => {
+                if let Some(closed) = self.sessions.gate().answered(&self.server.server_id, id, result, by, now_ms()) {
+                    self.resolved(&closed);
+                }
+            }
+            Fact::Withdrawn { id } => {
+                if let Some(closed) = self.sessions.gate().withdrawn(&self.server.server_id, id, now_ms()) {
+                    self.resolved(&closed);
+                }
+            }
+            Fact::Closed { session, method } => self.closed(session, method),
+            Fact::Exited { exit, stderr, stopped } => {
+                let reason = match stopped {
+                    None => "agent_exited",
+                    Some(IDLE) => IDLE,
+                    Some(_) => "deadline",
+                };
+                self.exited(&exit_doc(reason, Some(exit), stderr));
+            }
+            Fact::Ended { deleted } => {
+                self.exited(&exit_doc(if deleted { "server_deleted" } else { "server_stopped" }, None, ""));
+            }
+            Fact::Unreadable { error, head } => self.unreadable(error, head),
+            Fact::Initialized { .. } | Fact::Started => {}
+        }
+    }
+
+    fn prompted(&mut self, prompt: Prompted<'_>) -> bool {
+        let Some(live) = self.known(prompt.session) else { return prompt.tag.is_none() };
+        let Some(turn_id) = live.prompted(prompt, self.server.events.newest().seq) else { return false };
+        self.sessions.watch_turn(live, turn_id);
+        true
+    }
+
+    fn asked(&mut self, asked: Asked<'_>) -> Verdict {
+        let live = asked.session.and_then(|session| self.known(session)).cloned();
+        let (cwd, turn_id) = match &live {
+            Some(live) => {
+                let state = live.lock();
+                (state.row.cwd.clone(), state.running.last().map(|running| running.turn.id.clone()))
+            }
+            None => (String::new(), None),
+        };
+        let at = Where {
+            session_id: live.as_ref().map(|live| live.id.as_str()),
+            server_id: &self.server.server_id,
+            agent: &self.server.agent,
+            cwd: &cwd,
+            turn_id: turn_id.as_deref(),
+        };
+        let Some(opened) = self.sessions.gate().asked(at, &asked, now_ms()) else { return Verdict::Ask };
+        match live {
+            Some(live) => live.request_created(&opened),
+            None => self.sessions.log_request(&opened),
+        }
+        opened.verdict
+    }
+
+    fn flush(&mut self) {
+        for live in self.told.drain(..) {
+            live.flush();
+        }
+    }
+
+    fn transcript(&mut self, session: &str) -> BoxFuture<'static, Option<Transcript>> {
+        let (sessions, live) = (self.sessions.clone(), self.live.get(session).cloned());
+        Box::pin(async move { sessions.transcript(&live?).await })
+    }
+}
+
+impl ServerTap {
+    /// A session that isn't deleted.
+    fn known(&self, session: &str) -> Option<&Arc<Live>> {
+        self.live.get(session).filter(|live| !live.is_deleted())
+    }
+
+    fn with(&self, session: &str, change: impl FnOnce(&Arc<Live>)) {
+        if let Some(live) = self.known(session) {
+            change(live);
+        }
+    }
+
+    fn opened(&mut self, method: &str, params: &str, result: &str, session: &str, tag: Option<&str>) {
+        if let Some(live) = self.known(session) {
+            live.reopened(method, result);
+            return;
+        }
+        if let Some(live) = self.sessions.adopt(&self.server, params, result, session, tag) {
+            self.live.insert(session.to_owned(), live);
+        }
+    }
+
+    fn updated(&mut self, session: &str, update: &str) {
+        let Some(live) = self.known(session).cloned() else { return };
+        live.update(update);
+        if !self.told.iter().any(|told| Arc::ptr_eq(told, &live)) {
+            self.told.push(live);
+        }
+    }
+
+    fn closed(&mut self, session: &str, method: &str) {
+        let Some(live) = self.known(session).cloned() else { return };
+        if method == "session/delete" {
+            self.sessions.forget(&live);
+        } else {
+            // A turn that is under way is told of to its end.
+            live.lock().row.closed_at_ms.get_or_insert_with(now_ms);
+            self.sessions.drop_queue(&live, "closed");
+            live.closed();
+        }
+    }
+
+    /// No agent runs any more: what is needed of its sessions is read again when they are.
+    fn exited(&mut self, exit: &ExitDoc) {
+        for closed in self.sessions.gate().server_gone(&self.server.server_id, &exit.reason, now_ms()) {
+            self.resolved(&closed);
+        }
+        self.told.clear();
+        for (_, live) in self.live.drain() {
+            live.exited(exit.clone());
+        }
+    }
+
+    fn resolved(&self, closed: &super::gate::Closed) {
+        let live = self.live.values().find(|live| Some(live.id.as_str()) == closed.session_id.as_deref());
+        match live {
+            Some(live) => live.request_resolved(closed),
+            None => self.sessions.log_resolution(closed),
+        }
+    }
+
+    fn unreadable(&self, error: &str, head: &[u8]) {
+        const SHOWN_MAX_BYTES: usize = 1024;
+        let raw = String::from_utf8_lossy(&head[..head.len().min(SHOWN_MAX_BYTES)]);
+        let data = serde_json::json!({"error": error, "raw": raw, "truncated": head.len() > SHOWN_MAX_BYTES});
+        // It may belong to any of those under way: all of them are told.
+        for live in self.live.values() {
+            let mut state = live.lock();
+            if !state.running.is_empty() {
+                live.say(&mut state, "agent.unparsed", Source::Agent, &data, None);
+            }
+        }
+    }
+}
+
+fn exit_doc(reason: &str, exit: Option<Exit>, stderr: &str) -> ExitDoc {
+    ExitDoc {
+        reason: reason.to_owned(),
+        exit_code: exit.and_then(Exit::code),
+        signal: exit.and_then(Exit::signal_name).map(str::to_owned),
+        stderr: Some(stderr.to_owned()).filter(|stderr| !stderr.is_empty()),
+    }
+}
+
+/// What is read of an answer that opened a session, and of its params.
+pub(super) fn object(json: &str) -> Value {
+    serde_json::from_str(json).ok().filter(Value::is_object).unwrap_or_else(|| serde_json::json!({}))
+}

@@ -1,0 +1,141 @@
+//! Looking after turns that are under way, whichever door they came by: silence, deadlines, and ends that don't come.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::Sessions;
+use super::live::Live;
+use super::types::TurnLimits;
+use crate::config::as_duration;
+use crate::rt::spawn_owned;
+
+/// How often a turn under way is looked at for silence and deadlines.
+pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(250);
+
+impl Sessions {
+    /// Looks at a turn until it is over.
+    pub(super) fn watch_turn(&self, live: &Arc<Live>, turn_id: String) {
+        let (sessions, live) = (self.clone(), Arc::clone(live));
+        spawn_owned("turn-watch", async move {
+            let began = Instant::now();
+            loop {
+                tokio::select! {
+                    () = live.until_over(&turn_id) => return,
+                    () = tokio::time::sleep(LOOK_PAUSE) => {}
+                }
+                let Some((limits, quiet)) = live.quiet(&turn_id, as_duration(sessions.bounds().session_silent_ms)) else {
+                    continue; // its end is being written
+                };
+                let reason = if is_over(limits.inactivity_timeout_ms, quiet) {
+                    "inactivity_timeout"
+                } else if is_over(limits.timeout_ms, began.elapsed()) {
+                    "timeout"
+                } else {
+                    continue;
+                };
+                sessions.cancel_turn(&live, reason).await;
+                return live.until_over(&turn_id).await;
+            }
+        });
+    }
+
+    /// Asks the agent to end what is under way in a session (ACP v1, "Cancellation"), and takes back what is just on its way
+    /// to it. True when there was something. What doesn't end in `turn_cancel_grace_ms` is given up.
+    pub(super) async fn cancel_turn(&self, live: &Arc<Live>, reason: &'static str) -> bool {
+        let (sending, asked, is_any) = {
+            let mut state = live.lock();
+            let mut asked = Vec::new();
+            for running in state.running.iter_mut().filter(|running| running.cancelled_because.is_none()) {
+                running.cancelled_because = Some(reason);
+                asked.push(running.turn.id.clone());
+            }
+            (state.sending.clone(), asked, !state.running.is_empty())
+        };
+        if let Some(id) = &sending {
+            live.never_sent(id, reason, None);
+            self.store().flush();
+        }
+        if !is_any {
+            return sending.is_some();
+        }
+        if !asked.is_empty() {
+            self.give_up_later(live, asked, reason);
+        }
+        let (server_id, _, session) = live.address();
+        if let Err(error) = self.tell(&server_id, "session/cancel", &json!({"sessionId": session})).await {
+            tracing::warn!(%error, session = live.id, "the agent could not be told to end a turn");
+        }
+        self.gate().cancel_pending(&live.id).await;
+        true
+    }
+
+    fn give_up_later(&self, live: &Arc<Live>, turns: Vec<String>, reason: &'static str) {
+        let (sessions, live) = (self.clone(), Arc::clone(live));
+        spawn_owned("turn-cancel", async move {
+            let ended = async {
+                for id in &turns {
+                    live.until_over(id).await;
+                }
+            };
+            let grace = as_duration(sessions.bounds().turn_cancel_grace_ms);
+            if tokio::time::timeout(grace, ended).await.is_ok() {
+                return;
+            }
+            if turns.iter().any(|id| live.is_under_way(id)) {
+                sessions.end_deaf_agent(&live, reason).await;
+            }
+            turns.iter().for_each(|id| live.give_up(id, reason));
+            sessions.store().flush();
+        });
+    }
+
+    /// An agent that doesn't end a turn is ended, unless other sessions' turns go on in the same process.
+    async fn end_deaf_agent(&self, live: &Arc<Live>, reason: &str) {
+        let (server_id, ..) = live.address();
+        let all = self.registry().all();
+        let is_shared = all.iter().filter(|other| !Arc::ptr_eq(other, live)).any(|other| {
+            let state = other.lock();
+            state.row.server_id == server_id && !state.running.is_empty()
+        });
+        if is_shared {
+            tracing::warn!(server_id, reason, "an agent doesn't end a turn; it goes on, because other sessions work in it");
+            return;
+        }
+        let Ok(acp) = self.acp() else { return };
+        let grace = as_duration(self.bounds().agent_stop_grace_ms);
+        if let Err(error) = acp.stop_agent(&server_id, &format!("a turn did not end: {reason}"), grace).await {
+            tracing::warn!(%error, server_id, "an agent that doesn't end a turn could not be ended");
+        }
+    }
+}
+
+impl Live {
+    /// True while the agent works on a turn.
+    fn is_under_way(&self, turn_id: &str) -> bool {
+        self.lock().running.iter().any(|running| running.turn.id == turn_id)
+    }
+
+    /// A turn's limits, and how long its agent has said nothing: no time at all while a decision is waited for. Says when
+    /// the session becomes silent. `None` when the turn isn't under way.
+    fn quiet(&self, turn_id: &str, silent_after: Duration) -> Option<(TurnLimits, Duration)> {
+        let mut state = self.lock();
+        let limits = state.running.iter().find(|running| running.turn.id == turn_id)?.turn.doc.limits;
+        if state.pending_requests > 0 {
+            return Some((limits, Duration::ZERO));
+        }
+        let quiet = state.last_word.elapsed();
+        if quiet >= silent_after && !state.is_silent {
+            state.is_silent = true;
+            self.show(&mut state);
+        }
+        Some((limits, quiet))
+    }
+}
+
+/// 0 is no limit.
+pub(super) fn is_over(limit_ms: Option<u64>, spent: Duration) -> bool {
+    limit_ms.is_some_and(|limit_ms| limit_ms > 0 && spent >= as_duration(limit_ms))
+}
