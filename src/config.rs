@@ -434,7 +434,6 @@ bounds! {
     log_page_max_events = 512, "Events read from the file at a time for one reader.";
     events_page_max_bytes = 4 * MIB, "Events in one page of the whole log; the rest is on the next page.";
     spans_max = 200_000, "Spans that are kept; the oldest beyond that go, looked for once in a thousand new ones.";
-    spans_open_max = 256, "Spans of one session that are open at once; the oldest beyond that end as lost, turns last.";
     trace_spans_max = 5_000, "Spans of one trace, or of one page of a timeline, that are shown; more is said (truncated, next).";
     otlp_queue_max_spans = 4_096, "Ended spans that wait for the collector; further ones are dropped and counted.";
     otlp_flush_ms = 500, "At a stop, the time for the last spans to be taken by the collector.";

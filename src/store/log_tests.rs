@@ -177,6 +177,21 @@ async fn known_secrets_reach_neither_file_nor_readers() {
     };
     store.change(RowChange::PutAcpServer(server)).await.expect("kept");
     let file = rusqlite::Connection::open(folder.path().join("test.db")).expect("a connection");
+    let span = super::SpanRow {
+        span_id: "0123456789abcdef".into(),
+        trace_id: "0123456789abcdef0123456789abcdef".into(),
+        parent_span_id: None,
+        session_id: None,
+        turn_id: None,
+        kind: "process".into(),
+        name: secret.into(),
+        started_at_ms: 1,
+        ended_at_ms: None,
+        outcome: None,
+        doc: format!("[\"{secret}\"]"),
+    };
+    let clean = store.clean_span(&span);
+    assert_eq!((clean.name.as_str(), clean.doc.as_str()), ("[redacted]", "[\"[redacted]\"]"));
     let read = |sql: &str| file.query_row(sql, [], |row| row.get::<_, String>(0)).expect(sql);
     assert_eq!(read("SELECT CAST(payload AS TEXT) FROM events"), r#"{"text":"the key is [redacted]"}"#);
     assert_eq!(read("SELECT title || doc FROM sessions"), r#"Use [redacted]{"k":"[redacted]"}"#);

@@ -115,6 +115,15 @@ impl Store {
         }
     }
 
+    /// A span as it is stored: without known secrets.
+    pub fn clean_span(&self, row: &SpanRow) -> SpanRow {
+        let mut row = row.clone();
+        if let Some(redactor) = self.inner.redactor.get() {
+            redaction::clean_span(&mut row, redactor);
+        }
+        row
+    }
+
     /// The file in use.
     pub fn path(&self) -> &Path {
         &self.inner.path

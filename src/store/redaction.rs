@@ -6,6 +6,7 @@
 use serde::Deserialize;
 
 use super::rows::RowChange;
+use super::session_rows::SpanRow;
 use crate::rt::redact::Redactor;
 
 /// Takes known secrets out.
@@ -24,10 +25,7 @@ pub(super) fn clean(change: &mut RowChange, redactor: &Redactor) {
         }
         RowChange::PutTurn(row) => redactor.clean_json(&mut row.doc),
         RowChange::PutRequest(row) => redactor.clean_json(&mut row.doc),
-        RowChange::PutSpan(row) => {
-            redactor.clean_text(&mut row.name);
-            redactor.clean_json(&mut row.doc);
-        }
+        RowChange::PutSpan(row) => clean_span(row, redactor),
         RowChange::Many(changes) => changes.iter_mut().for_each(|change| clean(change, redactor)),
         RowChange::PutAcpServer(_)
         | RowChange::DeleteAcpServer { .. }
@@ -45,6 +43,12 @@ pub(super) fn clean(change: &mut RowChange, redactor: &Redactor) {
         | RowChange::TrimSpans { .. }
         | RowChange::KeepSpanCursor { .. } => {}
     }
+}
+
+/// The same for a span on its way elsewhere.
+pub(super) fn clean_span(row: &mut SpanRow, redactor: &Redactor) {
+    redactor.clean_text(&mut row.name);
+    redactor.clean_json(&mut row.doc);
 }
 
 #[derive(Deserialize)]

@@ -19,8 +19,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use error::Error;
-pub use spans::{RequestSeen, SpanBook, ToolPhase, ToolSeen, TurnEnded, TurnSeen, UsageSeen};
 pub use otlp::ExportStatus;
+pub use spans::{RequestSeen, SpanBook, ToolPhase, ToolSeen, TurnEnded, TurnSeen, UsageSeen};
 
 use crate::config::{Bounds, Config, as_usize};
 use crate::rt::spawn_owned;
@@ -75,7 +75,7 @@ impl Traces {
             return;
         }
         if let Some(exporter) = &self.inner.exporter {
-            exporter.send(row);
+            exporter.send(self.inner.store.clean_span(row)); // what leaves is no more than what is kept
         }
         if self.inner.ended.fetch_add(1, Ordering::Relaxed) % TRIM_EVERY == TRIM_EVERY - 1 {
             let (store, keep) = (self.inner.store.clone(), self.inner.bounds.spans_max);

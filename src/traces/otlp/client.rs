@@ -45,8 +45,8 @@ impl Client {
             sent.set_sensitive(true);
             headers.insert(HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?, sent);
         }
-        let builder = http_client::builder(&endpoint, env).map_err(|error| error.to_string())?;
-        let http = builder.build().map_err(|error| http_client::cause(&error))?;
+        let http = http_client::builder(&endpoint, env).map_err(|error| error.to_string())?;
+        let http = http.build().map_err(|error| http_client::cause(&error))?;
         Ok(Self { http, endpoint, headers, timeout: settings.timeout })
     }
 

@@ -82,8 +82,8 @@ impl Exporter {
     }
 
     /// Never waits.
-    pub(super) fn send(&self, row: &SpanRow) {
-        if self.queue.try_send(row.clone()).is_err() {
+    pub(super) fn send(&self, row: SpanRow) {
+        if self.queue.try_send(row).is_err() {
             self.counts.lose(1, "the queue is full");
         }
     }
