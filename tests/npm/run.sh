@@ -2,7 +2,8 @@
 # End-to-end tests with the published npm packages and real coding agents, against the binary in SANDBOXD_BIN
 # (default: target/debug/sandboxd of this repository). Extra arguments go to `node --test`; without test files among
 # them, all run. With AGAINST=reference, the tests of the process API and of directories run against the server whose contract we keep:
-# what passes there is the contract, what is skipped there we do better.
+# what passes there is the contract, what is skipped there we do better. With LONG=1, the turn behind a proxy that cuts takes
+# more than 5 minutes, as in life.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 

@@ -1,7 +1,7 @@
 // Twenty sessions at once, watched from two doors, while doors and the server die.
 //
-// Real agents: all twenty sessions of the first test (7 Claude Code, 7 Codex, 6 OpenCode), with REAL_ROUNDS deaths of the
-// server. The other deaths, ten in all, meet twenty sessions of the mock, because real agents take long to come back.
+// Real agents: all twenty sessions of the first test (7 Claude Code, 7 Codex, 6 OpenCode), with REAL_ROUNDS rounds in which
+// the server dies. The other rounds, ten in all, meet twenty sessions of the mock, because real agents take long to come back.
 
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -23,15 +23,17 @@ scenario('claude', 'with codex and opencode: twenty sessions outlive their doors
   await crowd.everyone((member) => member.client.finish(member.id, `hello ${member.id}`));
   await remoteDoorDies(crowd);
   await rawDoorDies(crowd);
-  for (let round = 0; round < REAL_ROUNDS; round += 1) await serverDies(crowd);
+  for (let round = 0; round < REAL_ROUNDS; round += 1) await serverDies(crowd, round);
   await crowd.everyone((member) => assertRemembers(stage, member));
+  await crowd.everyone((member) => member.assertPromptedOnce());
   assert.ok(crowd.lost > 0, 'no turn was under way when the server died');
 }, { also: ['codex', 'opencode'], guardMs: GUARD_MS });
 
 scenario('mock', 'twenty sessions outlive the server', async (stage) => {
   const crowd = await Crowd.gather(stage, { mock: 20 });
   await rawDoorDies(crowd);
-  for (let round = 0; round < MOCK_ROUNDS; round += 1) await serverDies(crowd);
+  for (let round = 0; round < MOCK_ROUNDS; round += 1) await serverDies(crowd, round);
+  await crowd.everyone((member) => member.assertPromptedOnce());
   assert.ok(crowd.lost > 0, 'no turn was under way when the server died');
 }, { guardMs: GUARD_MS });
 
@@ -121,6 +123,13 @@ class Member {
     assert.deepEqual(await this.saidIn(turn.id), { pieces: EXPECTED, whole: EXPECTED, ends: [['finished', undefined]] });
   }
 
+  /** No turn was sent to the agent twice. */
+  async assertPromptedOnce() {
+    const raw = await this.client.events(this.id, 'raw');
+    const sent = raw.filter(({ direction, envelope }) => direction === 'client' && envelope.method === 'session/prompt');
+    assert.equal(new Set(sent.map(({ envelope }) => envelope.id)).size, sent.length);
+  }
+
   /** One that was under way when the server died is lost, and says so; one that wasn't is whole. */
   async assertHonest(turn) {
     if (turn.outcome === 'finished') return this.assertWhole(turn);
@@ -164,19 +173,26 @@ async function remoteDoorDies(crowd) {
   }));
 }
 
-/** SIGKILL at a random moment in everybody's turn. */
-async function serverDies(crowd) {
-  serverDies.count = (serverDies.count ?? 0) + 1;
-  const key = `death ${serverDies.count}`;
-  const turns = await crowd.everyone((member) => member.client.submit(member.id, member.drip, { key }));
+/** SIGKILL at a random moment from the first message to the end of everybody's turn; every second time once more, on coming back. */
+async function serverDies(crowd, round) {
+  const key = `death ${round}`;
+  const known = (await crowd.everyone(({ client, id }) => client.turns(id))).map(({ length }) => length);
+  const submitting = crowd.everyone((member) => member.client.submit(member.id, member.drip, { key }));
+  submitting.catch(() => {}); // awaited below
   await sleep(Math.random() * DROPS * PAUSE_MS);
   await crowd.stage.server.restart('SIGKILL');
+  if (round % 2) {
+    await sleep(Math.random() * 500);
+    await crowd.stage.server.restart('SIGKILL');
+  }
+  const turns = await submitting;
   await crowd.everyone(async (member, index) => {
     const turn = await member.client.ended(member.id, turns[index].turnId);
     await member.assertHonest(turn);
     crowd.lost += turn.outcome === 'lost';
     const { turnId } = await member.client.submit(member.id, `after ${key} in ${member.id}`, { key: `after ${key}` });
     assert.equal((await member.client.ended(member.id, turnId)).outcome, 'finished');
+    assert.equal((await member.client.turns(member.id)).length, known[index] + 2);
   });
   await crowd.check();
 }
