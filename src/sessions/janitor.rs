@@ -48,10 +48,7 @@ impl Sessions {
         drop(all);
         for server in acp.list() {
             let is_idle = quiet_for.get(&server.server_id).is_some_and(|quiet| *quiet >= idle);
-            if is_idle
-                && matches!(server.status, Status::Running { .. })
-                && !self.is_watched(&server.server_id).await
-            {
+            if is_idle && matches!(server.status, Status::Running { .. }) && !self.is_watched(&server.server_id).await {
                 tracing::info!(server = server.server_id, "its sessions are idle: the agent is stopped until the next message");
                 let stopped = acp.stop_agent(&server.server_id, IDLE, as_duration(self.bounds().agent_stop_grace_ms)).await;
                 if let Err(error) = stopped {
