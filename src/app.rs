@@ -15,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::acp::remote::Remote;
 use crate::acp::{self, Acp, AgentSource, BoxFuture, Launch, LaunchError, Quirks};
+use crate::agents::credentials::{DiscoverOptions, discover};
 use crate::agents::{self, Agents, AgentsConfig};
-use crate::config::{Config, as_duration, as_usize};
+use crate::config::{Auth, Config, as_duration, as_usize};
 use crate::http::{self, AppState};
 use crate::processes::{self, Children, Processes};
 use crate::rt::clock::now_ms;
+use crate::rt::redact::Redactor;
 use crate::rt::spawn_owned;
 use crate::sessions::gate::{Answerer, Gate};
 use crate::sessions::{self, Sessions};
@@ -116,7 +118,8 @@ pub async fn run(config: Config, role: Role) -> Result<(), Error> {
 async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), Error> {
     let fallback = config.dirs.data.join(format!("sandboxd-{port}.db"));
     let store = Store::open(&config.dirs.database(), &fallback, &config.bounds)?;
-    let traces = Traces::start(store.clone(), config.bounds.clone()).await?;
+    store.redact(Redactor::new(secrets(&config).await));
+    let traces = Traces::start(store.clone(), &config).await?;
     let children = Children::start(store.id(), config.env.clone(), as_usize(config.bounds.processes_max)).await;
     let processes = Processes::start(children.clone(), store.clone(), config.bounds.clone(), &config.dirs.data).await?;
     let install_events = store.open_stream("agents/install").await?;
@@ -172,6 +175,27 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
     Ok((state, children))
 }
 
+/// What must not be stored: our token, and what environment and agents' files hold of credentials as of now.
+async fn secrets(config: &Arc<Config>) -> Vec<String> {
+    let config = Arc::clone(config);
+    let found = tokio::task::spawn_blocking(move || {
+        let token = match &config.auth {
+            Auth::Token(token) => Some(token.expose().to_owned()),
+            Auth::Open => None,
+        };
+        let home = config.dirs.home.as_deref();
+        let options = DiscoverOptions::new(now_ms(), &config.bounds);
+        let credentials = home.map(|home| discover(&config.env, home, options)).unwrap_or_default();
+        let credentials = credentials.all().map(|credential| credential.value.expose().to_owned());
+        let headers = config.otlp.iter().flat_map(|otlp| &otlp.headers);
+        // `Bearer …`: what counts is the last word.
+        let headers = headers.filter_map(|(_, value)| value.expose().split_whitespace().next_back()).map(str::to_owned);
+        let environment = config.env.secrets().into_iter().map(str::to_owned);
+        token.into_iter().chain(environment).chain(credentials).chain(headers).collect()
+    });
+    found.await.unwrap_or_default() // a panic is in the log
+}
+
 /// Streams say goodbye and agents stop in their time. Then what has no owner to wait for, such as an installer or the
 /// agent of a client that left, is killed; with that, whoever waits for it is answered.
 async fn shut_down(state: &AppState, children: &Children, server: tokio::task::JoinHandle<()>) {
@@ -179,6 +203,7 @@ async fn shut_down(state: &AppState, children: &Children, server: tokio::task::J
     let grace = as_duration(state.config.bounds.process_shutdown_grace_ms);
     tokio::join!(state.acp.shut_down(), state.processes.shut_down(grace));
     children.end_all().await;
+    state.processes.log_what_waits();
     state.traces.shut_down().await;
     if tokio::time::timeout(ANSWER_TIME, server).await.is_err() {
         tracing::warn!("requests were not answered in time: their connections are cut");

@@ -4,10 +4,15 @@
 //! table of limits: each has a name with its unit, a default, and an environment variable `SANDBOXD_<NAME>`; the same
 //! table is printed into `docs/OPERATIONS.md`, and a test compares the two.
 
+mod credentials;
+mod otel;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+
+pub use otel::Otlp;
 
 /// Variables that carry our own secrets. No child ever sees them: an agent that knew the token could approve its own
 /// permission requests.
@@ -232,6 +237,8 @@ pub struct Config {
     pub dirs: Dirs,
     /// Every limit.
     pub bounds: Bounds,
+    /// Where spans are sent.
+    pub otlp: Option<Otlp>,
     /// The environment as it was at start.
     pub env: Env,
     /// Our own executable, for the built-in mock agent.
@@ -261,6 +268,7 @@ impl Config {
             bounds: Bounds::from_env(&env)?,
             self_exe: self_exe(),
             require_preinstall,
+            otlp: Otlp::from_env(&env),
             env,
         })
     }
@@ -428,6 +436,8 @@ bounds! {
     spans_max = 200_000, "Spans that are kept; the oldest beyond that go, looked for once in a thousand new ones.";
     spans_open_max = 256, "Spans of one session that are open at once; the oldest beyond that end as lost, turns last.";
     trace_spans_max = 5_000, "Spans of one trace, or of one page of a timeline, that are shown; more is said (truncated, next).";
+    otlp_queue_max_spans = 4_096, "Ended spans that wait for the collector; further ones are dropped and counted.";
+    otlp_flush_ms = 500, "At a stop, the time for the last spans to be taken by the collector.";
     stats_tools_max = 500, "Tools in statistics, the most used first; more is said (truncated).";
     log_stream_max_events = 1_000_000, "Events kept per stream; older ones go, and a reader gets a gap event.";
     log_deleted_streams_max = 2000, "Streams of deleted ACP servers that are kept (two per server); the oldest beyond that are removed.";

@@ -18,15 +18,21 @@ mod flood;
 mod flood_agent;
 mod http;
 mod lanes;
+mod many_sessions;
+mod marks;
 mod process_api;
 mod process_logs;
 mod processes;
+mod projection;
 mod report;
+mod resume;
 mod rows;
 mod sdk;
+mod session_api;
 mod subject;
 mod terminal;
 mod terminals;
+mod turns;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -39,17 +45,19 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Whatever went wrong, as a sentence.
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+type Error = Box<dyn std::error::Error + Send + Sync>;
+type Result<T> = std::result::Result<T, Error>;
 
 /// The watchdog's patience with the whole run.
-const RUN_LIMIT: Duration = Duration::from_secs(20 * 60);
+const RUN_LIMIT: Duration = Duration::from_secs(40 * 60);
 
 const USAGE: &str = "\
 usage: cargo bench --bench compare -- [options]
   --ours PATH        our server (or SANDBOXD_BIN; default: the one cargo just built)
   --reference PATH   the reference (or REFERENCE_BIN; default: from tests/npm/node_modules)
   --only ROW         start, rss, size, echo, echo-sse, bootstrap, flood1, flood8, sdk, run, create,
-                     finished, follow, pty-echo, pty-flood, pty-rss; may be repeated
+                     finished, follow, pty-echo, pty-flood, pty-rss, turn_submit, chunks, tools,
+                     resume_10k, list_10k, idle_session; may be repeated
   --json FILE        write the result as JSON, too
   --quick            a fifth of the repetitions: to see that it works, not for figures
 The same program on both sides shows how much of a difference is noise.
@@ -59,7 +67,7 @@ The SDK rows use node and SDK_DIR (default tests/npm), a directory with node_mod
 type Group = fn(&Context) -> Result<Vec<Row>>;
 
 /// Every group, in the order in which they run and are shown.
-const GROUPS: [(&str, Group); 16] = [
+const GROUPS: [(&str, Group); 22] = [
     ("start", rows::start),
     ("rss", rows::idle_memory),
     ("size", rows::binary_size),
@@ -76,6 +84,12 @@ const GROUPS: [(&str, Group); 16] = [
     ("pty-echo", terminals::echo),
     ("pty-flood", terminals::flood),
     ("pty-rss", terminals::idle_memory),
+    ("turn_submit", turns::turn_submit),
+    ("chunks", projection::chunks),
+    ("tools", projection::tools),
+    ("resume_10k", resume::resume),
+    ("list_10k", many_sessions::list),
+    ("idle_session", many_sessions::idle),
 ];
 
 fn main() -> ExitCode {

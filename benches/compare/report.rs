@@ -76,6 +76,11 @@ impl Row {
         Self::new(name, unit, better, sides)
     }
 
+    /// A row that the reference can't have.
+    pub fn ours_only(name: &'static str, unit: &'static str, better: Better, ours: Summary) -> Self {
+        Self::new(name, unit, better, Pair { ours, reference: Summary::NONE })
+    }
+
     /// A row without notes.
     pub fn new(name: &'static str, unit: &'static str, better: Better, sides: Pair<Summary>) -> Self {
         Self { name, unit, better, sides, notes: Vec::new(), failures: Vec::new() }
@@ -92,11 +97,12 @@ impl Row {
         self.sides.ours.value / self.sides.reference.value
     }
 
-    /// "better", "worse" or "level"; with a question mark when the spreads of the two sides overlap.
+    /// "better", "worse" or "level"; with a question mark when the spreads of the two sides overlap; "ours only" when the
+    /// reference has no such thing.
     fn verdict(&self) -> &'static str {
         let (ratio, ours, reference) = (self.ratio(), self.sides.ours, self.sides.reference);
         if !ratio.is_finite() {
-            return "unknown";
+            return if self.failures.is_empty() && ours.value.is_finite() { "ours only" } else { "unknown" };
         }
         if (ratio - 1.0).abs() <= LEVEL {
             return "level";

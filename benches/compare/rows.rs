@@ -38,12 +38,18 @@ impl Context {
 
     /// Starts a server of this side in a fresh home.
     pub fn start(&self, side: Side) -> Result<Server> {
-        Server::start(side, self.programs.get(side))
+        Server::start(side, self.programs.get(side), &[])
+    }
+
+    /// The same with some variables, and the mock agent ready.
+    pub fn start_mock(&self, side: Side, variables: &[(&'static str, &'static str)]) -> Result<Server> {
+        let server = Server::start(side, self.programs.get(side), variables)?;
+        self.solo.block_on(server.with_mock())
     }
 
     /// Starts both with the mock agent ready.
     pub fn start_both(&self) -> Result<Pair<Server>> {
-        Pair::build(|side| self.solo.block_on(Server::start_with_mock(side, self.programs.get(side))))
+        Pair::build(|side| self.start_mock(side, &[]))
     }
 
     /// Measures `times` figures for each side, taking turns.

@@ -87,41 +87,55 @@ pub struct Server {
     /// Time from just before `spawn` to the end of the first 200 of `GET /v1/health`.
     pub start_time: Duration,
     child: Child,
+    launch: Launch,
     /// Held for its removal; declared last so that the process is gone before its files are.
     home: TempDir,
 }
 
+/// How a server is started, the first time and again.
+struct Launch {
+    side: Side,
+    program: PathBuf,
+    /// Variables beside those that every server gets.
+    variables: Vec<(&'static str, &'static str)>,
+}
+
 impl Server {
-    /// Prepares a home, starts the program and waits for its first healthy answer.
-    pub fn start(side: Side, program: &Path) -> Result<Self> {
+    /// Prepares a home, starts the program with these variables and waits for its first healthy answer.
+    pub fn start(side: Side, program: &Path, variables: &[(&'static str, &'static str)]) -> Result<Self> {
         let home = tempfile::Builder::new().prefix("compare-").tempdir()?;
         write_launcher(home.path())?;
+        let launch = Launch { side, program: program.to_owned(), variables: variables.to_vec() };
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let mut command = command(side, program, home.path(), port)?;
-        let begin = Instant::now();
-        let child = command.spawn().map_err(|e| format!("{}: {e}", program.display()))?;
-        alive().insert(child.id(), home.path().to_owned());
-        let mut server = Self { addr, start_time: Duration::ZERO, child, home };
+        let (begin, child) = launch.spawn(home.path(), port)?;
+        let mut server = Self { addr, start_time: Duration::ZERO, child, launch, home };
         server.wait_healthy(begin)?;
-        server.start_time = begin.elapsed();
         Ok(server)
     }
 
-    /// Like [`Server::start`], then makes the mock agent available, which the reference wants to be asked for.
-    pub async fn start_with_mock(side: Side, program: &Path) -> Result<Self> {
-        let server = Self::start(side, program)?;
-        let mut client = Client::connect(server.addr).await?;
+    /// Stops the server and starts it again in the same home, on the same port.
+    pub fn restart(&mut self) -> Result<()> {
+        self.end();
+        let (begin, child) = self.launch.spawn(self.home.path(), self.addr.port())?;
+        self.child = child;
+        self.wait_healthy(begin)
+    }
+
+    /// Makes the mock agent available, which the reference wants to be asked for.
+    pub async fn with_mock(self) -> Result<Self> {
+        let mut client = Client::connect(self.addr).await?;
         let reply = client.call("POST", "/v1/agents/mock/install", b"{}", Duration::from_secs(20)).await?;
-        if side == Side::Reference && reply.status != 200 {
+        if self.launch.side == Side::Reference && reply.status != 200 {
             return Err(format!("installing mock: status {}", reply.status).into());
         }
-        Ok(server)
+        Ok(self)
     }
 
     fn wait_healthy(&mut self, begin: Instant) -> Result<()> {
         while begin.elapsed() < START_LIMIT {
             if is_healthy(self.addr) {
+                self.start_time = begin.elapsed();
                 return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {
@@ -142,15 +156,17 @@ impl Server {
     /// A field of `/proc/<pid>/status` in MiB: `VmRSS` (resident now) or `VmHWM` (its peak so far). The server's
     /// own process only, not its agents.
     pub fn memory_mib(&self, field: &str) -> Result<f64> {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = text.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'));
-        let kib = line.and_then(|v| v.split_whitespace().next()).ok_or("no memory figure")?;
-        Ok(kib.parse::<f64>()? / 1024.0)
+        memory_mib(&self.child.id().to_string(), field)
     }
-}
 
-impl Drop for Server {
-    fn drop(&mut self) {
+    /// Resident memory of each process that lives in the home beside the server, in MiB: its agents.
+    pub fn agents_mib(&self) -> Vec<f64> {
+        let own = self.child.id().to_string();
+        let others = strays(self.home.path()).into_iter().filter(|pid| *pid != own);
+        others.filter_map(|pid| memory_mib(&pid, "VmRSS").ok()).collect()
+    }
+
+    fn end(&mut self) {
         let pid = self.child.id();
         if !alive().contains_key(&pid) {
             return;
@@ -159,6 +175,31 @@ impl Drop for Server {
         end_group(&mut self.child, STOP_GRACE);
         end_strays(self.home.path());
     }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Launch {
+    /// Gives the time just before, too.
+    fn spawn(&self, home: &Path, port: u16) -> Result<(Instant, Child)> {
+        let mut command = command(self.side, &self.program, home, port)?;
+        command.envs(self.variables.iter().copied());
+        let begin = Instant::now();
+        let child = command.spawn().map_err(|e| format!("{}: {e}", self.program.display()))?;
+        alive().insert(child.id(), home.to_owned());
+        Ok((begin, child))
+    }
+}
+
+fn memory_mib(pid: &str, field: &str) -> Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'));
+    let kib = line.and_then(|v| v.split_whitespace().next()).ok_or("no memory figure")?;
+    Ok(kib.parse::<f64>()? / 1024.0)
 }
 
 /// Kills the group of every program that still runs, and removes their homes. For the way out only.

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use reqwest::{Method, Response, header};
 
-use super::client::{Client, DEFAULT_ENDPOINT, cause};
+use super::client::{Client, DEFAULT_ENDPOINT};
 use super::report::{AgentList, Report};
 use super::{Failure, TokenFlags, block_on, json, print, read_input, write_out};
 use crate::agents::InstallOptions;
 use crate::config::Env;
 use crate::rt::clock::now_ms;
+use crate::rt::http_client::cause;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ApiCommand {

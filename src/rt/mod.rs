@@ -1,9 +1,11 @@
-//! What every room uses: ids, the clock, owned tasks, small file operations, HTTP clients. It knows no other room.
+//! What every room uses: ids, the clock, owned tasks, small file operations, HTTP clients, taking secrets out. It knows no
+//! other room.
 
 pub mod clock;
 pub mod files;
 pub mod http_client;
 pub mod ids;
+pub mod redact;
 
 use std::future::Future;
 

@@ -93,7 +93,9 @@ impl Sessions {
     /// file, and readers have seen it.
     pub(super) fn forget(&self, live: &Arc<Live>) -> tokio::task::JoinHandle<()> {
         let keep_streams = self.bounds().log_deleted_streams_max;
-        let committed = live.deleted(RowChange::DeleteSession { id: live.id.clone(), keep_streams });
+        let mut changes = self.gate().forget_session(&live.id);
+        changes.push(RowChange::DeleteSession { id: live.id.clone(), keep_streams });
+        let committed = live.deleted(RowChange::Many(changes));
         self.store().flush();
         let (sessions, live) = (self.clone(), Arc::clone(live));
         spawn_owned("session-forget", async move {

@@ -21,7 +21,7 @@ impl Live {
         let noted = state.projector.update(now, update, &mut out);
         state.last_word = Instant::now();
         let changes = self.noted(state, noted, now);
-        let change = (!changes.is_empty()).then(|| RowChange::Many(changes));
+        let change = (!changes.is_empty()).then_some(RowChange::Many(changes));
         if out.is_empty() && change.is_some() {
             state.projector.flush(now, &mut out);
         }

@@ -126,3 +126,62 @@ async fn what_the_disk_refused_is_a_gap_where_it_was_missing() {
     assert_eq!(gaps(&page), [(3, "session/a", 3, 5)]);
     assert_eq!(page.gaps[0].reason, GapReason::NotKept);
 }
+
+#[tokio::test]
+async fn known_secrets_reach_neither_file_nor_readers() {
+    use super::{AcpServerRow, ProcessRow, RowChange, SessionRow};
+    let secret = "sk-12345678";
+    let (store, folder) = open(&Bounds::default());
+    store.redact(crate::rt::redact::Redactor::new([secret]));
+    let session = SessionRow {
+        id: "ses_1".into(),
+        server_id: "s".into(),
+        acp_session_id: "a".into(),
+        agent: "amp".into(),
+        cwd: "/".into(),
+        title: Some(format!("Use {secret}")),
+        created_at_ms: 1,
+        updated_at_ms: 1,
+        closed_at_ms: None,
+        idempotency: None,
+        doc: format!("{{\"k\":\"{secret}\"}}"),
+    };
+    let process = |number, restart| ProcessRow {
+        number,
+        spec: format!("{{\"command\":\"{secret}\",\"restart\":\"{restart}\"}}"),
+        owner: "user",
+        created_at_ms: 1,
+        end: None,
+        restarts: 0,
+        terminal: None,
+        idempotency: None,
+    };
+    let stream = store.open_stream("session/ses_1").await.expect("a stream");
+    let change =
+        RowChange::Many(vec![RowChange::PutSession(Box::new(session)), RowChange::PutProcess(Box::new(process(1, "never")))]);
+    let payload = Bytes::from(format!("{{\"text\":\"the key is {secret}\"}}"));
+    let acked = store.append_acked(&stream, "test", payload, Some(change));
+    store.flush();
+    acked.await.expect("an open store");
+    let live = stream.read_after(0, 1, 1 << 20).await.expect("an event");
+    assert!(matches!(&live[0], super::Item::Event(event) if &event.payload[..] == br#"{"text":"the key is [redacted]"}"#));
+    store.change(RowChange::PutProcess(Box::new(process(2, "always")))).await.expect("kept");
+    let server = AcpServerRow {
+        server_id: "s".into(),
+        agent: "amp".into(),
+        instance: "i".into(),
+        created_at_ms: 1,
+        initialize: Some(format!("{{\"env\":\"{secret}\"}}")),
+        authenticate: None,
+        initialized: None,
+    };
+    store.change(RowChange::PutAcpServer(server)).await.expect("kept");
+    let file = rusqlite::Connection::open(folder.path().join("test.db")).expect("a connection");
+    let read = |sql: &str| file.query_row(sql, [], |row| row.get::<_, String>(0)).expect(sql);
+    assert_eq!(read("SELECT CAST(payload AS TEXT) FROM events"), r#"{"text":"the key is [redacted]"}"#);
+    assert_eq!(read("SELECT title || doc FROM sessions"), r#"Use [redacted]{"k":"[redacted]"}"#);
+    assert_eq!(read("SELECT spec FROM processes WHERE number = 1"), r#"{"command":"[redacted]","restart":"never"}"#);
+    for kept in ["SELECT spec FROM processes WHERE number = 2", "SELECT initialize FROM acp_servers"] {
+        assert!(read(kept).contains(secret), "needed to start again: {kept}");
+    }
+}

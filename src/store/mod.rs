@@ -23,6 +23,7 @@ mod processes;
 mod queries;
 mod queue;
 mod read;
+mod redaction;
 mod requests;
 mod rows;
 mod session_rows;
@@ -37,7 +38,7 @@ mod types;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
@@ -52,6 +53,7 @@ pub use stream::{Newest, Stream};
 pub use types::{Error, Event, GapReason, Health, Item};
 
 use crate::config::Bounds;
+use crate::rt::redact::Redactor;
 use maker::Maker;
 use queue::{Append, Command, Queue};
 use read::Readers;
@@ -73,6 +75,7 @@ struct Inner {
     streams: Arc<Maker>,
     log: watch::Receiver<u64>,
     writer: Arc<Shared>,
+    redactor: OnceLock<Redactor>,
     /// Held for the life of the store: no second server writes this file.
     _lock: nix::fcntl::Flock<std::fs::File>,
 }
@@ -99,8 +102,17 @@ impl Store {
         let log = writer.watch_log();
         let writer = shared::start(writer)?;
         let (path, store_id, lock) = (opened.path, opened.store_id, opened.lock);
-        let inner = Inner { path, store_id, queue, readers, health, streams, log, writer, _lock: lock };
+        let redactor = OnceLock::new();
+        let inner = Inner { path, store_id, queue, readers, health, streams, log, writer, redactor, _lock: lock };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// From here on known secrets are taken out of events, and of rows but those that something is started again with,
+    /// before anyone sees them. Set once, before anything is written; the first one counts.
+    pub fn redact(&self, redactor: Option<Redactor>) {
+        if let Some(redactor) = redactor {
+            let _ = self.inner.redactor.set(redactor); // it was set before
+        }
     }
 
     /// The file in use.
@@ -175,6 +187,13 @@ impl Store {
         change: Option<RowChange>,
         ack: Option<oneshot::Sender<u64>>,
     ) {
+        let (mut payload, mut change) = (payload, change);
+        if let Some(redactor) = self.inner.redactor.get() {
+            if let Some(clean) = redactor.json(&payload) {
+                payload = clean.into();
+            }
+            change.iter_mut().for_each(|change| redaction::clean(change, redactor));
+        }
         self.inner.queue.put(Command::Append(Append { stream: Arc::clone(stream), kind, payload, change, ack }));
     }
 
@@ -184,6 +203,10 @@ impl Store {
     /// # Errors
     /// [`Error::Write`] when the disk refuses, [`Error::Closed`] during shutdown.
     pub async fn change(&self, change: RowChange) -> Result<(), Error> {
+        let mut change = change;
+        if let Some(redactor) = self.inner.redactor.get() {
+            redaction::clean(&mut change, redactor);
+        }
         let (reply, answer) = oneshot::channel();
         self.inner.queue.push(Command::Change { change, reply });
         answer.await.map_err(|_| Error::Closed)?

@@ -6,6 +6,7 @@
 
 mod error;
 pub mod ids;
+mod otlp;
 mod processes;
 pub mod spans;
 pub mod views;
@@ -19,10 +20,12 @@ use tokio_util::sync::CancellationToken;
 
 pub use error::Error;
 pub use spans::{RequestSeen, SpanBook, ToolPhase, ToolSeen, TurnEnded, TurnSeen, UsageSeen};
+pub use otlp::ExportStatus;
 
-use crate::config::{Bounds, as_usize};
+use crate::config::{Bounds, Config, as_usize};
 use crate::rt::spawn_owned;
 use crate::store::{RowChange, SpanRow, Store, TraceFilter};
+use otlp::Exporter;
 use views::{SpanInfo, Timeline, ToolStats, Trace, TraceList, TraceSummary};
 
 /// Old spans are looked for once in so many new ones.
@@ -40,6 +43,7 @@ struct Inner {
     ended: AtomicU64,
     stop: CancellationToken,
     follower: std::sync::Mutex<Option<JoinHandle<()>>>,
+    exporter: Option<Exporter>,
 }
 
 impl Traces {
@@ -48,13 +52,16 @@ impl Traces {
     ///
     /// # Errors
     /// [`Error::Store`] when the file can't be read.
-    pub async fn start(store: Store, bounds: Bounds) -> Result<Self, Error> {
+    pub async fn start(store: Store, config: &Config) -> Result<Self, Error> {
+        let bounds = config.bounds.clone();
         let kept = store.change(RowChange::Many(vec![RowChange::LoseSpans, RowChange::TrimSpans { keep: bounds.spans_max }]));
         if let Err(error) = kept.await {
             tracing::warn!(%error, "spans that the last run left open stay so"); // a full disk is no reason not to start
         }
         let stop = CancellationToken::new();
-        let inner = Inner { store, bounds, ended: AtomicU64::new(0), stop: stop.clone(), follower: std::sync::Mutex::default() };
+        let exporter = config.otlp.clone().and_then(|otlp| Exporter::start(otlp, &config.env, &bounds));
+        let (ended, follower) = (AtomicU64::new(0), std::sync::Mutex::default());
+        let inner = Inner { store, bounds, ended, stop: stop.clone(), follower, exporter };
         let traces = Self { inner: Arc::new(inner) };
         let follower = processes::Follower::new(traces.clone(), stop).await?;
         let task = spawn_owned("process-spans", follower.run());
@@ -67,6 +74,9 @@ impl Traces {
         if row.ended_at_ms.is_none() {
             return;
         }
+        if let Some(exporter) = &self.inner.exporter {
+            exporter.send(row);
+        }
         if self.inner.ended.fetch_add(1, Ordering::Relaxed) % TRIM_EVERY == TRIM_EVERY - 1 {
             let (store, keep) = (self.inner.store.clone(), self.inner.bounds.spans_max);
             spawn_owned("span-trim", async move {
@@ -77,12 +87,21 @@ impl Traces {
         }
     }
 
+    /// What became of spans that a collector was to get; `None` when none is named.
+    pub fn export_status(&self) -> Option<ExportStatus> {
+        self.inner.exporter.as_ref().map(Exporter::status)
+    }
+
     /// Ends the tasks, once all that ends has ended. Idempotent.
     pub async fn shut_down(&self) {
+        let _ = self.inner.store.change(RowChange::Many(Vec::new())).await; // all events before it are committed now
         self.inner.stop.cancel();
         let follower = self.inner.follower.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(follower) = follower {
             let _ = follower.await; // a panic is in the log
+        }
+        if let Some(exporter) = &self.inner.exporter {
+            exporter.flush().await;
         }
     }
 

@@ -207,6 +207,39 @@ async fn a_token_guards_it() {
 }
 
 #[tokio::test]
+async fn pages_may_read_the_headers() {
+    let home = Home::new();
+    let options = Options {
+        args: vec!["--no-token".into(), "--cors-allow-origin".into(), "https://app.example".into()],
+        ..Options::default()
+    };
+    let server = Server::start_with(&home, &options);
+    let message = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": 1}});
+    let request = server.http.post(server.url("/acp/mock")).header("origin", "https://app.example").json(&message);
+    let response = within(request.send()).await.expect("an answer");
+    assert_eq!(response.status(), 200);
+    let exposed = response.headers()["access-control-expose-headers"].to_str().expect("text").to_ascii_lowercase();
+    assert!(exposed.contains("acp-connection-id") && exposed.contains("acp-session-id"), "{exposed}");
+}
+
+#[tokio::test]
+async fn a_receiver_that_does_not_read_holds_nobody_up() {
+    let home = Home::new();
+    let server = Server::start(&home);
+    let mut client = Remote::connect(&server, "?agent=mock").await;
+    let mut stream = client.stream(None, None).await;
+    let session = client.new_session(&mut stream).await;
+    let mut slow = client.stream(Some(&session), None).await;
+    let other = Remote::connect(&server, "?agent=mock").await;
+    let mut quick = other.stream(Some(&session), None).await;
+    let id = client.prompt(&session, "/stream 20000").await;
+    let last = |message: &Value| message["params"]["update"]["content"]["text"] == "chunk 19999 ";
+    assert_eq!(quick.until(last).await.len(), 20_000);
+    let seen = slow.until_answer(&id).await;
+    assert_eq!(seen.len(), 20_001, "every message, and the answer");
+}
+
+#[tokio::test]
 async fn connections_are_bounded_and_idle_ones_go() {
     let home = Home::new();
     let options = Options::default().env("SANDBOXD_ACP_CONNECTIONS_MAX", "2").env("SANDBOXD_ACP_CONNECTION_IDLE_MS", "400");

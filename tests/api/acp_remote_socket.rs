@@ -152,10 +152,17 @@ async fn one_session_is_seen_through_three_doors() {
     let events = raw.until(|event| event.data["result"]["stopReason"] == "end_turn").await;
     let events: Vec<_> = events.into_iter().map(|event| (None, event.data)).collect();
     assert_eq!(text_of(&events), "for everyone");
+    let (_, sessions) = server.get("/v1/sessions").await;
+    let lasting = sessions["sessions"].as_array().expect("sessions").iter().find(|known| known["acpSessionId"] == session);
+    let id = lasting.expect("it lasts")["id"].as_str().expect("an id").to_owned();
+    let mut lasting = server.stream(&format!("/v1/sessions/{id}/events"), None).await;
+    let ended = lasting.until(|event| event.data["type"] == "turn.ended").await;
+    assert!(ended.iter().any(|event| event.data["type"] == "item.completed"), "{ended:?}");
     // And what is said through the raw door is seen by the others.
     let prompt = json!({"sessionId": session, "prompt": [{"type": "text", "text": "back"}]});
     server.call("sessions-mock", "mock", 1, "session/prompt", prompt).await;
     let chunk = |message: &Value| message["params"]["update"]["content"]["text"] == "back";
     socket.until(chunk).await;
     updates.until(chunk).await;
+    lasting.until(|event| event.data["type"] == "turn.ended").await;
 }

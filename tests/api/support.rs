@@ -225,7 +225,7 @@ impl Server {
 
     /// An event stream that must open.
     pub async fn stream(&self, path: &str, after: Option<u64>) -> Events {
-        let mut request = self.http.get(self.url(path));
+        let mut request = self.http.get(self.url(path)).header("accept", "text/event-stream");
         if let Some(after) = after {
             request = request.header("last-event-id", after);
         }

@@ -67,6 +67,8 @@ for (const name of ['mock', 'claude']) {
       await first.leave();
       const second = await RemoteClient.open(stage, door);
       await second.load(session, stage.server.workDir);
+      assert.match(second.textOf(session), /on the first connection/, 'the history is there before the answer');
+      assert.ok(second.updates.some(({ update }) => update.sessionUpdate === 'user_message_chunk'), 'and what the user said');
       const { stopReason } = await second.prompt(session, 'on the second connection');
       assert.equal(stopReason, 'end_turn');
       await until(() => second.textOf(session).includes('on the second connection'), 'the text');
@@ -83,6 +85,14 @@ for (const name of ['mock', 'claude']) {
     await Promise.all([one.prompt(session, 'from the first again'), until(() => two.textOf(session).includes('again'), 'the text')]);
     await two.prompt(session, 'from the second');
     await until(() => one.textOf(session).includes('from the second'), 'the text of the other');
+    // Both are asked; when one has answered, the other's question is withdrawn.
+    const turn = two.prompt(session, stage.agent.createFile(stage.file('made')));
+    await until(() => one.questions.length === 1 && two.questions.length === 1, 'the question on both');
+    one.questions[0].answer(choose('allow_once')(one.questions[0].params));
+    assert.equal((await turn).stopReason, 'end_turn');
+    assert.ok(fs.existsSync(stage.file('made')), 'the tool made no file');
+    await until(() => two.questions[0].signal.aborted, 'the end of the other question');
+    assert.ok(!one.questions[0].signal.aborted, 'the answered question was withdrawn');
   });
 }
 

@@ -39,25 +39,3 @@ pub trait SessionBook: Send + Sync + 'static {
     /// A client closed or deleted a session whose agent can't do that itself.
     fn closed(&self, session_id: &str, deleted: bool) -> BoxFuture<()>;
 }
-
-/// A book without a session in it.
-#[derive(Debug)]
-pub struct EmptyBook;
-
-impl SessionBook for EmptyBook {
-    fn find(&self, _agent: &str, _acp_session_id: &str) -> BoxFuture<Option<Known>> {
-        Box::pin(std::future::ready(None))
-    }
-
-    fn history(&self, _history: &History, _after: u64) -> BoxFuture<(Vec<String>, Option<u64>)> {
-        Box::pin(std::future::ready((Vec::new(), None)))
-    }
-
-    fn list(&self, _agent: &str, _params: &str) -> BoxFuture<String> {
-        Box::pin(std::future::ready(r#"{"sessions":[]}"#.to_owned()))
-    }
-
-    fn closed(&self, _session_id: &str, _deleted: bool) -> BoxFuture<()> {
-        Box::pin(std::future::ready(()))
-    }
-}

@@ -46,7 +46,7 @@ impl Remote {
         let max_open = as_usize(bounds.acp_pending_max_requests);
         let connection = Connection::new(id, agent, place, can, bounds.acp_connection_sessions_max, max_open);
         let connection = Arc::new(connection);
-        self.connections().insert(connection.id.clone(), Arc::clone(&connection));
+        self.keep(&connection)?;
         let client_id = initialize.id().unwrap_or("null");
         let answer = match outcome {
             Ok(result) => ids::answer(client_id, &with_our_part(&result)),
@@ -114,8 +114,20 @@ impl Remote {
         for id in unused {
             self.end(&id).await;
         }
+        self.check_count(self.connections().len())
+    }
+
+    /// Others may have begun meanwhile: initializing can take long.
+    fn keep(&self, connection: &Arc<Connection>) -> Result<(), Error> {
+        let mut connections = self.connections();
+        self.check_count(connections.len())?;
+        connections.insert(connection.id.clone(), Arc::clone(connection));
+        Ok(())
+    }
+
+    fn check_count(&self, count: usize) -> Result<(), Error> {
         let max = self.bounds().acp_connections_max;
-        if self.connections().len() as u64 >= max { Err(Error::TooManyConnections { max }) } else { Ok(()) }
+        if count as u64 >= max { Err(Error::TooManyConnections { max }) } else { Ok(()) }
     }
 }
 

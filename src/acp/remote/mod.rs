@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-pub use book::{EmptyBook, History, Known, SessionBook};
+pub use book::{History, Known, SessionBook};
 pub use connection::Connection;
 pub use error::Error;
 pub use feed::{Feed, Page, Shown};

@@ -38,7 +38,7 @@ impl SessionBook for OneSession {
     fn find(&self, agent: &str, acp_session_id: &str) -> BoxFuture<Option<Known>> {
         let position = *self.position.lock().unwrap_or_else(PoisonError::into_inner);
         let opened = r#"{"modes":{"currentModeId":"plan","availableModes":[]}}"#.to_owned();
-        let history = History { session_id: "ses_1".into(), until: 2, open_turn: None };
+        let history = History { session_id: "ses_1".into(), until: 5, open_turn: None };
         let known = Known { history, server_id: "there".into(), opened, position };
         Box::pin(std::future::ready((agent == "a" && acp_session_id == "s1").then_some(known)))
     }

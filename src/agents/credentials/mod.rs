@@ -126,6 +126,11 @@ fn from_environment(env: &Env, options: DiscoverOptions, found: &mut Credentials
 }
 
 impl Credentials {
+    /// All that were found.
+    pub fn all(&self) -> impl Iterator<Item = &Credential> {
+        self.anthropic.iter().chain(&self.openai).chain(self.other.values())
+    }
+
     /// Keeps a credential unless its provider has one.
     fn offer(&mut self, credential: Credential) {
         match credential.provider.as_str() {

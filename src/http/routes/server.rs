@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 use crate::http::{AppState, ProblemDetails, docs};
 use crate::rt::clock::now_ms;
 use crate::store;
+use crate::traces::ExportStatus;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -67,6 +68,9 @@ struct ServerStatus {
     /// As `x86_64` or `aarch64`.
     arch: &'static str,
     storage: StorageStatus,
+    /// What became of spans that are sent to a collector; absent when none is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    span_export: Option<ExportStatus>,
 }
 
 /// The database.
@@ -116,6 +120,7 @@ async fn get_status(State(state): State<AppState>) -> Json<ServerStatus> {
         os: std::env::consts::OS,
         arch: std::env::consts::ARCH,
         storage: StorageStatus { path, ..state.store.health().into() },
+        span_export: state.traces.export_status(),
     })
 }
 

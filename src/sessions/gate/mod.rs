@@ -30,7 +30,7 @@ use crate::acp::Asked;
 use crate::config::Bounds;
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
-use crate::store::{RequestFilter, Store};
+use crate::store::{RequestFilter, RowChange, Store};
 pub use error::Error;
 pub use policy::{Effect, Rule};
 pub use resolve::{ListFilter, RequestPage, RuleInfo};
@@ -133,6 +133,11 @@ impl Gate {
     /// The server's agent is gone: what it asked is lost.
     pub fn server_gone(&self, server_id: &str, reason: &str, now_ms: i64) -> Vec<Closed> {
         self.lock().server_gone(server_id, reason, now_ms)
+    }
+
+    /// A session is deleted: what was remembered for it goes, too. To be made with the event.
+    pub fn forget_session(&self, session_id: &str) -> Vec<RowChange> {
+        self.lock().book.forget_session(session_id)
     }
 
     /// How many requests of a session wait.

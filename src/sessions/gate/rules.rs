@@ -71,6 +71,13 @@ impl RuleBook {
         Some((id, changes))
     }
 
+    /// Drops what is remembered for one session; gives what changes in the file.
+    pub fn forget_session(&mut self, session_id: &str) -> Vec<RowChange> {
+        let of_session = |kept: &mut Kept| kept.compiled.rule.session_id.as_deref() == Some(session_id);
+        let gone = self.remembered.extract_if(.., of_session);
+        gone.map(|kept| RowChange::DeleteRule { id: kept.compiled.rule.id }).collect()
+    }
+
     /// Checks a new policy; gives it with what changes in the file.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ import fs from 'node:fs';
 import { agents } from './agents.mjs';
 import { EventStream, openSession, post, promptMessage } from './event_stream.mjs';
 import { InMemorySessionPersistDriver, scenario, Talk } from './scenario.mjs';
+import { SessionClient } from './session_client.mjs';
 import { guard, until } from './wait.mjs';
 
 export function agentSuite(name) {
@@ -27,6 +28,7 @@ export function agentSuite(name) {
     assert.ok(fs.existsSync(stage.file('made')), 'the tool made no file');
     await until(() => talk.updates.some((update) => update.sessionUpdate === 'tool_call'), 'the tool call in the stream');
     await talk.say('and then', 'and then');
+    await assertIsListed(stage, talk.session.agentSessionId, [stage.agent.createFile(stage.file('made')), 'and then']);
   });
 
   it('runs no tool when permission is refused', async (stage) => {
@@ -197,6 +199,17 @@ export function hasAnswer(stream, id) {
 
 export function assertContiguous(ids) {
   assert.deepEqual(ids, ids.map((_, index) => index + 1));
+}
+
+/** A session of the SDK lasts like any other: it has a row, its turns and its decisions. */
+async function assertIsListed(stage, acpSessionId, prompts) {
+  const sessions = new SessionClient(stage.server.url);
+  const listed = await sessions.list();
+  assert.deepEqual(listed.map((session) => [session.acpSessionId, session.agent, session.origin]), [[acpSessionId, stage.agentName, 'acp']]);
+  const turns = await sessions.turns(listed[0].id);
+  assert.deepEqual(turns.map(({ prompt, outcome }) => [prompt.at(-1).text, outcome]), prompts.map((text) => [text, 'finished']));
+  const decisions = (await sessions.events(listed[0].id)).filter(({ type }) => type === 'request.resolved');
+  assert.deepEqual(decisions.map(({ data }) => [data.kind, data.outcome]), [['permission', 'allowed']]);
 }
 
 function assertRemembers(stage, text, earlier) {

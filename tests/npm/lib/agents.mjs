@@ -11,6 +11,7 @@ const opencodeBinary = path.join(packageDir, 'node_modules/opencode-linux-x64-ba
 
 /** What the model provider understands; `mock` has words of its own. */
 const modelScript = {
+  drip: (count, pauseMs) => `DRIP: ${count} ${pauseMs}`,
   createFile: (file) => `RUN: touch ${file}`,
   createFileUnasked: (file) => `TRY: touch ${file}`,
   hang: 'HANG',
@@ -20,6 +21,7 @@ export const agents = {
   mock: {
     processPattern: /mock/,
     createFile: (file) => `/tool ${file}`,
+    drip: (count, pauseMs) => Array.from({ length: count }, (_, index) => `drop${index} \n/sleep ${pauseMs}`).join('\n'),
     hang: '/stream 2\n/stall',
     // What a mock says has no memory behind it, so no test can ask it for history.
     hasModel: false,
@@ -41,6 +43,7 @@ export const agents = {
     files: () => ({}),
     // Claude Code writes its transcript some time after the turn has ended.
     hasSaved: (home, text) => grepTree(path.join(home, '.claude/projects'), text),
+    memory: { directory: '.claude', names: /^projects$/ },
   },
   codex: {
     ...modelScript,
@@ -63,6 +66,8 @@ export const agents = {
       ].join('\n'),
     }),
     hasSaved: (home, text) => grepTree(path.join(home, '.codex/sessions'), text),
+    // Without the sessions alone it says that it resumed one, and then knows none.
+    memory: { directory: '.codex', names: /^sessions$|sqlite/ },
   },
   opencode: {
     ...modelScript,
@@ -81,10 +86,11 @@ export const agents = {
     }),
     // A transaction of its database ends each turn.
     hasSaved: () => true,
+    memory: { directory: '.local/share', names: /^opencode$/ },
   },
 };
 
-/** Makes `server`, not yet started, find the agent `name` and the model `provider`. */
+/** Makes `server`, not yet started, find the agent `name` and the model `provider`; more than one agent can be there. */
 export function equip(server, name, provider) {
   const agent = agents[name];
   if (!agent.hasModel) return;
@@ -97,9 +103,12 @@ export function equip(server, name, provider) {
     fs.writeFileSync(path.join(server.home, file), text);
   }
   const bin = path.join(server.home, 'agent-bin');
-  fs.mkdirSync(bin);
-  fs.symlinkSync(opencodeBinary, path.join(bin, 'opencode'));
-  Object.assign(server.env, agent.environment(provider), { PATH: `${bin}:${nodeBin}:${server.env.PATH}` });
+  if (!fs.existsSync(bin)) {
+    fs.mkdirSync(bin);
+    fs.symlinkSync(opencodeBinary, path.join(bin, 'opencode'));
+    server.env.PATH = `${bin}:${nodeBin}:${server.env.PATH}`;
+  }
+  Object.assign(server.env, agent.environment(provider));
 }
 
 function grepTree(directory, text) {

@@ -5,6 +5,7 @@
 //   RUN: <command>   calls the agent's shell tool once, then says "done"
 //   TRY: <command>   the same, inside the sandbox, if the tool has one
 //   SAY: <text>      says the text
+//   DRIP: <n> <ms>   says n words, ms milliseconds apart
 //   HANG             begins an answer and never ends it
 //   anything else    says "echo: <line>"
 
@@ -97,8 +98,9 @@ class ModelProvider {
       this.#changed();
       return;
     }
+    const pauseMs = answer.pauseMs ?? this.delayMs;
     for (const data of frames) {
-      if (this.delayMs) await new Promise((resolve) => setTimeout(resolve, this.delayMs));
+      if (pauseMs) await new Promise((resolve) => setTimeout(resolve, pauseMs));
       if (response.destroyed) return;
       response.write(frame(data, format.named));
     }
@@ -111,12 +113,18 @@ function planFor({ text, afterTool, tools }) {
   if (afterTool) return { kind: 'text', text: 'done' };
   const line = lastLine(text);
   const shell = SHELL_TOOLS.find((name) => tools.includes(name));
-  const [, verb, rest] = /^(RUN|TRY|SAY):\s*(.*)$/.exec(line) ?? [];
+  const [, verb, rest] = /^(RUN|TRY|SAY|DRIP):\s*(.*)$/.exec(line) ?? [];
   if (['RUN', 'TRY'].includes(verb) && shell) return { kind: 'call', tool: shell, command: rest, escalated: verb === 'RUN' };
   if (verb === 'SAY') return { kind: 'text', text: rest };
   // Agents await some of the requests they make aside, with the same user text, so those must never hang.
+  if (verb === 'DRIP' && shell) return drip(rest);
   if (line === 'HANG' && shell) return { kind: 'hang', text: 'never' };
   return { kind: 'text', text: `echo: ${line}` };
+}
+
+function drip(order) {
+  const [count, pauseMs] = order.split(' ').map(Number);
+  return { kind: 'text', text: Array.from({ length: count }, (_, index) => `drop${index}`).join(' '), pauseMs };
 }
 
 function lastLine(text) {

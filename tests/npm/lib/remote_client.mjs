@@ -18,17 +18,23 @@ export const doorNames = Object.keys(doors);
 /** An initialized client and everything it was told. */
 export class RemoteClient {
   updates = [];
-  /** Permission requests: [{params, signal}]. */
+  /** Permission requests: [{params, signal, answer}]. */
   questions = [];
 
-  /** `permission` answers a request for permission; without it nobody ever does. */
+  /** `permission` answers requests for permission; without it `answer` of a question does. */
   static async open(stage, door, { query = `?agent=${stage.agentName}`, permission, capabilities = {} } = {}) {
     const self = new RemoteClient();
     const app = client({ name: 'remote-test' })
       .onNotification(methods.client.session.update, ({ params }) => { self.updates.push(params); })
       .onRequest(methods.client.session.requestPermission, ({ params, signal }) => {
-        self.questions.push({ params, signal });
-        return permission ? permission(params) : untilAborted(signal);
+        if (permission) {
+          self.questions.push({ params, signal });
+          return permission(params);
+        }
+        return new Promise((answer, reject) => {
+          self.questions.push({ params, signal, answer });
+          signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+        });
       });
     self.connection = app.connect(doors[door](stage.server, query));
     self.agent = self.connection.agent;
@@ -70,9 +76,3 @@ export const choose = (kind) => ({ options }) => {
   const option = options.find((candidate) => candidate.kind === kind);
   return { outcome: { outcome: 'selected', optionId: option.optionId } };
 };
-
-function untilAborted(signal) {
-  return new Promise((_, reject) => {
-    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
-  });
-}

@@ -12,14 +12,14 @@ import { guard, until } from './wait.mjs';
 
 const HANG_GUARD_MS = 120_000;
 
-/** Declares a test of `agent`; `body` gets a Stage. `env` goes to the server. */
-export function scenario(agentName, title, body, { env = {} } = {}) {
+/** Declares a test of an agent; `body` gets a Stage. `env` goes to the server, which finds the agents of `also`, too. */
+export function scenario(agentName, title, body, { env = {}, also = [], guardMs = HANG_GUARD_MS } = {}) {
   test(`${agentName}: ${title}`, async () => {
-    const stage = new Stage(agentName);
+    const stage = new Stage(agentName, also);
     let failure;
     try {
       await stage.open(env);
-      await guard(orStrayRejection(() => body(stage)), title, HANG_GUARD_MS);
+      await guard(orStrayRejection(() => body(stage)), title, guardMs);
     } catch (error) {
       failure = error;
     }
@@ -57,20 +57,23 @@ class Stage {
   #streams = [];
   #postsUnderWay = 0;
 
-  constructor(agentName) {
+  #also;
+
+  constructor(agentName, also) {
     this.agentName = agentName;
     this.agent = agents[agentName];
+    this.#also = also;
   }
 
   async open(env) {
     this.provider = await startModelProvider();
-    equip(this.server, this.agentName, this.provider);
+    for (const name of [this.agentName, ...this.#also]) equip(this.server, name, this.provider);
     Object.assign(this.server.env, env);
     await this.server.start();
   }
 
   async close() {
-    for (const stream of this.#streams) await stream.leave();
+    for (const stream of this.#streams) await (stream.close?.() ?? stream.leave());
     await this.server.close();
     // Only now: a client whose server is gone gives up at once, so it cannot hold up the end.
     for (const client of this.#clients) await guard(client.dispose(), 'dispose()', 10_000).catch(() => {});
@@ -118,6 +121,7 @@ class Stage {
     return new Talk(await client.createSession({ agent: this.agentName, cwd: this.server.workDir }));
   }
 
+  /** `stream.leave()` or `stream.close()` is called at the end. */
   track(stream) {
     this.#streams.push(stream);
     return stream;

@@ -133,6 +133,7 @@ async fn an_option_for_always_is_remembered_from_any_door() {
     let again = ask("1", command("make | tee log")).expect("for people");
     assert_eq!(again.verdict, Verdict::Answer { result: answer("a"), by: format!("rule:{rule}") });
     assert_eq!(ask("2", command("make | tee log2")).expect("for people").verdict, Verdict::Ask);
+    assert_eq!(house.gate.forget_session("ses_2").len(), 0);
     let elsewhere = Asked {
         session: Some("x"),
         id: "3",
@@ -141,6 +142,8 @@ async fn an_option_for_always_is_remembered_from_any_door() {
     };
     let other = Where { session_id: Some("ses_2"), ..at };
     assert_eq!(house.gate.asked(other, &elsewhere, 0).expect("for people").verdict, Verdict::Ask, "another session");
+    assert_eq!(house.gate.forget_session("ses_1").len(), 1);
+    assert!(house.gate.rules().is_empty());
 }
 
 #[tokio::test]
