@@ -45,6 +45,8 @@ struct State {
     /// Turns in progress, by session: how often each session was cancelled.
     cancels: HashMap<String, u64>,
     ended: bool,
+    /// Values of options that were set, by session and option.
+    settings: HashMap<(String, String), Value>,
     /// Who waits for a client's answer, by our request id.
     waiting: HashMap<String, SyncSender<Value>>,
 }
@@ -126,6 +128,16 @@ impl Mock {
     fn new_session(&self) -> String {
         self.lock().sessions += 1;
         crate::rt::ids::new_id("mock")
+    }
+
+    /// `params` name the session.
+    fn set(&self, params: &Value, option: &str, value: &Value) {
+        let session = params["sessionId"].as_str().unwrap_or_default();
+        self.lock().settings.insert((session.to_owned(), option.to_owned()), value.clone());
+    }
+
+    fn setting(&self, session: &str, option: &str) -> Option<Value> {
+        self.lock().settings.get(&(session.to_owned(), option.to_owned())).cloned()
     }
 
     fn cancel_count(&self, session: &str) -> u64 {

@@ -10,22 +10,22 @@ pub(super) fn result(agent: &Mock, method: &str, params: impl Fn() -> Value) -> 
     let result = match method {
         "initialize" => initialize(),
         "session/new" => {
-            let mut session = session_state();
-            session["sessionId"] = agent.new_session().into();
+            let id = agent.new_session();
+            let mut session = session_state(agent, &id);
+            session["sessionId"] = id.into();
             session
         }
-        "session/load" | "session/resume" => session_state(),
+        "session/load" | "session/resume" => session_state(agent, params()["sessionId"].as_str().unwrap_or_default()),
         "session/set_mode" => {
             let params = params();
+            agent.set(&params, "mode", &params["modeId"]);
             before = Some(update(&params, json!({"sessionUpdate": "current_mode_update", "currentModeId": params["modeId"]})));
             json!({})
         }
         "session/set_config_option" => {
-            let (params, mut options) = (params(), config_options());
-            for option in options.as_array_mut().into_iter().flatten().filter(|option| option["id"] == params["configId"]) {
-                option["currentValue"] = params["value"].clone();
-            }
-            json!({"configOptions": options})
+            let params = params();
+            agent.set(&params, params["configId"].as_str().unwrap_or_default(), &params["value"]);
+            json!({"configOptions": config_options(agent, params["sessionId"].as_str().unwrap_or_default())})
         }
         _ => json!({}),
     };
@@ -46,16 +46,17 @@ fn initialize() -> Value {
     })
 }
 
-fn session_state() -> Value {
+fn session_state(agent: &Mock, session: &str) -> Value {
     let mode = |id: &str, name: &str| json!({"id": id, "name": name});
     json!({
-        "modes": {"currentModeId": "normal", "availableModes": [mode("normal", "Normal"), mode("plan", "Plan")]},
-        "configOptions": config_options(),
+        "modes": {"currentModeId": agent.setting(session, "mode").unwrap_or("normal".into()), "availableModes": [mode("normal", "Normal"), mode("plan", "Plan")]},
+        "configOptions": config_options(agent, session),
     })
 }
 
-fn config_options() -> Value {
-    let select = |id: &str, name: &str, current: &str, values: &[(&str, &str)]| {
+fn config_options(agent: &Mock, session: &str) -> Value {
+    let select = |id: &str, name: &str, default: &str, values: &[(&str, &str)]| {
+        let current = agent.setting(session, id).unwrap_or(default.into());
         let options: Vec<_> = values.iter().map(|(value, name)| json!({"value": value, "name": name})).collect();
         json!({"id": id, "category": id, "name": name, "type": "select", "currentValue": current, "options": options})
     };

@@ -106,7 +106,9 @@ impl Sessions {
         let instance = match self.acp()?.get(&server_id).await {
             Ok(server) => server.instance().to_owned(),
             // Its envelopes go with it; the next message makes it anew.
-            Err(crate::acp::Error::UnknownServer { .. }) => return Ok((Vec::new(), after)),
+            Err(crate::acp::Error::UnknownServer { .. }) => {
+                return Ok((Vec::new(), after.max(*self.store().watch_log().borrow())));
+            }
             Err(error) => return Err(error.into()),
         };
         let (outbound, inbound) = (format!("acp/{instance}/out"), format!("acp/{instance}/in"));

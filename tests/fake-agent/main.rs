@@ -3,6 +3,8 @@
 
 #![allow(clippy::disallowed_methods, clippy::zombie_processes)] // it leaves processes behind on purpose
 
+mod sessions;
+
 use std::io::{BufRead as _, Write as _};
 use std::time::Duration;
 
@@ -31,7 +33,9 @@ fn main() {
             if let Some(method) = message["method"].as_str().filter(|_| args.iter().any(|arg| arg == "--tell")) {
                 notify("fake/heard", json!({"method": method}));
             }
-            handle(&message);
+            if !sessions::handle(&message) {
+                handle(&message);
+            }
         }
     }
     if args.iter().any(|arg| arg == "--ignore-eof") {

@@ -1,0 +1,164 @@
+//! Sessions of the fake agent (`--sessions`). A prompt's first text block that the client itself wrote is an order:
+//!
+//! | text | what happens |
+//! |---|---|
+//! | `stall` | no answer until `session/cancel` |
+//! | `deaf` | no answer, and `session/cancel` is ignored |
+//! | `late` | on `session/cancel` the turn ends as if nothing had happened |
+//! | `die CODE` | the process exits in mid-turn |
+//! | `ask` | asks permission and answers once that is decided; the permission's answer is said |
+//! | `flood N BYTES` | N chunks of so many bytes |
+//! | anything else | said, and the turn ends |
+//!
+//! Capabilities come from arguments: `--no-load`, `--resume`, `--close`, `--delete`, `--steer`; `--forgets` refuses to load
+//! and resume. `--record PATH` appends every message about sessions to a file, one JSON object per line.
+
+use std::io::Write as _;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::{Value, json};
+
+use super::{answer, notify, raw};
+
+static OPEN: Mutex<Vec<Open>> = Mutex::new(Vec::new());
+static MADE: AtomicU64 = AtomicU64::new(0);
+
+/// A prompt that isn't answered yet.
+struct Open {
+    session: String,
+    id: Value,
+    order: String,
+    asked: String,
+}
+
+fn has(flag: &str) -> bool {
+    std::env::args().any(|arg| arg == flag)
+}
+
+/// True when the message was about sessions.
+pub fn handle(message: &Value) -> bool {
+    if !has("--sessions") {
+        return false;
+    }
+    let (id, params) = (&message["id"], &message["params"]);
+    let method = message["method"].as_str().unwrap_or_default();
+    if method.contains("session/") {
+        record(message);
+    }
+    match method {
+        "initialize" => answer(id, capabilities()),
+        "session/new" => {
+            let number = MADE.fetch_add(1, Ordering::Relaxed);
+            answer(id, json!({"sessionId": format!("fake-{}-{number}", std::process::id())}));
+        }
+        "session/load" | "session/resume" if has("--forgets") => refuse(id, "no such session"),
+        "session/load" => {
+            let replayed = json!({"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": "replayed"}});
+            notify("session/update", json!({"sessionId": params["sessionId"], "update": replayed}));
+            answer(id, json!({}));
+        }
+        "session/resume" | "session/close" | "session/delete" => answer(id, json!({})),
+        "session/prompt" => prompt(id, params),
+        "session/cancel" => cancelled(params["sessionId"].as_str().unwrap_or_default()),
+        "_session/steering" => {
+            let session = params["sessionId"].as_str().unwrap_or_default();
+            let is_open = OPEN.lock().expect("free").iter().any(|open| open.session == session);
+            answer(id, json!({"outcome": if is_open { "injected" } else { "promptRequired" }}));
+        }
+        "" => decided(id, &message["result"]),
+        _ => return false,
+    }
+    true
+}
+
+fn capabilities() -> Value {
+    let mut session = json!({});
+    for capability in ["resume", "close", "delete"] {
+        if has(&format!("--{capability}")) {
+            session[capability] = json!({});
+        }
+    }
+    let mut agent = json!({"loadSession": !has("--no-load"), "sessionCapabilities": session});
+    if has("--steer") {
+        agent["_meta"] = json!({"steering": {"supported": true}});
+    }
+    json!({"protocolVersion": 1, "agentCapabilities": agent})
+}
+
+fn prompt(id: &Value, params: &Value) {
+    let blocks = params["prompt"].as_array().cloned().unwrap_or_default();
+    let texts = blocks.iter().filter_map(|block| block["text"].as_str());
+    let text = texts.filter(|text| !text.contains("<transcript>")).next().unwrap_or_default().to_owned();
+    let session = params["sessionId"].as_str().unwrap_or_default().to_owned();
+    let words: Vec<_> = text.split(' ').collect();
+    let number = |at: usize| words.get(at).and_then(|word| word.parse::<usize>().ok()).unwrap_or(1);
+    match words[0] {
+        "stall" | "deaf" | "late" | "ask" => {
+            let asked = format!("ask-{}", MADE.fetch_add(1, Ordering::Relaxed));
+            if words[0] == "ask" {
+                say(&session, "may I?");
+                ask(&asked, &session);
+            }
+            OPEN.lock().expect("free").push(Open { session, id: id.clone(), order: words[0].to_owned(), asked });
+        }
+        "die" => {
+            say(&session, "dying");
+            eprintln!("fake agent: dying in mid-turn");
+            std::process::exit(i32::try_from(number(1)).unwrap_or(1));
+        }
+        "flood" => {
+            let chunk = "x".repeat(number(2));
+            (0..number(1)).for_each(|_| say(&session, &chunk));
+            answer(id, json!({"stopReason": "end_turn"}));
+        }
+        _ => {
+            say(&session, &text);
+            answer(id, json!({"stopReason": "end_turn"}));
+        }
+    }
+}
+
+fn ask(id: &str, session: &str) {
+    let option = |kind: &str| json!({"optionId": kind, "kind": kind, "name": kind});
+    let options = json!([option("allow_once"), option("reject_once")]);
+    let call = json!({"toolCallId": id, "title": "something", "kind": "execute"});
+    let params = json!({"sessionId": session, "toolCall": call, "options": options});
+    let question = json!({"jsonrpc": "2.0", "id": id, "method": "session/request_permission", "params": params});
+    raw(format!("{question}\n").as_bytes());
+}
+
+fn decided(id: &Value, result: &Value) {
+    let mut all = OPEN.lock().expect("free");
+    let Some(at) = all.iter().position(|open| *id == open.asked.as_str()) else { return };
+    let open = all.remove(at);
+    drop(all);
+    say(&open.session, &result["outcome"].to_string());
+    let is_cancelled = result["outcome"]["outcome"] == "cancelled";
+    answer(&open.id, json!({"stopReason": if is_cancelled { "cancelled" } else { "end_turn" }}));
+}
+
+/// As ACP has it, a turn that waits for a permission ends once that is answered.
+fn cancelled(session: &str) {
+    let mut all = OPEN.lock().expect("free");
+    let is_ended = |open: &mut Open| open.session == session && matches!(open.order.as_str(), "stall" | "late");
+    for open in all.extract_if(.., is_ended) {
+        answer(&open.id, json!({"stopReason": if open.order == "late" { "end_turn" } else { "cancelled" }}));
+    }
+}
+
+fn say(session: &str, text: &str) {
+    let update = json!({"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": text}});
+    notify("session/update", json!({"sessionId": session, "update": update}));
+}
+
+fn refuse(id: &Value, why: &str) {
+    raw(format!("{}\n", json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32002, "message": why}})).as_bytes());
+}
+
+fn record(message: &Value) {
+    let args: Vec<String> = std::env::args().collect();
+    let Some(at) = args.iter().position(|arg| arg == "--record") else { return };
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&args[at + 1]).expect("a file");
+    file.write_all(format!("{message}\n").as_bytes()).expect("written");
+}
