@@ -14,35 +14,32 @@ mod owner;
 mod readers;
 pub mod remote;
 mod restore;
+mod server;
+mod speak;
 mod tap;
 mod types;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use envelope::{Envelope, Kind, ParseError, string_member};
 pub use readers::{Reader, Readers};
+pub use server::Server;
 pub use tap::{Asked, Fact, NoTaps, Prompted, Tap, TapServer, TapSource, Transcript, Verdict};
 pub use types::{AgentSource, BoxFuture, Error, Launch, LaunchError, Posted, Quirks, ServerInfo, Status};
 
-use crate::config::{Bounds, as_duration, as_usize};
+use crate::config::{Bounds, as_usize};
 use crate::processes::Children;
 use crate::rt::clock::now_ms;
 use crate::rt::ids::new_id;
 use crate::rt::spawn_owned;
 use crate::store::{AcpServerRow, AcpSessionRow, RowChange, Store, Stream};
 use agent::Agent;
-use owner::{Answer, Command, Owner};
+use owner::{Command, Owner};
 use restore::Memory;
-
-/// Log type of what we say in an agent's place.
-const FROM_US: &str = "acp.daemon";
 
 /// The room: makes, finds and deletes servers.
 #[derive(Clone)]
@@ -70,51 +67,6 @@ type Servers = BTreeMap<String, Slot>;
 struct Slot {
     agent: String,
     made: watch::Receiver<Option<Made>>,
-}
-
-/// The handle on one server.
-pub struct Server {
-    agent: String,
-    instance: String,
-    created_at_ms: i64,
-    mailbox: mpsc::Sender<Command>,
-    outbound: Arc<Stream>,
-    readers: Readers,
-    status: watch::Receiver<Status>,
-    initialized: Arc<Mutex<Option<Arc<str>>>>,
-    task: Mutex<Option<JoinHandle<()>>>,
-}
-
-impl Server {
-    /// The stream of everything the agent wrote.
-    pub fn events(&self) -> &Arc<Stream> {
-        &self.outbound
-    }
-
-    /// The agent's id.
-    pub fn agent(&self) -> &str {
-        &self.agent
-    }
-
-    /// Ours; names its streams.
-    pub fn instance(&self) -> &str {
-        &self.instance
-    }
-
-    /// Whether its agent lives.
-    pub fn status(&self) -> Status {
-        *self.status.borrow()
-    }
-
-    /// What the agent answered to `initialize` last, now or in an earlier run: JSON text.
-    pub fn initialized(&self) -> Option<Arc<str>> {
-        self.initialized.lock().unwrap_or_else(PoisonError::into_inner).clone() // one value: always whole
-    }
-
-    /// Who reads that stream live.
-    pub fn readers(&self) -> &Readers {
-        &self.readers
-    }
 }
 
 impl Acp {
@@ -148,116 +100,6 @@ impl Acp {
         Ok(acp)
     }
 
-    /// Sends an envelope to a server, making it when the id is free and `agent` says of what.
-    ///
-    /// A request resolves when the agent answered, however long that takes. Dropping the future loses that reply only:
-    /// the envelope is still sent, and its answer reaches the event stream and the log.
-    ///
-    /// # Errors
-    /// [`Error`], before anything was sent.
-    pub async fn post(&self, server_id: &str, agent: Option<&str>, envelope: Envelope) -> Result<Posted, Error> {
-        self.post_tagged(server_id, agent, envelope, None).await
-    }
-
-    /// The same with something for the server's [`Tap`] to know the request by.
-    ///
-    /// # Errors
-    /// As [`Acp::post`].
-    pub async fn post_tagged(
-        &self,
-        server_id: &str,
-        agent: Option<&str>,
-        envelope: Envelope,
-        tag: Option<String>,
-    ) -> Result<Posted, Error> {
-        self.check(server_id, agent)?;
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Post { envelope, tag, reply };
-        let server = match self.ready(server_id) {
-            Some((server, room)) => {
-                room.send(command);
-                server
-            }
-            None => {
-                let (acp, server_id, agent) = (self.clone(), server_id.to_owned(), agent.map(str::to_owned));
-                let sent =
-                    spawn_owned("acp-post", async move { acp.send_when_possible(&server_id, agent.as_deref(), command).await });
-                sent.await.map_err(|_| Error::Stopping)??
-            }
-        };
-        match answer.await.map_err(|_| self.gone(server_id))? {
-            Answer::Accepted => Ok(Posted::Accepted),
-            Answer::Response { text, committed } => {
-                let position = committed.await.ok();
-                if let Some(seq) = position {
-                    server.readers.reached(seq, as_duration(self.inner.bounds.acp_answer_patience_ms)).await;
-                } // else the store is closed: the answer still goes out
-                Ok(Posted::Response { text, position })
-            }
-        }
-    }
-
-    /// Hands an envelope to this server's owner. What is answered reaches the event stream only. Cancel safe: when
-    /// dropped, nothing was sent.
-    ///
-    /// # Errors
-    /// [`Error::Deleted`], [`Error::Stopping`].
-    pub async fn submit(&self, server_id: &str, server: &Server, envelope: Envelope) -> Result<(), Error> {
-        self.inner.store.room().await;
-        let (reply, _) = oneshot::channel();
-        server.mailbox.send(Command::Post { envelope, tag: None, reply }).await.map_err(|_| self.gone(server_id))
-    }
-
-    /// Puts an answer of our own on a server's event stream. Cancel safe.
-    pub async fn say(&self, server: &Server, text: Bytes) {
-        self.inner.store.room().await;
-        self.inner.store.append(&server.outbound, FROM_US, text, None);
-        self.inner.store.flush();
-    }
-
-    /// Answers a request of the agent's (`request_id` as the agent wrote it) with a JSON-RPC result. False when somebody
-    /// answered it before, or the agent process that asked is gone. Dropping the future takes nothing back.
-    ///
-    /// # Errors
-    /// [`Error::UnknownServer`], or that it was deleted meanwhile.
-    pub async fn answer(&self, server_id: &str, request_id: &str, result: String, by: String) -> Result<bool, Error> {
-        let server = self.get(server_id).await?;
-        let (reply, first) = oneshot::channel();
-        let command = Command::Answer { id: request_id.to_owned(), result, by, reply };
-        server.mailbox.send(command).await.map_err(|_| self.gone(server_id))?;
-        first.await.map_err(|_| self.gone(server_id))
-    }
-
-    /// Ends a server's agent process, keeping the server: the next request starts another and restores its sessions.
-    /// Resolves when nothing of it is left. `reason` is what clients are told then.
-    ///
-    /// # Errors
-    /// As [`Acp::answer`].
-    pub async fn stop_agent(&self, server_id: &str, reason: &str, grace: Duration) -> Result<(), Error> {
-        let server = self.get(server_id).await?;
-        let (reply, gone) = oneshot::channel();
-        let command = Command::StopAgent { reason: reason.to_owned(), grace, reply };
-        server.mailbox.send(command).await.map_err(|_| self.gone(server_id))?;
-        gone.await.map_err(|_| self.gone(server_id))
-    }
-
-    /// What the agent of a server answered to `initialize` last: JSON text. `None` for an unknown server, too.
-    pub fn initialized(&self, server_id: &str) -> Option<Arc<str>> {
-        let made = self.inner.servers().get(server_id).and_then(|slot| slot.made.borrow().clone());
-        made.and_then(Result::ok)?.initialized()
-    }
-
-    /// Tells a server of a session that it doesn't know (it was carried by another one before), with the params it was
-    /// opened with: the next request for it restores it. Nothing changes when the server knows it.
-    ///
-    /// # Errors
-    /// As [`Acp::answer`].
-    pub async fn remember(&self, server_id: &str, session_id: &str, params: String) -> Result<(), Error> {
-        let server = self.get(server_id).await?;
-        let command = Command::Remember { session_id: session_id.to_owned(), params };
-        server.mailbox.send(command).await.map_err(|_| self.gone(server_id))
-    }
-
     /// Makes the server when it isn't there, which may take the time of an install. Dropping the future doesn't stop it.
     ///
     /// # Errors
@@ -274,26 +116,6 @@ impl Acp {
     /// True when this agent is known.
     pub fn knows(&self, agent: &str) -> bool {
         self.inner.source.knows(agent)
-    }
-
-    /// The common case: the server is there, and its mailbox and the log have room.
-    fn ready(&self, server_id: &str) -> Option<(Arc<Server>, mpsc::OwnedPermit<Command>)> {
-        let made = self.inner.servers().get(server_id).and_then(|slot| slot.made.borrow().clone());
-        let server = made.and_then(Result::ok).filter(|_| self.inner.store.has_room())?;
-        let room = server.mailbox.clone().try_reserve_owned().ok()?;
-        Some((server, room))
-    }
-
-    /// Why an owner answers no more.
-    fn gone(&self, server_id: &str) -> Error {
-        if self.inner.stop.is_cancelled() { Error::Stopping } else { Error::Deleted { id: server_id.to_owned() } }
-    }
-
-    async fn send_when_possible(&self, server_id: &str, agent: Option<&str>, command: Command) -> Made {
-        let server = self.find_or_make(server_id, agent).await?;
-        self.inner.store.room().await;
-        server.mailbox.send(command).await.map_err(|_| self.gone(server_id))?;
-        Ok(server)
     }
 
     /// Checks what [`Acp::post`] would refuse at once, without effect.

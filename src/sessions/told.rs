@@ -141,18 +141,18 @@ impl Live {
         let seen = RequestSeen { request_id: &opened.request_id, kind: opened.kind.as_str(), call_id };
         let spans = state.spans.request_created(now, &seen);
         changes.extend(self.span_changes(spans));
-        let is_decided = opened.resolved.is_some();
-        let change = Some(RowChange::Many(changes));
-        let (first, second) = if is_decided { (None, change) } else { (change, None) };
-        self.say(&mut state, "request.created", Source::Agent, &opened.created, first);
-        if let Some(resolved) = &opened.resolved {
-            self.say(&mut state, "request.resolved", Source::Daemon, resolved, second);
-            state.spans.request_resolved(now, &opened.request_id, resolved["outcome"].as_str().unwrap_or("resolved"), "rule");
-        } else {
+        let Some(resolved) = &opened.resolved else {
             state.pending_requests += 1;
             state.is_silent = false;
-            self.show(&mut state);
-        }
+            self.say(&mut state, "request.created", Source::Agent, &opened.created, Some(RowChange::Many(changes)));
+            return self.show(&mut state);
+        };
+        // A rule has decided it: both events, and the rows with the second.
+        let (outcome, by) = (resolved["outcome"].as_str().unwrap_or("resolved"), resolved["by"].as_str().unwrap_or("rule"));
+        let spans = state.spans.request_resolved(now, &opened.request_id, outcome, by);
+        changes.extend(self.span_changes(spans));
+        self.say(&mut state, "request.created", Source::Agent, &opened.created, None);
+        self.say(&mut state, "request.resolved", Source::Daemon, resolved, Some(RowChange::Many(changes)));
     }
 
     /// A decision was made, by whomever.

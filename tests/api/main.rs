@@ -29,6 +29,7 @@ mod sessions;
 mod sessions_doors;
 mod sessions_events;
 mod sessions_limits;
+mod sessions_mcp;
 mod sessions_restart;
 mod sessions_support;
 mod sessions_turns;
