@@ -88,8 +88,8 @@ fn capabilities() -> Value {
 
 fn prompt(id: &Value, params: &Value) {
     let blocks = params["prompt"].as_array().cloned().unwrap_or_default();
-    let texts = blocks.iter().filter_map(|block| block["text"].as_str());
-    let text = texts.filter(|text| !text.contains("<transcript>")).next().unwrap_or_default().to_owned();
+    let mut texts = blocks.iter().filter_map(|block| block["text"].as_str());
+    let text = texts.find(|text| !text.contains("<transcript>")).unwrap_or_default().to_owned();
     let session = params["sessionId"].as_str().unwrap_or_default().to_owned();
     let words: Vec<_> = text.split(' ').collect();
     let number = |at: usize| words.get(at).and_then(|word| word.parse::<usize>().ok()).unwrap_or(1);
