@@ -71,6 +71,7 @@ impl Sessions {
             file.write_all(&chunk).await.map_err(|error| failed("can't write the attachment", &error))?;
         }
         file.flush().await.map_err(|error| failed("can't write the attachment", &error))?;
+        self.live(id).await?; // its folder may have gone with it meanwhile
         unfinished.keep();
         let path = path.to_string_lossy().into_owned();
         Ok(Attachment { id: attachment_id, uri: file_uri(&path), path, name, size_bytes, mime_type })

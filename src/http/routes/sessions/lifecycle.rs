@@ -66,8 +66,10 @@ async fn list_sessions(
     let limit = limit(query.limit, 50, as_usize(state.config.bounds.list_page_max))?;
     let before = query.cursor.as_deref().map(parse_cursor).transpose()?;
     let filter = SessionFilter { agent: query.agent, cwd: query.cwd, server_id: query.server_id, closed: query.closed, before };
-    let sessions = state.sessions.list(filter, limit).await?;
-    let next_cursor = (sessions.len() == limit).then(|| sessions.last().map(cursor_of)).flatten();
+    let mut sessions = state.sessions.list(filter, limit + 1).await?;
+    let is_more = sessions.len() > limit;
+    sessions.truncate(limit);
+    let next_cursor = sessions.last().filter(|_| is_more).map(cursor_of);
     Ok(Json(SessionList { sessions, next_cursor }))
 }
 
