@@ -33,7 +33,7 @@ use super::types::{AgentSource, BoxFuture, Launch, LaunchError, Status};
 use crate::config::{Bounds, as_duration, as_usize};
 use crate::processes::{Children, Exit};
 use crate::rt::spawn_owned;
-use crate::store::{Store, Stream};
+use crate::store::{RowChange, Store, Stream};
 
 /// Log types of the two directions.
 const FROM_CLIENT: &str = "acp.client";
@@ -111,6 +111,8 @@ struct Running {
     /// Set while the process is ending: so many of what is held, from the front, go down with it. What came later
     /// waits for the next process.
     doomed: Option<usize>,
+    /// A turn of a queue is about to be sent.
+    sends_turn: bool,
     /// Sessions of the agent's open requests, by its id for them.
     asked_in: HashMap<String, String>,
     /// Words that go with the next prompt, by session as clients call it.
@@ -151,6 +153,7 @@ impl Owner {
             ended,
             fetching: None,
             doomed: None,
+            sends_turn: false,
             asked_in: HashMap::new(),
             words: HashMap::new(),
         };
@@ -191,6 +194,11 @@ impl Running {
             }
             if self.exit.is_some() && self.agent.as_ref().is_some_and(|agent| agent.output.ended()) {
                 self.agent_gone().await;
+            }
+            if std::mem::take(&mut self.sends_turn) {
+                // Were we killed before the file says that it has begun, the next run would send it once more. A disk that
+                // is full keeps nobody from working.
+                let _ = self.owner.store.change(RowChange::Many(Vec::new())).await;
             }
             if let Some(agent) = &mut self.agent {
                 agent.input.write_now(); // before the commit: the agent works meanwhile

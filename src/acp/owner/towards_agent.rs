@@ -138,6 +138,7 @@ impl Running {
             }
             return;
         }
+        self.sends_turn |= prompted.is_some() && tag.is_some();
         let words = prompted.as_ref().and_then(|session| self.words.remove(session));
         let sent = self.towards_agent(envelope.clone());
         let sent = words.as_ref().map_or_else(|| sent.clone(), |words| messages::with_words_before(&sent, words));
