@@ -167,7 +167,7 @@ impl Fragment {
 
 /// A valid JSON text without line breaks, of the same length.
 pub fn on_one_line(text: Bytes) -> Bytes {
-    if !text.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+    if memchr::memchr2(b'\n', b'\r', &text).is_none() {
         return text;
     }
     text.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect()

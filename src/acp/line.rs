@@ -45,7 +45,7 @@ impl LineCutter {
 
     /// The next line, when one is complete.
     pub fn next_line(&mut self) -> Option<Line> {
-        let found = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n');
+        let found = memchr::memchr(b'\n', &self.buffer[self.searched..]);
         let Some(at) = found.map(|at| at + self.searched) else {
             self.searched = self.buffer.len();
             self.drop_overlong();

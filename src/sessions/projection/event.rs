@@ -77,8 +77,10 @@ impl Stamp {
         let envelope = Envelope { time, session_id, turn_id, source, synthetic, r#type: kind, data };
         let mut payload = serde_json::to_vec(&envelope).expect("plain structs and JSON values: every key is a string");
         // Raw values keep their white space; in valid JSON a line break can be nothing else.
-        for byte in payload.iter_mut().filter(|byte| matches!(**byte, b'\n' | b'\r')) {
-            *byte = b' ';
+        let mut at = 0;
+        while let Some(found) = memchr::memchr2(b'\n', b'\r', &payload[at..]) {
+            payload[at + found] = b' ';
+            at += found + 1;
         }
         Projected { kind, payload: payload.into() }
     }

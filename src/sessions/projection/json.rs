@@ -90,7 +90,7 @@ fn mend_surrogates(json: &str) -> Option<String> {
     let mut mended = String::new();
     let (mut from, mut at) = (0, 0);
     let bytes = json.as_bytes();
-    while let Some(escape) = bytes[at..].iter().position(|byte| *byte == b'\\').map(|found| at + found) {
+    while let Some(escape) = memchr::memchr(b'\\', &bytes[at..]).map(|found| at + found) {
         at = match (surrogate(bytes, escape), surrogate(bytes, escape + 6)) {
             (Some(Half::High), Some(Half::Low)) => escape + 12,
             (Some(_), _) => {

@@ -79,8 +79,10 @@ pub(super) fn of_request(session_id: &str, agent: &str, request: &RequestSeen<'_
 
 /// Adds to a number.
 pub(super) fn count(attributes: &mut Attributes, name: &str, more: u64) {
-    let so_far = attributes.get(name).and_then(Value::as_u64).unwrap_or(0);
-    set(attributes, name, so_far + more);
+    match attributes.get_mut(name) {
+        Some(count) => *count = (count.as_u64().unwrap_or(0) + more).into(),
+        None => set(attributes, name, more),
+    }
 }
 
 /// Stop reason, tokens, context and cost.
