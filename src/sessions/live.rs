@@ -54,7 +54,7 @@ pub(super) struct State {
     pub(super) spans: SpanBook,
     pub(super) running: Vec<Running>,
     pub(super) queue: VecDeque<Turn>,
-    /// Over, but not yet in the file: still shown as running.
+    /// Over, but not yet in the file: still shown as what they were.
     ending: Vec<Turn>,
     pub(super) ended: VecDeque<Turn>,
     keys: VecDeque<Key>,
@@ -280,7 +280,8 @@ impl Live {
     /// Writes a turn's end down; it is shown once the file has it.
     pub(super) fn end_turn(self: &Arc<Self>, state: &mut State, mut turn: Turn) {
         let now = now_ms();
-        (turn.state, turn.doc.ended_at_ms) = ("ended", Some(now));
+        let shown = std::mem::replace(&mut turn.state, "ended");
+        turn.doc.ended_at_ms = Some(now);
         let mut out = Vec::new();
         let error = turn.doc.error.as_ref().map(Value::to_string);
         let usage = turn.doc.usage.as_ref().map(Value::to_string);
@@ -311,7 +312,7 @@ impl Live {
         changes.extend(self.span_changes(spans));
         self.append(out, Some(RowChange::Many(changes)));
         let id = turn.id.clone();
-        state.ending.push(turn);
+        state.ending.push(Turn { state: shown, ..turn });
         self.show(state);
         // The last word on the turn: once it is in the file, those who wait are told.
         let data = json!({"stats": state.doc.stats, "usage": state.doc.usage});
@@ -327,7 +328,7 @@ impl Live {
         let mut state = self.lock();
         if let Some(at) = state.ending.iter().position(|turn| turn.id == id) {
             let turn = state.ending.remove(at);
-            state.ended.push_back(turn);
+            state.ended.push_back(Turn { state: "ended", ..turn });
             if state.ended.len() > ENDED_MAX {
                 state.ended.pop_front();
             }
