@@ -15,8 +15,8 @@ use crate::session_api::Api;
 use crate::subject::{Server, Side};
 
 const LISTED: usize = 10_000;
-/// Connections that import.
-const IMPORTERS: usize = 4;
+/// Connections that make them.
+const MAKERS: usize = 4;
 const ROUNDS: usize = 5;
 const IDLE: usize = 200;
 const IDLE_ROUNDS: usize = 3;
@@ -27,17 +27,17 @@ const REST: Duration = Duration::from_millis(1000);
 /// Longest wait for the agent to be ended.
 const SLEEP_LIMIT: Duration = Duration::from_secs(40);
 
-/// 10 000 sessions in the file: a page of 500, all pages, memory, and the start of the server; medians. They come from
-/// imports of one small export. The reference keeps no sessions.
+/// 10 000 sessions of one agent that were never spoken in: memory while all are in use, then, after a restart, the start
+/// of the server, a page of 500 and all pages; medians. The reference keeps no sessions.
 pub fn list(ctx: &Context) -> Result<Vec<Row>> {
-    let mut server = ctx.start_mock(Side::Ours, &[])?;
+    let mut server = ctx.start(Side::Ours)?;
     let addr = server.addr;
     let count = ctx.times(LISTED);
     let starts_empty = starts(ctx, &mut server)?;
     let empty = rested(&server)?;
     let begin = Instant::now();
-    ctx.crowd.block_on(import(addr, count))?;
-    let imported_per_s = count as f64 / begin.elapsed().as_secs_f64();
+    ctx.crowd.block_on(make(addr, count))?;
+    let made_per_s = count as f64 / begin.elapsed().as_secs_f64();
     let filled = rested(&server)?;
     let starts_full = starts(ctx, &mut server)?;
     let started = rested(&server)?;
@@ -49,14 +49,14 @@ pub fn list(ctx: &Context) -> Result<Vec<Row>> {
     }
     let listed = rested(&server)?;
     let row = |name, unit, list: &[f64]| Row::ours_only(name, unit, Better::Lower, Summary::median(list));
-    let note = format!("{count} sessions, imported at {imported_per_s:.0}/s; the reference keeps no sessions");
+    let note = format!("{count} sessions, made at {made_per_s:.0}/s; the reference keeps no sessions");
     Ok(vec![
         row("list, page of 500", "ms", &pages).note(note),
         row("list, all pages", "ms", &alls),
         row("start, no sessions", "ms", &starts_empty),
         row("start, 10 000 sessions", "ms", &starts_full),
         row("RSS, no sessions", "MiB", &[empty]),
-        row("RSS, after the imports", "MiB", &[filled]),
+        row("RSS, all in use", "MiB", &[filled]),
         row("RSS, started with them", "MiB", &[started]),
         row("RSS, after listing all", "MiB", &[listed]),
     ])
@@ -75,20 +75,14 @@ fn rested(server: &Server) -> Result<f64> {
     server.memory_mib("VmRSS")
 }
 
-/// One session is made and exported; its copies get ids of their own.
-async fn import(addr: SocketAddr, count: usize) -> Result<()> {
-    let mut api = Api::connect(addr).await?;
-    let id = api.create("mock").await?;
-    let export = api.raw("GET", &format!("/v1/sessions/{id}/export"), b"").await?;
-    let export = String::from_utf8(export.body)?;
+/// Makes sessions over several connections.
+async fn make(addr: SocketAddr, count: usize) -> Result<()> {
     let mut tasks = JoinSet::new();
-    for importer in 0..IMPORTERS {
-        let (id, export) = (id.clone(), export.clone());
+    for maker in 0..MAKERS {
         tasks.spawn(async move {
             let mut api = Api::connect(addr).await?;
-            for number in (1..count).filter(|number| number % IMPORTERS == importer) {
-                let copy = export.replace(&id, &format!("ses_bench{number:08}"));
-                api.ask("POST", "/v1/sessions/import", copy.as_bytes()).await?;
+            for _ in (maker..count).step_by(MAKERS) {
+                api.create("amp").await?;
             }
             Ok::<_, crate::Error>(())
         });
@@ -161,19 +155,19 @@ struct Found {
     sessions: Vec<Memory>,
 }
 
-/// What the server grew by for each of 200 sessions of one mock agent, in KiB, and the agent's own memory; medians of 3
+/// What the server grew by for each of 200 sessions of one agent, in KiB, and the agent's own memory; medians of 3
 /// servers. The first session is not counted: it pays for what all share.
 pub fn idle(ctx: &Context) -> Result<Vec<Row>> {
     let mut lanes = Lanes::open(|_| Ok(Found::default()));
     for _ in 0..ctx.times(IDLE_ROUNDS) {
         lanes.each(|side, found| {
-            let server = ctx.start_mock(side, &[])?;
+            let server = ctx.start(side)?;
             found.acp.push(ctx.crowd.block_on(measure(&server, false))?);
             Ok(())
         });
         lanes.each(|side, found| {
             if side == Side::Ours {
-                let server = ctx.start_mock(side, &[AGENT_IDLE])?;
+                let server = ctx.start_with(side, &[AGENT_IDLE])?;
                 found.sessions.push(ctx.crowd.block_on(measure(&server, true))?);
             }
             Ok(())
@@ -200,12 +194,12 @@ pub fn idle(ctx: &Context) -> Result<Vec<Row>> {
 async fn measure(server: &Server, durable: bool) -> Result<Memory> {
     let mut api = Api::connect(server.addr).await?;
     if !durable {
-        api.initialize("mock").await?;
+        api.initialize("amp").await?;
     }
     let mut alone = 0.0;
     for number in 0..IDLE {
         if durable {
-            api.create("mock").await?
+            api.create("amp").await?
         } else {
             api.acp_session().await?
         };

@@ -38,18 +38,17 @@ impl Context {
 
     /// Starts a server of this side in a fresh home.
     pub fn start(&self, side: Side) -> Result<Server> {
-        Server::start(side, self.programs.get(side), &[])
+        self.start_with(side, &[])
     }
 
-    /// The same with some variables, and the mock agent ready.
-    pub fn start_mock(&self, side: Side, variables: &[(&'static str, &'static str)]) -> Result<Server> {
-        let server = Server::start(side, self.programs.get(side), variables)?;
-        self.solo.block_on(server.with_mock())
+    /// The same with some variables.
+    pub fn start_with(&self, side: Side, variables: &[(&'static str, &'static str)]) -> Result<Server> {
+        Server::start(side, self.programs.get(side), variables)
     }
 
     /// Starts both with the mock agent ready.
     pub fn start_both(&self) -> Result<Pair<Server>> {
-        Pair::build(|side| self.start_mock(side, &[]))
+        Pair::build(|side| self.solo.block_on(self.start(side)?.with_mock()))
     }
 
     /// Measures `times` figures for each side, taking turns.
