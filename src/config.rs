@@ -413,6 +413,7 @@ bounds! {
     transcript_max_bytes = 64 * KIB, "What a fresh agent session is told of what was said before, when the agent could not restore it.";
     snapshot_items_max = 2000, "Items in a snapshot.";
     attachment_max_bytes = 256 * MIB, "One uploaded attachment.";
+    attachments_max = 256, "Attachments of one session; one more is 413.";
     list_page_max = 500, "Entries in a page of a list.";
     long_poll_max_ms = 600_000, "The longest time that a request with `waitMs` waits.";
     acp_post_keepalive_ms = 10_000, "How long a POST to an agent, a run or a wait stays in silence before it sends headers and then white space, so that no proxy or client cuts the turn.";

@@ -29,7 +29,7 @@ impl Acp {
         self.post_tagged(server_id, agent, envelope, None).await
     }
 
-    /// The same with something for the server's [`Tap`] to know the request by.
+    /// The same with something for the server's [`Tap`](super::Tap) to know the request by.
     ///
     /// # Errors
     /// As [`Acp::post`].

@@ -321,6 +321,7 @@ impl From<sessions::Error> for ApiError {
             }
             Error::NotOffered { .. } => Self::new(ErrorCode::InvalidShape, format!("invalid request: {text}")),
             Error::McpNotReady { .. } => Self::with_message(ErrorCode::AgentStartFailed, "stream error", &text),
+            Error::TooLarge { why } => Self::new(ErrorCode::PayloadTooLarge, format!("invalid request: {why}")),
             Error::UnknownAttachment { id } => {
                 Self::new(ErrorCode::InvalidShape, format!("invalid request: {text}: upload it first"))
                     .member("details", json!({"resource": "attachment", "id": id}))

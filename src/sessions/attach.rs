@@ -38,7 +38,7 @@ impl Sessions {
     /// Writes an upload into the session's folder, as it comes in. Nothing is left of one that breaks off or is too large.
     ///
     /// # Errors
-    /// [`Error::UnknownSession`], [`Error::Invalid`] beyond `attachment_max_bytes`, [`Error::File`].
+    /// [`Error::UnknownSession`], [`Error::TooLarge`] beyond `attachment_max_bytes` and `attachments_max`, [`Error::File`].
     pub async fn attach<S, E>(
         &self,
         id: &str,
@@ -51,6 +51,7 @@ impl Sessions {
         E: std::fmt::Display,
     {
         self.live(id).await?;
+        self.has_room_for_one(id).await?;
         let name = plain_name(name.unwrap_or("attachment"));
         let attachment_id = new_id("att");
         let folder = self.attachments_of(id).join(&attachment_id);
@@ -66,7 +67,7 @@ impl Sessions {
             let chunk = chunk.map_err(|error| failed("the upload broke off", &error))?;
             size_bytes += chunk.len() as u64;
             if size_bytes > max {
-                return Err(Error::invalid(format!("an attachment may have {max} bytes (attachment_max_bytes)")));
+                return Err(Error::TooLarge { why: format!("an attachment may have {max} bytes (attachment_max_bytes)") });
             }
             file.write_all(&chunk).await.map_err(|error| failed("can't write the attachment", &error))?;
         }
@@ -75,6 +76,17 @@ impl Sessions {
         unfinished.keep();
         let path = path.to_string_lossy().into_owned();
         Ok(Attachment { id: attachment_id, uri: file_uri(&path), path, name, size_bytes, mime_type })
+    }
+
+    async fn has_room_for_one(&self, id: &str) -> Result<(), Error> {
+        let max = self.bounds().attachments_max;
+        let Ok(mut entries) = tokio::fs::read_dir(self.attachments_of(id)).await else { return Ok(()) }; // none yet
+        let mut count = 0;
+        while let Ok(Some(_)) = entries.next_entry().await {
+            count += 1;
+        }
+        let why = || format!("a session may have {max} attachments (attachments_max): use another session, or paths of files");
+        if count < max { Ok(()) } else { Err(Error::TooLarge { why: why() }) }
     }
 
     /// Attachments as ACP `resource_link` blocks.

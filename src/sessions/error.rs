@@ -73,6 +73,12 @@ pub enum Error {
         /// Their names and what is wrong.
         which: String,
     },
+    /// An upload that is too long, or one too many.
+    #[error("{why}")]
+    TooLarge {
+        /// Which bound.
+        why: String,
+    },
     /// A file that was to go with a message isn't there.
     #[error("attachment not found: {id}")]
     UnknownAttachment {

@@ -48,7 +48,7 @@ pub use error::Error;
 pub use events::{RawEvent, Snapshot};
 pub use transfer::{Export, Import};
 pub use types::{
-    AttachmentRef, ExitDoc, McpPolicy, MessageSpec, Restored, SessionDetails, SessionInfo, SessionPatch, SessionSpec,
+    AttachmentRef, Cost, ExitDoc, McpPolicy, MessageSpec, Restored, SessionDetails, SessionInfo, SessionPatch, SessionSpec,
     SessionState, Stats, Submitted, TurnInfo, TurnLimits, UsageDoc, WhileRunning,
 };
 

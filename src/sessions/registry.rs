@@ -101,8 +101,8 @@ impl Sessions {
             Some(usage) => Some(UsageSeen {
                 used: usage.used,
                 size: usage.size,
-                cost_amount: usage.cost,
-                cost_currency: usage.currency.clone(),
+                cost_amount: usage.cost.as_ref().map(|cost| cost.amount),
+                cost_currency: usage.cost.as_ref().map(|cost| cost.currency.clone()),
             }),
         };
         let spans = SpanBook::new(&row.id, &row.agent, usage, as_usize(self.bounds().session_open_items_max));

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::gate;
 use super::live::{Live, State};
 use super::projection::{Noted, Phase, Source, ToolNoted};
-use super::types::{ExitDoc, Restored, UsageDoc};
+use super::types::{Cost, ExitDoc, Restored, UsageDoc};
 use crate::rt::clock::now_ms;
 use crate::store::RowChange;
 use crate::traces::{RequestSeen, ToolPhase, ToolSeen, UsageSeen};
@@ -48,7 +48,8 @@ impl Live {
                     cost_amount: cost,
                     cost_currency: currency.clone(),
                 });
-                state.doc.usage = Some(UsageDoc { used: usage.used, size: usage.size, cost, currency });
+                let cost = cost.map(|amount| Cost { amount, currency: currency.unwrap_or_default() });
+                state.doc.usage = Some(UsageDoc { used: usage.used, size: usage.size, cost });
                 return Vec::new(); // often: saved when the turn ends
             }
             Noted::Tool(tool) => {

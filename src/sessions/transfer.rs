@@ -215,7 +215,7 @@ fn request_line(row: RequestRow) -> Line {
     Line::Request { id, kind, state, created_at_ms, resolved_at_ms, doc: raw(doc) }
 }
 
-/// An import on its way: takes bytes as they come.
+/// An import on its way: takes bytes as they come. Dropped before it is finished, it leaves nothing.
 pub struct Import {
     sessions: Sessions,
     rest: Vec<u8>,
@@ -223,6 +223,14 @@ pub struct Import {
     taken: Option<Taken>,
     events: u64,
     is_whole: bool,
+}
+
+impl Drop for Import {
+    fn drop(&mut self) {
+        if let Some(taken) = self.taken.take() {
+            drop(self.sessions.forget(&taken.live)); // it goes on by itself
+        }
+    }
 }
 
 /// What is there of it.
@@ -243,7 +251,7 @@ impl Import {
     /// Takes some bytes of the export in.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with the number of the line that can't be read. Drop the import then: [`Import::undo`].
+    /// [`Error::Invalid`] with the number of the line that can't be read. Drop the import then: nothing of it stays.
     pub async fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.rest.extend_from_slice(bytes);
         let mut lines = VecDeque::new();
@@ -273,14 +281,9 @@ impl Import {
         let exit = ExitDoc { reason: "imported".to_owned(), ..ExitDoc::default() };
         taken.live.imported(exit, taken.old_id.as_deref());
         self.sessions.store().flush();
-        Ok(self.sessions.info(&taken.live, true))
-    }
-
-    /// Nothing of it stays.
-    pub fn undo(self) {
-        if let Some(taken) = self.taken {
-            self.sessions.forget(&taken.live);
-        }
+        let info = self.sessions.info(&taken.live, true);
+        self.taken = None; // it stays
+        Ok(info)
     }
 
     async fn line(&mut self, line: &[u8]) -> Result<(), Error> {

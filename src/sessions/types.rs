@@ -65,10 +65,16 @@ pub struct UsageDoc {
     pub size: u64,
     /// Cost of the session so far.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub cost: Option<f64>,
-    /// Its currency (ISO 4217).
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub currency: Option<String>,
+    pub cost: Option<Cost>,
+}
+
+/// An amount of money (ACP v1, `Cost`).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Cost {
+    /// How much.
+    pub amount: f64,
+    /// ISO 4217, or another unit.
+    pub currency: String,
 }
 
 /// Counts over a session's life.

@@ -30,6 +30,7 @@ struct UploadQuery {
     request_body(content = String, content_type = "application/octet-stream"),
     params(("id" = String, Path, description = "`ses_…`"), UploadQuery),
     responses((status = 201, body = Attachment), (status = 400, body = ProblemDetails), (status = 404, body = ProblemDetails),
+        (status = 413, body = ProblemDetails, description = "Too long, or one too many"),
         (status = 507, body = ProblemDetails)))]
 async fn upload_attachment(
     State(state): State<AppState>,

@@ -46,19 +46,9 @@ async fn export_session(State(state): State<AppState>, ApiPath(id): ApiPath<Stri
 async fn import_session(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
     let mut import = state.sessions.import();
     let mut body = request.into_body().into_data_stream();
-    let taken = async {
-        while let Some(chunk) = body.next().await {
-            let chunk = chunk.map_err(|error| ApiError::invalid(format!("the import broke off: {error}")))?;
-            import.push(&chunk).await?;
-        }
-        Ok::<_, ApiError>(import.finish().await?)
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.map_err(|error| ApiError::invalid(format!("the import broke off: {error}")))?;
+        import.push(&chunk).await?;
     }
-    .await;
-    match taken {
-        Ok(session) => Ok((StatusCode::CREATED, Json(session)).into_response()),
-        Err(error) => {
-            import.undo();
-            Err(error)
-        }
-    }
+    Ok((StatusCode::CREATED, Json(import.finish().await?)).into_response())
 }
