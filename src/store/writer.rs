@@ -26,6 +26,8 @@ use crate::rt::clock::now_ms;
 
 /// Between two slices of old streams: commits go first.
 const SWEEP_PAUSE: Duration = Duration::from_millis(20);
+/// Streams whose extent is remembered though nobody holds them: finding it out again reads all that the file has of them.
+const KNOWN_MAX: usize = 4096;
 /// After a refusal, until what waits for the disk is tried without an event that asks for it.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// The same once, at the end, when nobody should wait for another process.
@@ -349,10 +351,14 @@ impl Writer {
     }
 
     fn open_stream(&mut self, row_id: i64, is_new: bool) -> Result<Arc<Stream>, Error> {
-        if let Some(live) = self.streams.get(&row_id).and_then(|written| written.live.upgrade()) {
-            return Ok(live);
+        if let Some(written) = self.streams.get_mut(&row_id) {
+            let stream = written.live.upgrade().unwrap_or_else(|| self.maker.handle(row_id, written.last_seq));
+            written.live = Arc::downgrade(&stream);
+            return Ok(stream);
         }
-        self.streams.retain(|_, written| written.live.strong_count() > 0);
+        if self.streams.len() >= KNOWN_MAX {
+            self.streams.retain(|_, written| written.live.strong_count() > 0 || !written.holes.is_empty());
+        }
         let found = if is_new { Ok((0, Held::default())) } else { extent::of(&self.connection, row_id) };
         let (last_seq, held) = found.map_err(|error| Error::Read(error.to_string()))?;
         let stream = self.maker.handle(row_id, last_seq);
