@@ -14,7 +14,7 @@ CREATE TABLE sessions (
     request_hash    TEXT,
     doc             TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX sessions_by_acp ON sessions (server_id, acp_session_id);
+CREATE INDEX sessions_by_acp ON sessions (acp_session_id, server_id);
 CREATE INDEX sessions_by_update ON sessions (updated_at_ms, id);
 
 -- number orders the turns of a session; state is 'queued', 'running' or 'ended'.
@@ -29,7 +29,7 @@ CREATE TABLE turns (
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX turns_by_number ON turns (session_id, number);
 CREATE UNIQUE INDEX turns_by_key ON turns (session_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
-CREATE INDEX turns_unfinished ON turns (state, session_id) WHERE state <> 'ended';
+CREATE INDEX turns_unfinished ON turns (session_id, number) WHERE state <> 'ended';
 
 -- What waits, or waited, for a decision from outside. state is 'pending' or 'resolved'.
 CREATE TABLE requests (

@@ -84,6 +84,11 @@ impl<W> Ids<W> {
         self.pending.iter().filter(|(_, pending)| pending.client_id == client_id).map(|(number, _)| *number).max()
     }
 
+    /// True while something is asked in either direction.
+    pub fn are_any(&self) -> bool {
+        !self.pending.is_empty() || !self.asked.is_empty()
+    }
+
     /// Everything in flight, because the agent is gone: oldest first. Its own open requests become stale.
     pub fn drain(&mut self) -> Vec<(u64, Pending<W>)> {
         let room = self.max.saturating_sub(self.stale.len());

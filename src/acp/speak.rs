@@ -99,14 +99,15 @@ impl Acp {
     }
 
     /// Ends a server's agent process, keeping the server: the next request starts another and restores its sessions.
-    /// Resolves when nothing of it is left. `reason` is what clients are told then.
+    /// Resolves when nothing of it is left. `reason` is what clients are told then. With `only_idle` nothing happens while
+    /// a request is under way.
     ///
     /// # Errors
     /// As [`Acp::answer`].
-    pub async fn stop_agent(&self, server_id: &str, reason: &str, grace: Duration) -> Result<(), Error> {
+    pub async fn stop_agent(&self, server_id: &str, reason: &str, grace: Duration, only_idle: bool) -> Result<(), Error> {
         let server = self.get(server_id).await?;
         let (reply, gone) = oneshot::channel();
-        let command = Command::StopAgent { reason: reason.to_owned(), grace, reply };
+        let command = Command::StopAgent { reason: reason.to_owned(), grace, only_idle, reply };
         server.mailbox.send(command).await.map_err(|_| self.gone(server_id))?;
         gone.await.map_err(|_| self.gone(server_id))
     }

@@ -256,6 +256,7 @@ impl Room {
         let payload = Bytes::from(json!({"type": "process.deleted", "ids": ids}).to_string());
         let change = RowChange::DeleteProcesses { numbers: numbers.clone() };
         self.store.append(&self.events, "process.deleted", payload, Some(change));
+        self.store.flush(); // whoever asked for it and looks finds it done
         let folder = self.spool_dir.clone();
         let removed = tokio::task::spawn_blocking(move || {
             for number in numbers {

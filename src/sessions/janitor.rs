@@ -50,7 +50,8 @@ impl Sessions {
             let is_idle = quiet_for.get(&server.server_id).is_some_and(|quiet| *quiet >= idle);
             if is_idle && matches!(server.status, Status::Running { .. }) && !self.is_watched(&server.server_id).await {
                 tracing::info!(server = server.server_id, "its sessions are idle: the agent is stopped until the next message");
-                let stopped = acp.stop_agent(&server.server_id, IDLE, as_duration(self.bounds().agent_stop_grace_ms)).await;
+                let grace = as_duration(self.bounds().agent_stop_grace_ms);
+                let stopped = acp.stop_agent(&server.server_id, IDLE, grace, true).await; // a message may just have come
                 if let Err(error) = stopped {
                     tracing::debug!(%error, "an idle agent could not be stopped");
                 }

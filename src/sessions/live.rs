@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -150,13 +151,22 @@ impl Live {
     /// Appends events in order; `change` is made with the last one. To be called under the lock: what is in order there is
     /// in order in the stream.
     pub(super) fn append(&self, out: Vec<Projected>, change: Option<RowChange>) {
+        self.each(out, change, |kind, payload, change| drop(self.store.append_in_order(&self.stream, kind, payload, change)));
+    }
+
+    /// The same for what the agent says, and for what nobody waits for: the raw envelopes don't wait until it is committed.
+    pub(super) fn append_later(&self, out: Vec<Projected>, change: Option<RowChange>) {
+        self.each(out, change, |kind, payload, change| self.store.append_later(&self.stream, kind, payload, change));
+    }
+
+    fn each(&self, out: Vec<Projected>, change: Option<RowChange>, append: impl Fn(&'static str, Bytes, Option<RowChange>)) {
         if self.is_deleted() {
             return;
         }
         let last = out.len().saturating_sub(1);
         let mut change = change;
         for (at, Projected { kind, payload }) in out.into_iter().enumerate() {
-            self.store.append(&self.stream, kind, payload, if at == last { change.take() } else { None });
+            append(kind, payload, if at == last { change.take() } else { None });
         }
     }
 
@@ -181,7 +191,7 @@ impl Live {
         let last = out.pop().filter(|_| !self.is_deleted());
         self.append(out, None);
         match last {
-            Some(Projected { kind, payload }) => self.store.append_acked(&self.stream, kind, payload, change),
+            Some(Projected { kind, payload }) => self.store.append_in_order(&self.stream, kind, payload, change),
             None => oneshot::channel().1,
         }
     }
@@ -241,11 +251,11 @@ impl Live {
         state.projector.turn_started(now, &turn.id, &turn.doc.origin, prompt, &mut out);
         let seen = TurnSeen { turn_id: &turn.id, origin: &turn.doc.origin, prompt_bytes: prompt.len() };
         let spans = state.spans.turn_started(now, &seen);
-        let mut changes = vec![turn.change(&self.id), Self::save(state)];
+        let mut changes = vec![turn.change(&self.id)];
         changes.extend(self.span_changes(spans));
         let id = turn.id.clone();
         state.running.push(Running { turn, request, events_before, cancelled_because: None });
-        self.append(out, Some(RowChange::Many(changes)));
+        self.append_later(out, Some(RowChange::Many(changes)));
         self.show(state);
         Some(id)
     }
@@ -352,7 +362,9 @@ impl Live {
             data["exit"] = serde_json::to_value(exit).unwrap_or_default();
         }
         let change = (now == SessionState::Exited).then(|| Self::save(state));
-        self.say(state, "session.state", Source::Daemon, &data, change);
+        let mut out = Vec::new();
+        state.projector.event(now_ms(), "session.state", Source::Daemon, &data, &mut out);
+        self.append_later(out, change);
         self.bump();
     }
 }

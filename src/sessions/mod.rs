@@ -95,6 +95,8 @@ struct Inner {
     acp: OnceLock<Acp>,
     registry: Mutex<Registry>,
     creating: Mutex<Creating>,
+    /// Held while an import looks for a free id.
+    importing: tokio::sync::Mutex<()>,
     /// One at a time may say `initialize` to a server; by server id.
     handshakes: Keyed,
     /// One at a time may use an idempotency key.
@@ -109,6 +111,7 @@ impl Sessions {
             acp: OnceLock::new(),
             registry: Mutex::default(),
             creating: Mutex::default(),
+            importing: tokio::sync::Mutex::default(),
             handshakes: Keyed::default(),
             retries: Keyed::default(),
         };

@@ -43,6 +43,7 @@ impl Live {
     fn lost(self: &Arc<Self>, mut turn: Turn) {
         let mut state = self.lock();
         state.doc.exit = Some(ExitDoc { reason: "server_restarted".to_owned(), ..ExitDoc::default() });
+        state.doc.stats.turns += 1; // that was in memory only
         turn.failed("server_restarted", None);
         self.end_turn(&mut state, turn);
     }

@@ -25,7 +25,7 @@ impl Live {
         if out.is_empty() && change.is_some() {
             state.projector.flush(now, &mut out);
         }
-        self.append(out, change);
+        self.append_later(out, change);
         if std::mem::take(&mut state.is_silent) {
             self.show(state);
         }
@@ -75,7 +75,7 @@ impl Live {
         let mut out = Vec::new();
         let mut state = self.lock();
         state.projector.flush(now_ms(), &mut out);
-        self.append(out, None);
+        self.append_later(out, None);
     }
 
     /// A mode or an option was set by a client.

@@ -1,13 +1,13 @@
 //! A session as JSON Lines, to be kept elsewhere or taken in by another server: the session, its turns and requests, its
 //! events, and a last line that says it is whole.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::live::Live;
 use super::projection::Source;
@@ -17,53 +17,94 @@ use super::{Error, Sessions};
 use crate::config::as_usize;
 use crate::rt::clock::now_ms;
 use crate::rt::ids::new_id;
-use crate::store::{Item, RequestFilter, RequestRow, RowChange, SessionRow, TurnRow};
+use crate::store::{Item, RequestFilter, RequestRow, SessionRow, Store, TurnRow};
 
 /// What stands in the first line.
 const FORMAT: &str = "sandboxd.session/1";
+/// The highest number that a turn may have: it leaves room for those to come.
+const NUMBER_MAX: u64 = 1 << 53;
 /// Turns and requests read at a time.
 const PAGE: usize = 200;
 
-/// A line of an export.
-#[derive(Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
+/// A line of an export: an object that says what it is by `type`.
 enum Line {
-    #[serde(rename_all = "camelCase")]
-    Session {
-        format: String,
-        exported_at_ms: i64,
-        session: SessionLine,
-    },
-    #[serde(rename_all = "camelCase")]
-    Turn {
-        id: String,
-        number: u64,
-        state: String,
-        idempotency_key: Option<String>,
-        request_hash: Option<String>,
-        doc: Box<RawValue>,
-    },
-    #[serde(rename_all = "camelCase")]
-    Request {
-        id: String,
-        kind: String,
-        state: String,
-        created_at_ms: i64,
-        resolved_at_ms: Option<i64>,
-        doc: Box<RawValue>,
-    },
-    Event {
-        sequence: u64,
-        event: Box<RawValue>,
-    },
-    Gap {
-        from: u64,
-        to: u64,
-        reason: String,
-    },
-    End {
-        events: u64,
-    },
+    Session(Box<Head>),
+    Turn(TurnLine),
+    Request(RequestLine),
+    Event(EventLine),
+    Gap(GapLine),
+    End(EndLine),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    format: String,
+    exported_at_ms: i64,
+    session: SessionLine,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TurnLine {
+    id: String,
+    number: u64,
+    state: String,
+    idempotency_key: Option<String>,
+    request_hash: Option<String>,
+    doc: Box<RawValue>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RequestLine {
+    id: String,
+    kind: String,
+    state: String,
+    created_at_ms: i64,
+    resolved_at_ms: Option<i64>,
+    doc: Box<RawValue>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EventLine {
+    sequence: u64,
+    event: Box<RawValue>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct GapLine {
+    from: u64,
+    to: u64,
+    reason: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EndLine {
+    events: u64,
+}
+
+impl Line {
+    fn read(json: &[u8]) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Kind<'a> {
+            #[serde(rename = "type", borrow)]
+            kind: std::borrow::Cow<'a, str>,
+        }
+        fn of<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> {
+            serde_json::from_slice(json).map_err(|error| error.to_string())
+        }
+        let Kind { kind } = of(json)?;
+        Ok(match kind.as_ref() {
+            "session" => Self::Session(of(json)?),
+            "turn" => Self::Turn(of(json)?),
+            "request" => Self::Request(of(json)?),
+            "event" => Self::Event(of(json)?),
+            "gap" => Self::Gap(of(json)?),
+            "end" => Self::End(of(json)?),
+            other => return Err(format!("type {other:?} is none of session, turn, request, event, gap, end")),
+        })
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -162,7 +203,7 @@ impl Export {
             closed_at_ms: row.closed_at_ms,
             doc: raw(serde_json::to_string(&state.doc).unwrap_or_default()),
         };
-        Line::Session { format: FORMAT.to_owned(), exported_at_ms: now_ms(), session }
+        Line::Session(Box::new(Head { format: FORMAT.to_owned(), exported_at_ms: now_ms(), session }))
     }
 
     async fn event_lines(&mut self, lines: &mut Lines) -> Result<(), Error> {
@@ -171,18 +212,20 @@ impl Export {
         let (events, bytes) = (as_usize(bounds.log_page_max_events), as_usize(bounds.sse_chunk_max_bytes));
         let page = if *after < self.end { self.live.stream.read_after(*after, events, bytes).await? } else { Vec::new() };
         let Some(last) = page.last() else {
-            lines.push(&Line::End { events: self.events });
+            lines.push(&Line::End(EndLine { events: self.events }));
             self.part = Part::Over;
             return Ok(());
         };
         *after = last.end();
         for item in page.into_iter().filter(|item| item.end() <= self.end) {
             match item {
-                Item::Gap { from, to, reason } => lines.push(&Line::Gap { from, to, reason: reason.as_str().to_owned() }),
+                Item::Gap { from, to, reason } => {
+                    lines.push(&Line::Gap(GapLine { from, to, reason: reason.as_str().to_owned() }))
+                }
                 Item::Event(event) => {
                     self.events += 1;
                     let event_json = raw(String::from_utf8_lossy(&event.payload).into_owned());
-                    lines.push(&Line::Event { sequence: event.seq, event: event_json });
+                    lines.push(&Line::Event(EventLine { sequence: event.seq, event: event_json }));
                 }
             }
         }
@@ -195,9 +238,21 @@ struct Lines(Vec<u8>);
 
 impl Lines {
     fn push(&mut self, line: &Line) {
-        if serde_json::to_writer(&mut self.0, line).is_ok() {
-            self.0.push(b'\n');
-        } // plain structs always serialise
+        match line {
+            Line::Session(line) => self.put("session", line),
+            Line::Turn(line) => self.put("turn", line),
+            Line::Request(line) => self.put("request", line),
+            Line::Event(line) => self.put("event", line),
+            Line::Gap(line) => self.put("gap", line),
+            Line::End(line) => self.put("end", line),
+        }
+    }
+
+    fn put(&mut self, kind: &str, line: &impl Serialize) {
+        let json = serde_json::to_string(line).unwrap_or_default(); // plain structs always serialise
+        let members = json.strip_prefix('{').unwrap_or("}");
+        self.0.extend_from_slice(format!(r#"{{"type":"{kind}",{members}"#).as_bytes());
+        self.0.push(b'\n');
     }
 }
 
@@ -207,12 +262,13 @@ fn raw(json: String) -> Box<RawValue> {
 
 fn turn_line(row: TurnRow) -> Line {
     let (idempotency_key, request_hash) = row.idempotency.unzip();
-    Line::Turn { id: row.id, number: row.number, state: row.state, idempotency_key, request_hash, doc: raw(row.doc) }
+    let (id, number, state) = (row.id, row.number, row.state);
+    Line::Turn(TurnLine { id, number, state, idempotency_key, request_hash, doc: raw(row.doc) })
 }
 
 fn request_line(row: RequestRow) -> Line {
     let RequestRow { id, kind, state, created_at_ms, resolved_at_ms, doc, .. } = row;
-    Line::Request { id, kind, state, created_at_ms, resolved_at_ms, doc: raw(doc) }
+    Line::Request(RequestLine { id, kind, state, created_at_ms, resolved_at_ms, doc: raw(doc) })
 }
 
 /// An import on its way: takes bytes as they come. Dropped before it is finished, it leaves nothing.
@@ -238,6 +294,8 @@ struct Taken {
     live: Arc<Live>,
     /// Its id where it was exported, when it has another one here.
     old_id: Option<String>,
+    /// What its turns are called here, by what they were called there.
+    turns: HashMap<String, String>,
 }
 
 impl Sessions {
@@ -292,27 +350,26 @@ impl Import {
         }
         self.line_number += 1;
         let at = |why: String| Error::invalid(format!("line {}: {why}", self.line_number));
-        let line: Line = serde_json::from_slice(line).map_err(|error| at(error.to_string()))?;
-        match (line, &self.taken) {
-            (Line::Session { format, .. }, _) if format != FORMAT => Err(at(format!("format must be {FORMAT}"))),
-            (Line::Session { session, .. }, None) => {
-                self.taken = Some(self.sessions.begin(session).await?);
+        let line = Line::read(line).map_err(&at)?;
+        match (line, &mut self.taken) {
+            (Line::Session(head), _) if head.format != FORMAT => Err(at(format!("format must be {FORMAT}"))),
+            (Line::Session(head), taken @ None) => {
+                *taken = Some(self.sessions.begin(head.session).await?);
                 Ok(())
             }
             (_, None) => Err(at("the first line must be of type session".to_owned())),
-            (Line::Session { .. }, Some(_)) => Err(at("there is a second session".to_owned())),
-            (Line::End { events }, Some(_)) if events != self.events => {
-                Err(at(format!("{events} events were exported, {} came", self.events)))
+            (Line::Session(_), Some(_)) => Err(at("there is a second session".to_owned())),
+            (Line::End(end), Some(_)) if end.events != self.events => {
+                Err(at(format!("{} events were exported, {} came", end.events, self.events)))
             }
-            (Line::End { .. }, Some(_)) => {
+            (Line::End(_), Some(_)) => {
                 self.is_whole = true;
                 Ok(())
             }
             (line, Some(taken)) => {
                 self.sessions.store().room().await;
-                self.events += u64::from(matches!(line, Line::Event { .. }));
-                taken.take(line, self.sessions.store());
-                Ok(())
+                self.events += u64::from(matches!(line, Line::Event(_)));
+                taken.take(line, self.sessions.store()).map_err(&at)
             }
         }
     }
@@ -327,7 +384,10 @@ impl Sessions {
         let doc: SessionDoc = serde_json::from_str(session.doc.get()).map_err(|error| Error::invalid(error.to_string()))?;
         let is_ours =
             session.id.starts_with("ses_") && session.id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        let is_taken = !is_ours || self.store().session(&session.id).await?.is_some() || self.was_used(&session.id).await?;
+        let _one_at_a_time = self.inner.importing.lock().await;
+        let is_known = self.registry().get(&session.id).is_some();
+        let is_taken =
+            !is_ours || is_known || self.store().session(&session.id).await?.is_some() || self.was_used(&session.id).await?;
         let id = if is_taken { new_id("ses") } else { session.id.clone() };
         let row = SessionRow {
             id: id.clone(),
@@ -346,7 +406,7 @@ impl Sessions {
         let live = self.insert(row, doc, stream, 0);
         let change = Live::save(&mut live.lock());
         self.store().change(change).await?; // turns and events hang on the row
-        Ok(Taken { live, old_id: is_taken.then_some(session.id) })
+        Ok(Taken { live, old_id: is_taken.then_some(session.id), turns: HashMap::new() })
     }
 
     /// A deleted session's stream may still be there under this id.
@@ -356,54 +416,56 @@ impl Sessions {
 }
 
 impl Taken {
-    fn take(&self, line: Line, store: &crate::store::Store) {
-        let session_id = self.live.id.clone();
+    /// Requests stay behind: nobody waits for them here, and the events tell of them.
+    fn take(&mut self, line: Line, store: &Store) -> Result<(), String> {
         match line {
-            Line::Turn { id, number, state, idempotency_key, request_hash, doc } => {
-                let idempotency = idempotency_key.zip(request_hash);
-                let id = if self.old_id.is_some() { new_id("turn") } else { id };
-                let row = TurnRow { id, session_id, number, state, idempotency, doc: doc.get().to_owned() };
-                let mut turn = Turn::from_row(row);
-                if turn.state != "ended" {
-                    turn.failed("exported", None);
-                    turn.state = "ended";
-                }
-                let mut state = self.live.lock();
-                state.last_number = state.last_number.max(turn.number);
-                let change = turn.change(&self.live.id);
-                self.live.say(&mut state, "turn.imported", Source::Daemon, &json!({"turnId": turn.id}), Some(change));
-            }
-            Line::Request { id, kind, state: _, created_at_ms, resolved_at_ms, doc } => {
-                let id = if self.old_id.is_some() { new_id("req") } else { id };
-                let server_id = self.live.lock().row.server_id.clone();
-                let resolved_at_ms = resolved_at_ms.or(Some(now_ms())); // nobody waits for it here
-                let (state, doc) = ("resolved".to_owned(), doc.get().to_owned());
-                let row = RequestRow {
-                    id: id.clone(),
-                    session_id: Some(session_id),
-                    server_id,
-                    kind,
-                    state,
-                    created_at_ms,
-                    resolved_at_ms,
-                    doc,
-                };
-                let mut state = self.live.lock();
-                let change = RowChange::PutRequest(Box::new(row));
-                self.live.say(&mut state, "request.imported", Source::Daemon, &json!({"requestId": id}), Some(change));
-            }
-            Line::Event { event, .. } => {
-                let mut event: Value = serde_json::from_str(event.get()).unwrap_or_default();
-                event["sessionId"] = session_id.into();
-                let kind = kind_of(event["type"].as_str().unwrap_or_default());
-                store.append(&self.live.stream, kind, event.to_string().into(), None);
-            }
-            Line::Gap { from, to, reason } => {
+            Line::Turn(line) => self.turn(line)?,
+            Line::Event(line) => self.event(&line, store)?,
+            Line::Gap(GapLine { from, to, reason }) => {
                 let data = json!({"from": from, "to": to, "reason": reason});
                 let mut state = self.live.lock();
                 self.live.say(&mut state, "session.gap", Source::Daemon, &data, None);
             }
-            Line::Session { .. } | Line::End { .. } => {}
+            Line::Request(_) | Line::Session(_) | Line::End(_) => {}
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, line: TurnLine) -> Result<(), String> {
+        let mut state = self.live.lock();
+        if line.number <= state.last_number || line.number > NUMBER_MAX {
+            return Err(format!("the turn's number must be more than {} and at most {NUMBER_MAX}", state.last_number));
+        }
+        let id = if self.old_id.is_some() { new_id("turn") } else { line.id.clone() };
+        self.turns.insert(line.id, id.clone());
+        let idempotency = line.idempotency_key.zip(line.request_hash);
+        let (session_id, doc) = (self.live.id.clone(), line.doc.get().to_owned());
+        let mut turn = Turn::from_row(TurnRow { id, session_id, number: line.number, state: line.state, idempotency, doc });
+        if turn.state != "ended" {
+            turn.failed("exported", None);
+            turn.state = "ended";
+        }
+        state.last_number = turn.number;
+        let change = turn.change(&self.live.id);
+        self.live.say(&mut state, "turn.imported", Source::Daemon, &json!({"turnId": turn.id}), Some(change));
+        Ok(())
+    }
+
+    fn event(&self, line: &EventLine, store: &Store) -> Result<(), String> {
+        let mut event: Map<String, Value> = serde_json::from_str(line.event.get()).map_err(|error| error.to_string())?;
+        event.insert("sessionId".to_owned(), self.live.id.clone().into());
+        self.rename(event.get_mut("turnId"));
+        self.rename(event.get_mut("data").and_then(|data| data.get_mut("turnId")));
+        let kind = kind_of(event.get("type").and_then(Value::as_str).unwrap_or_default());
+        drop(store.append_in_order(&self.live.stream, kind, Value::Object(event).to_string().into(), None)); // nobody waits
+        Ok(())
+    }
+
+    fn rename(&self, turn_id: Option<&mut Value>) {
+        if let Some(value) = turn_id
+            && let Some(new) = value.as_str().and_then(|old| self.turns.get(old))
+        {
+            *value = new.clone().into();
         }
     }
 }
@@ -436,7 +498,6 @@ fn kind_of(kind: &str) -> &'static str {
         "item.completed",
         "request.created",
         "request.resolved",
-        "request.imported",
         "error",
         "agent.unparsed",
     ];

@@ -81,7 +81,7 @@ pub struct Cost {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Stats {
-    /// Turns that were started.
+    /// Turns that went to the agent.
     pub turns: u64,
     /// Tool calls that were seen.
     pub tool_calls: u64,

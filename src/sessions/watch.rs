@@ -106,7 +106,7 @@ impl Sessions {
         }
         let Ok(acp) = self.acp() else { return };
         let grace = as_duration(self.bounds().agent_stop_grace_ms);
-        if let Err(error) = acp.stop_agent(&server_id, &format!("a turn did not end: {reason}"), grace).await {
+        if let Err(error) = acp.stop_agent(&server_id, &format!("a turn did not end: {reason}"), grace, false).await {
             tracing::warn!(%error, server_id, "an agent that doesn't end a turn could not be ended");
         }
     }

@@ -182,6 +182,27 @@ impl Store {
         acked
     }
 
+    /// As [`Store::append`], but it is committed after what others append meanwhile: they don't wait for it. Whoever appends
+    /// to the same stream otherwise calls [`Store::append_in_order`].
+    pub fn append_later(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes, change: Option<RowChange>) {
+        let append = self.clean(stream, kind, payload, change, None);
+        self.inner.queue.put_later(append);
+    }
+
+    /// As [`Store::append`], after all that was appended to be later. Resolves as [`Store::append_acked`].
+    pub fn append_in_order(
+        &self,
+        stream: &Arc<Stream>,
+        kind: &'static str,
+        payload: Bytes,
+        change: Option<RowChange>,
+    ) -> oneshot::Receiver<u64> {
+        let (ack, acked) = oneshot::channel();
+        let append = self.clean(stream, kind, payload, change, Some(ack));
+        self.inner.queue.put_in_order(Command::Append(append));
+        acked
+    }
+
     /// Has what is queued committed. A little is committed on the spot, which saves two changes of thread and is what
     /// makes a turn quick; much, or when the disk was slow a moment ago, is left to the writer's thread.
     pub fn flush(&self) {
@@ -196,6 +217,19 @@ impl Store {
         change: Option<RowChange>,
         ack: Option<oneshot::Sender<u64>>,
     ) {
+        let append = self.clean(stream, kind, payload, change, ack);
+        self.inner.queue.put(Command::Append(append));
+    }
+
+    /// Without known secrets.
+    fn clean(
+        &self,
+        stream: &Arc<Stream>,
+        kind: &'static str,
+        payload: Bytes,
+        change: Option<RowChange>,
+        ack: Option<oneshot::Sender<u64>>,
+    ) -> Append {
         let (mut payload, mut change) = (payload, change);
         if let Some(redactor) = self.inner.redactor.get() {
             if let Some(clean) = redactor.json(&payload) {
@@ -203,7 +237,7 @@ impl Store {
             }
             change.iter_mut().for_each(|change| redaction::clean(change, redactor));
         }
-        self.inner.queue.put(Command::Append(Append { stream: Arc::clone(stream), kind, payload, change, ack }));
+        Append { stream: Arc::clone(stream), kind, payload, change, ack }
     }
 
     /// Changes rows; resolves once committed. Dropping the future doesn't take the change back. A refused change is

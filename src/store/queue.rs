@@ -63,6 +63,8 @@ pub(super) struct Queue {
 #[derive(Default)]
 struct Waiting {
     commands: VecDeque<Command>,
+    /// Events that are committed after all of those; in order among themselves.
+    later: VecDeque<Command>,
     bytes: u64,
     closed: bool,
     /// The writer's thread shall take what is here.
@@ -73,6 +75,12 @@ struct Waiting {
     taken: u64,
 }
 
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.commands.is_empty() && self.later.is_empty()
+    }
+}
+
 impl Queue {
     pub(super) fn new(max_bytes: u64) -> Self {
         Self { waiting: Mutex::default(), filled: Condvar::new(), drained: Notify::new(), max_bytes }
@@ -80,7 +88,7 @@ impl Queue {
 
     /// After closing, a command is dropped, which its sender sees as a closed reply.
     pub(super) fn push(&self, command: Command) {
-        self.put(command);
+        self.put_in_order(command);
         self.wake();
     }
 
@@ -93,6 +101,28 @@ impl Queue {
         waiting.bytes += command.bytes();
         waiting.commands.push_back(command);
         // Waking a thread costs more than all the rest of a commit: a thread that ticks already isn't woken.
+        if !std::mem::replace(&mut waiting.ticking, true) {
+            self.filled.notify_one();
+        }
+    }
+
+    /// The same, after what was put to be later: that is later no more.
+    pub(super) fn put_in_order(&self, command: Command) {
+        let mut waiting = self.lock();
+        let later = std::mem::take(&mut waiting.later);
+        waiting.commands.extend(later);
+        drop(waiting);
+        self.put(command);
+    }
+
+    /// The same for what may be committed after everything that is put: nobody waits for it.
+    pub(super) fn put_later(&self, append: Append) {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return;
+        }
+        waiting.bytes += append_bytes(&append);
+        waiting.later.push_back(Command::Append(append));
         if !std::mem::replace(&mut waiting.ticking, true) {
             self.filled.notify_one();
         }
@@ -115,7 +145,7 @@ impl Queue {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.lock().commands.is_empty()
+        self.lock().is_empty()
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -145,47 +175,53 @@ impl Queue {
                 continue;
             }
             let was_there = seen_taken.replace(waiting.taken) == Some(waiting.taken);
-            if !waiting.commands.is_empty() && was_there {
+            if !waiting.is_empty() && was_there {
                 break;
             }
             idle_ticks = if was_there { idle_ticks + 1 } else { 0 };
-            waiting.ticking = !waiting.commands.is_empty() || idle_ticks < IDLE_TICKS_MAX;
+            waiting.ticking = !waiting.is_empty() || idle_ticks < IDLE_TICKS_MAX;
         }
         waiting.wanted = false;
     }
 
-    /// True when it holds a few small events and nothing else.
+    /// True when what comes first is a few small events and nothing else.
     pub(super) fn is_little(&self) -> bool {
         let waiting = self.lock();
-        waiting.commands.len() <= LITTLE_COMMANDS
-            && waiting.bytes <= LITTLE_BYTES
-            && waiting.commands.iter().all(|command| matches!(command, Command::Append(_)))
+        let first = if waiting.commands.is_empty() { &waiting.later } else { &waiting.commands };
+        first.len() <= LITTLE_COMMANDS
+            && first.iter().all(|command| matches!(command, Command::Append(_)))
+            && first.iter().map(Command::bytes).sum::<u64>() <= LITTLE_BYTES
     }
 
     /// The oldest commands, in order. Whoever takes holds the writer, so that order stays.
     pub(super) fn take(&self, max: usize) -> Vec<Command> {
         let mut waiting = self.lock();
         let count = waiting.commands.len().min(max);
-        waiting.taken += count as u64;
-        let batch: Vec<_> = waiting.commands.drain(..count).collect();
+        let mut batch: Vec<_> = waiting.commands.drain(..count).collect();
+        let room = (max - count).min(waiting.later.len());
+        batch.extend(waiting.later.drain(..room));
+        waiting.taken += batch.len() as u64;
         waiting.bytes -= batch.iter().map(Command::bytes).sum::<u64>();
         drop(waiting);
         self.drained.notify_waiters();
         batch
     }
 
-    /// The oldest commands as far as they are a few small events; none when another command comes first.
-    pub(super) fn take_little(&self) -> Vec<Append> {
+    /// The oldest commands as far as they are a few small events; none when another command comes first. What may be
+    /// later is taken when there is nothing else, which is said.
+    pub(super) fn take_little(&self) -> (Vec<Append>, bool) {
         let mut waiting = self.lock();
+        let is_later = waiting.commands.is_empty();
+        let first = if is_later { &mut waiting.later } else { &mut waiting.commands };
         let mut little = Vec::new();
         let mut bytes = 0;
         while little.len() < LITTLE_COMMANDS {
-            let Some(next @ Command::Append(_)) = waiting.commands.front() else { break };
+            let Some(next @ Command::Append(_)) = first.front() else { break };
             bytes += next.bytes();
             if bytes > LITTLE_BYTES {
                 break;
             }
-            if let Some(Command::Append(append)) = waiting.commands.pop_front() {
+            if let Some(Command::Append(append)) = first.pop_front() {
                 little.push(append);
             }
         }
@@ -193,15 +229,16 @@ impl Queue {
         waiting.bytes -= little.iter().map(append_bytes).sum::<u64>();
         drop(waiting);
         self.drained.notify_waiters();
-        little
+        (little, is_later)
     }
 
     /// Puts events back where they were taken; whoever does holds the writer all the while.
-    pub(super) fn put_back(&self, appends: Vec<Append>) {
+    pub(super) fn put_back(&self, appends: Vec<Append>, is_later: bool) {
         let mut waiting = self.lock();
         for append in appends.into_iter().rev() {
             waiting.bytes += append_bytes(&append);
-            waiting.commands.push_front(Command::Append(append));
+            let first = if is_later { &mut waiting.later } else { &mut waiting.commands };
+            first.push_front(Command::Append(append));
         }
     }
 
@@ -209,6 +246,7 @@ impl Queue {
         let mut waiting = self.lock();
         waiting.closed = true;
         waiting.commands.clear();
+        waiting.later.clear();
         waiting.bytes = 0;
         drop(waiting);
         self.drained.notify_waiters();

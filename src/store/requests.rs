@@ -1,6 +1,6 @@
 //! Queries over requests and rules.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, params_from_iter};
 
 use super::read::as_i64;
 use super::session_rows::{self as rows, REQUEST_COLUMNS, RequestRow, RuleRow};
@@ -20,14 +20,29 @@ pub struct RequestFilter {
 
 /// Requests, newest first.
 pub(super) fn page(connection: &Connection, filter: &RequestFilter, limit: usize) -> rusqlite::Result<Vec<RequestRow>> {
-    let sql = format!(
-        "SELECT {REQUEST_COLUMNS} FROM requests
-         WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR session_id = ?2) AND (?3 IS NULL OR kind = ?3)
-           AND (?4 IS NULL OR id < ?4)
-         ORDER BY id DESC LIMIT ?5"
-    );
-    let values = (&filter.state, &filter.session_id, &filter.kind, &filter.before, as_i64(limit as u64));
-    connection.prepare_cached(&sql)?.query_map(values, rows::request)?.collect()
+    // Conditions only where they are asked for: SQLite uses no index for one that may be null.
+    let mut conditions = vec!["1"];
+    let mut values: Vec<rusqlite::types::Value> = Vec::new();
+    let given = [
+        ("state = ?", &filter.state),
+        ("session_id = ?", &filter.session_id),
+        ("kind = ?", &filter.kind),
+        ("id < ?", &filter.before),
+    ];
+    for (condition, value) in given {
+        match value.as_deref() {
+            None => {}
+            Some("pending") if condition == "state = ?" => conditions.push("state = 'pending'"), // the index's own words
+            Some(value) => {
+                conditions.push(condition);
+                values.push(value.to_owned().into());
+            }
+        }
+    }
+    values.push(as_i64(limit as u64).into());
+    let conditions = conditions.join(" AND ");
+    let sql = format!("SELECT {REQUEST_COLUMNS} FROM requests WHERE {conditions} ORDER BY id DESC LIMIT ?");
+    connection.prepare_cached(&sql)?.query_map(params_from_iter(values), rows::request)?.collect()
 }
 
 pub(super) fn by_id(connection: &Connection, id: &str) -> rusqlite::Result<Option<RequestRow>> {

@@ -64,12 +64,18 @@ pub(super) fn by_acp(
     agent: Option<&str>,
     acp_session_id: &str,
 ) -> rusqlite::Result<Option<SessionRow>> {
-    let sql = format!(
-        "SELECT {SESSION_COLUMNS} FROM sessions
-         WHERE acp_session_id = ?1 AND (?2 IS NULL OR server_id = ?2) AND (?3 IS NULL OR agent = ?3)
-         ORDER BY updated_at_ms DESC LIMIT 1"
-    );
-    rows::one(connection.prepare_cached(&sql)?.query_row((acp_session_id, server_id, agent), rows::session))
+    // Conditions only where they are asked for: SQLite uses no index for one that may be null.
+    let mut conditions = vec!["acp_session_id = ?"];
+    let mut values = vec![acp_session_id];
+    for (condition, value) in [("server_id = ?", server_id), ("agent = ?", agent)] {
+        if let Some(value) = value {
+            conditions.push(condition);
+            values.push(value);
+        }
+    }
+    let conditions = conditions.join(" AND ");
+    let sql = format!("SELECT {SESSION_COLUMNS} FROM sessions WHERE {conditions} ORDER BY updated_at_ms DESC LIMIT 1");
+    rows::one(connection.prepare_cached(&sql)?.query_row(params_from_iter(values), rows::session))
 }
 
 /// Closed sessions that retention no longer keeps: changed before `oldest_ms`, or not among the `keep` changed last.

@@ -106,7 +106,7 @@ impl Writer {
     /// Commits a few events without waiting for anyone. When another process writes, they go back into the queue. False
     /// when that or another trouble came up, so that the thread should look.
     pub(super) fn work_a_little(&mut self) -> bool {
-        let appends = self.queue.take_little();
+        let (appends, is_later) = self.queue.take_little();
         if appends.is_empty() {
             return true;
         }
@@ -114,7 +114,7 @@ impl Writer {
         let busy = self.try_commit(appends, Vec::new(), true);
         let _ = self.connection.busy_timeout(PATIENCE);
         if let Some(appends) = busy {
-            self.queue.put_back(appends);
+            self.queue.put_back(appends, is_later);
             return false;
         }
         !self.is_degraded()

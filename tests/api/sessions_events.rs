@@ -170,3 +170,76 @@ async fn rubbish_and_decisions_of_rules_are_told() {
     assert!(words(&events(&server, &id, "").await).contains(&"refused".to_owned()));
     assert_eq!(server.stop(), Some(0));
 }
+
+#[tokio::test]
+async fn an_exported_session_lives_on_elsewhere() {
+    let home = Home::new();
+    let server = Server::start(&home);
+    let id = create(&server, json!({"agent": "mock", "title": "Moves"})).await;
+    for text in ["the word is heron", "and so on"] {
+        let turn = say(&server, &id, text).await;
+        ended(&server, &id, &turn).await;
+    }
+    let export = server.http.get(server.url(&format!("/v1/sessions/{id}/export"))).send().await.expect("an answer");
+    let lines = export.text().await.expect("a body");
+    let last: Value = serde_json::from_str(lines.lines().last().expect("lines")).expect("JSON");
+    assert_eq!(last["type"], "end", "{last}");
+
+    let import = |server: &Server, body: String| {
+        let request = server.http.post(server.url("/v1/sessions/import")).body(body);
+        async move {
+            let response = request.send().await.expect("an answer");
+            (response.status().as_u16(), response.json::<Value>().await.expect("JSON"))
+        }
+    };
+    let (status, copy) = import(&server, lines.clone()).await;
+    assert_eq!((status, &copy["title"]), (201, &json!("Moves")), "{copy}");
+    let other = copy["id"].as_str().expect("an id");
+    assert_ne!(other, id, "the id is taken here");
+    let texts = |all: &[Value]| {
+        let whole = all.iter().filter(|event| event["type"] == "item.completed");
+        whole.map(|event| event["data"]["item"]["parts"][0]["text"].clone()).collect::<Vec<_>>()
+    };
+    let (first, second) = (events(&server, &id, "").await, events(&server, other, "").await);
+    assert_eq!(texts(&first), texts(&second));
+    let (_, turns) = server.get(&format!("/v1/sessions/{other}/turns")).await;
+    let listed: Vec<_> = turns["turns"].as_array().into_iter().flatten().map(|turn| turn["id"].clone()).collect();
+    let told: Vec<_> =
+        second.iter().filter(|event| event["type"] == "turn.ended").map(|event| event["data"]["turnId"].clone()).collect();
+    assert_eq!(listed, told, "turns are called the same everywhere");
+
+    let cut = lines.lines().take(4).map(|line| format!("{line}\n")).collect::<String>();
+    let (_, before) = server.get("/v1/sessions").await;
+    for (body, what) in [
+        (cut, "isn't whole"),
+        (lines.replacen("\"type\":\"event\"", "\"type\":\"odd\"", 1), "odd"),
+        (
+            lines
+                .lines()
+                .map(|line| {
+                    if line.contains("\"type\":\"event\"") {
+                        "{\"type\":\"event\",\"sequence\":1,\"event\":5}\n".to_owned()
+                    } else {
+                        format!("{line}\n")
+                    }
+                })
+                .collect(),
+            "line",
+        ),
+        ("{}\n".to_owned(), "line 1"),
+    ] {
+        let (status, problem) = import(&server, body).await;
+        assert_eq!(status, 400, "{problem}");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(what)), "{problem}");
+    }
+    let (_, after) = server.get("/v1/sessions").await;
+    assert_eq!(before["sessions"].as_array().map(Vec::len), after["sessions"].as_array().map(Vec::len), "nothing half stays");
+
+    let elsewhere = Home::new();
+    let there = Server::start(&elsewhere);
+    let (status, moved) = import(&there, lines).await;
+    assert_eq!((status, moved["id"].as_str()), (201, Some(id.as_str())), "{moved}");
+    let turn = say(&there, &id, "what was the word?").await;
+    assert_eq!(ended(&there, &id, &turn).await["outcome"], "finished");
+    assert_eq!((server.stop(), there.stop()), (Some(0), Some(0)));
+}

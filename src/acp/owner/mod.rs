@@ -48,7 +48,7 @@ pub(super) enum Command {
     /// A session that another server carried before; see [`Acp::remember`](super::Acp::remember).
     Remember { session_id: String, params: String },
     /// The agent process shall end; the next request starts another. The reply comes when nothing of it is left.
-    StopAgent { reason: String, grace: Duration, reply: oneshot::Sender<()> },
+    StopAgent { reason: String, grace: Duration, only_idle: bool, reply: oneshot::Sender<()> },
     /// The server is deleted; the reply comes when its processes are gone.
     Delete { reply: oneshot::Sender<()> },
 }
@@ -182,7 +182,10 @@ impl Running {
                         let _ = reply.send(self.answer_agent(&id, &result, &by)); // who asked may have left
                     }
                     Some(Command::Remember { session_id, params }) => self.remember(&session_id, params),
-                    Some(Command::StopAgent { reason, grace, reply }) => self.stop_agent(reason, grace, reply),
+                    Some(Command::StopAgent { only_idle: true, reply, .. }) if self.is_busy() => {
+                        let _ = reply.send(()); // who asked may have left
+                    }
+                    Some(Command::StopAgent { reason, grace, reply, .. }) => self.stop_agent(reason, grace, reply),
                     Some(Command::Delete { reply }) => return Some(reply),
                     None => return None,
                 },
@@ -277,6 +280,11 @@ impl Running {
             process.stop(grace).await;
             let _ = reply.send(()); // the same
         });
+    }
+
+    /// A request is under way, in either direction, or waits for the agent.
+    fn is_busy(&self) -> bool {
+        !self.held.is_empty() || self.ids.are_any()
     }
 
     /// Answers every request in flight, and the first `held` of those that are held.
