@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::Sessions;
 use super::live::Live;
 use super::projection::Source;
 use super::types::{Steered, Submitted};
+use super::{Error, Sessions};
 use crate::rt::clock::now_ms;
 use crate::rt::ids::new_id;
 
@@ -20,21 +20,18 @@ const STEERED_MAX: usize = 64;
 impl Sessions {
     /// Sends a message into the turn under way. `None` when there is none, when the agent can't, or when the turn ended
     /// just then: the message then waits for its own turn.
+    ///
+    /// # Errors
+    /// The agent didn't answer, or ended: it may have taken the message, so it isn't sent as a turn of its own.
     pub(super) async fn steer(
         &self,
         live: &Arc<Live>,
         prompt: &RawValue,
         idempotency: Option<&(String, String)>,
-    ) -> Option<Submitted> {
-        let (turn_id, acp_session_id) = {
-            let state = live.lock();
-            let can = state.doc.initialized.as_ref().is_some_and(can_steer);
-            let is_open = state.row.closed_at_ms.is_none();
-            let turn_id = state.running.last().map(|running| running.turn.id.clone()).filter(|_| can && is_open)?;
-            (turn_id, state.row.acp_session_id.clone())
-        };
-        let (server_id, agent, _) = live.address();
-        let prompt: Value = serde_json::from_str(prompt.get()).ok()?;
+    ) -> Result<Option<Submitted>, Error> {
+        let Some(turn_id) = live.turn_to_steer() else { return Ok(None) };
+        let (server_id, agent, acp_session_id) = live.address();
+        let prompt: Value = serde_json::from_str(prompt.get()).unwrap_or_default();
         let params = json!({
             "sessionId": acp_session_id,
             "prompt": prompt,
@@ -44,21 +41,35 @@ impl Sessions {
             Ok(answer) if answer["outcome"] == "injected" => {}
             Ok(answer) => {
                 tracing::debug!(outcome = %answer["outcome"], "the turn could not be steered: the message waits");
-                return None;
+                return Ok(None);
             }
-            Err(error) => {
+            Err(Error::Refused { error, .. }) if is_refusal(&error) => {
                 tracing::debug!(%error, "the turn could not be steered: the message waits");
-                return None;
+                return Ok(None);
             }
+            Err(error) => return Err(error),
         }
         let steered = idempotency.cloned().map(|(key, digest)| Steered { key, digest, turn_id: turn_id.clone() });
         live.user_said(&prompt, steered);
         self.store().flush();
-        Some(Submitted { turn_id, delivery: "steered".to_owned(), position: None, repeated: false })
+        Ok(Some(Submitted { turn_id, delivery: "steered".to_owned(), position: None, repeated: false }))
     }
 }
 
+/// A living agent said no; what we say in the place of one that ended names its exit.
+fn is_refusal(error: &Value) -> bool {
+    error["data"]["exitCode"].is_null() && error["data"]["signal"].is_null()
+}
+
 impl Live {
+    /// The turn that a message may join.
+    fn turn_to_steer(&self) -> Option<String> {
+        let state = self.lock();
+        let can = state.doc.initialized.as_ref().is_some_and(can_steer);
+        let is_open = state.row.closed_at_ms.is_none();
+        state.running.last().map(|running| running.turn.id.clone()).filter(|_| can && is_open)
+    }
+
     /// A message of a person within a turn.
     fn user_said(&self, prompt: &Value, steered: Option<Steered>) {
         let (now, mut state) = (now_ms(), self.lock());

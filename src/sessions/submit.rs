@@ -55,7 +55,7 @@ impl Sessions {
         let links = self.links(&live.id, &spec.attachments).await?;
         let prompt = message::prompt(&spec, links)?;
         if spec.while_running == WhileRunning::Steer
-            && let Some(joined) = self.steer(live, &prompt, key.as_ref()).await
+            && let Some(joined) = self.steer(live, &prompt, key.as_ref()).await?
         {
             return Ok(joined);
         }

@@ -17,18 +17,23 @@ use crate::rt::clock::now_ms;
 
 impl TapSource for Sessions {
     fn tap(&self, server: TapServer) -> Box<dyn Tap> {
-        Box::new(ServerTap { sessions: self.clone(), server, live: HashMap::new(), told: Vec::new() })
+        Box::new(ServerTap { sessions: self.clone(), server, live: HashMap::new(), prune_at: PRUNE_MIN, told: Vec::new() })
     }
 }
 
 /// Why the janitor stops an agent.
 pub(super) const IDLE: &str = "idle";
 
+/// With fewer sessions in memory none is looked for that was deleted.
+const PRUNE_MIN: usize = 64;
+
 struct ServerTap {
     sessions: Sessions,
     server: TapServer,
     /// Sessions of this server that were touched since its agent started, by the clients' id.
     live: HashMap<String, Arc<Live>>,
+    /// So many there must be until those that were deleted are looked for.
+    prune_at: usize,
     /// Those with joined text that waits to be appended.
     told: Vec<Arc<Live>>,
 }
@@ -145,6 +150,10 @@ impl ServerTap {
         if let Some(live) = self.known(session) {
             live.reopened(method, result);
             return;
+        }
+        if self.live.len() >= self.prune_at {
+            self.live.retain(|_, live| !live.is_deleted());
+            self.prune_at = 2 * self.live.len() + PRUNE_MIN;
         }
         if let Some(live) = self.sessions.adopt(&self.server, params, result, session, tag) {
             self.live.insert(session.to_owned(), live);

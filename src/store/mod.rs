@@ -255,6 +255,11 @@ impl Store {
         answer.await.map_err(|_| Error::Closed)?
     }
 
+    /// Waits until everything that was appended before is committed, or can't be. Cancel safe.
+    pub async fn settle(&self) {
+        let _ = self.change(RowChange::Many(Vec::new())).await; // an error is the disk's or the end's: nothing more comes
+    }
+
     /// Waits until the writer's queue has room. Cancel safe.
     pub async fn room(&self) {
         self.inner.queue.room().await;

@@ -94,7 +94,7 @@ impl Traces {
 
     /// Ends the tasks, once all that ends has ended. Idempotent.
     pub async fn shut_down(&self) {
-        let _ = self.inner.store.change(RowChange::Many(Vec::new())).await; // all events before it are committed now
+        self.inner.store.settle().await;
         self.inner.stop.cancel();
         let follower = self.inner.follower.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(follower) = follower {

@@ -33,7 +33,7 @@ use super::types::{AgentSource, BoxFuture, Launch, LaunchError, Status};
 use crate::config::{Bounds, as_duration, as_usize};
 use crate::processes::{Children, Exit};
 use crate::rt::spawn_owned;
-use crate::store::{RowChange, Store, Stream};
+use crate::store::{Store, Stream};
 
 /// Log types of the two directions.
 const FROM_CLIENT: &str = "acp.client";
@@ -201,7 +201,7 @@ impl Running {
             if std::mem::take(&mut self.sends_turn) {
                 // Were we killed before the file says that it has begun, the next run would send it once more. A disk that
                 // is full keeps nobody from working.
-                let _ = self.owner.store.change(RowChange::Many(Vec::new())).await;
+                self.owner.store.settle().await;
             }
             if let Some(agent) = &mut self.agent {
                 agent.input.write_now(); // before the commit: the agent works meanwhile

@@ -80,7 +80,7 @@ impl Gate {
     }
 
     async fn list_kept(&self, filter: &ListFilter, limit: usize) -> Result<Vec<Arc<RequestInfo>>, Error> {
-        self.inner.store.flush();
+        self.inner.store.settle().await;
         let query = RequestFilter {
             state: filter.state.map(|state| state.as_str().to_owned()),
             session_id: filter.session_id.clone(),
