@@ -277,11 +277,12 @@ impl Memory {
     }
 
     /// A session that another server carried before. `None` when it is known.
-    pub(super) fn remember(&mut self, id: &str, params: String) -> Option<Learned> {
+    pub(super) fn remember(&mut self, id: &str, params: String, settings: Vec<(String, String)>) -> Option<Learned> {
         if self.sessions.contains_key(id) {
             return None;
         }
-        let session = Session { agent_id: id.to_owned(), params, settings: BTreeMap::new() };
+        let keyed = settings.into_iter().map(|(method, params)| (setting_key(&params), (method, params)));
+        let session = Session { agent_id: id.to_owned(), params, settings: keyed.collect() };
         let learned = self.opened(id.to_owned(), session);
         self.process.open.remove(id);
         learned
@@ -306,7 +307,7 @@ impl Memory {
 
     fn set(&mut self, method: &str, params: String) -> Option<Learned> {
         let id = string_member(&params, "sessionId")?;
-        let key = string_member(&params, "configId").map_or_else(|| "mode".to_owned(), |option| format!("option {option}"));
+        let key = setting_key(&params);
         self.sessions.get_mut(&id)?.settings.insert(key, (method.to_owned(), params));
         self.learned(&id, None)
     }
@@ -321,6 +322,11 @@ impl Memory {
         };
         Some(Learned::Session { row, forget })
     }
+}
+
+/// What a setting sets: a later one of the same replaces it.
+fn setting_key(params: &str) -> String {
+    string_member(params, "configId").map_or_else(|| "mode".to_owned(), |option| format!("option {option}"))
 }
 
 /// Params of session/load are those of session/new plus the id.

@@ -119,13 +119,19 @@ impl Acp {
     }
 
     /// Tells a server of a session that it doesn't know (it was carried by another one before), with the params it was
-    /// opened with: the next request for it restores it. Nothing changes when the server knows it.
+    /// opened with, and its settings (method and params) since: the next request for it restores it. Nothing changes when the server knows it.
     ///
     /// # Errors
     /// As [`Acp::answer`].
-    pub async fn remember(&self, server_id: &str, session_id: &str, params: String) -> Result<(), Error> {
+    pub async fn remember(
+        &self,
+        server_id: &str,
+        session_id: &str,
+        params: String,
+        settings: Vec<(String, String)>,
+    ) -> Result<(), Error> {
         let server = self.get(server_id).await?;
-        let command = Command::Remember { session_id: session_id.to_owned(), params };
+        let command = Command::Remember { session_id: session_id.to_owned(), params, settings };
         server.mailbox.send(command).await.map_err(|_| self.gone(server_id))
     }
 

@@ -152,6 +152,20 @@ impl SessionDoc {
         }
     }
 
+    /// What is set, as requests that set it again: method and params.
+    pub(super) fn settings(&self, acp_session_id: &str) -> Vec<(String, String)> {
+        let options = self.config_options.as_ref().and_then(Value::as_array).into_iter().flatten();
+        let chosen = options.filter(|option| option["currentValue"].is_string()).map(|option| {
+            let params = json!({"sessionId": acp_session_id, "configId": option["id"], "value": option["currentValue"]});
+            ("session/set_config_option".to_owned(), params.to_string())
+        });
+        let mode = self.mode.as_ref().filter(|_| self.modes.is_some()).map(|mode| {
+            let params = json!({"sessionId": acp_session_id, "modeId": mode});
+            ("session/set_mode".to_owned(), params.to_string())
+        });
+        chosen.chain(mode).collect()
+    }
+
     /// Takes the options, and from them mode and model.
     pub(super) fn learn_options(&mut self, options: &Value) {
         for (category, known) in [("model", &mut self.model), ("mode", &mut self.mode)] {

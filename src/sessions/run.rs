@@ -103,12 +103,13 @@ impl Sessions {
     pub(super) async fn prepare_server(&self, live: &Arc<Live>) -> Result<(), Error> {
         let (server_id, agent, acp_session_id) = live.address();
         self.handshake(&server_id, &agent).await?;
-        let params = {
+        let (params, settings) = {
             let state = live.lock();
             let opened_with = state.doc.opened_with.as_ref().map(|params| params.get().to_owned());
-            opened_with.unwrap_or_else(|| json!({"cwd": state.row.cwd, "mcpServers": []}).to_string())
+            let params = opened_with.unwrap_or_else(|| json!({"cwd": state.row.cwd, "mcpServers": []}).to_string());
+            (params, state.doc.settings(&acp_session_id))
         };
-        self.acp()?.remember(&server_id, &acp_session_id, params).await?;
+        self.acp()?.remember(&server_id, &acp_session_id, params, settings).await?;
         Ok(())
     }
 }

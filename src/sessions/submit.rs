@@ -61,7 +61,7 @@ impl Sessions {
         }
         let (submitted, committed) = self.enqueue(live, &spec, prompt, key)?;
         if spec.while_running == WhileRunning::Interrupt {
-            self.cancel_turn(live, "interrupted").await;
+            self.cancel_but(live, "interrupted", Some(&submitted.turn_id)).await;
         }
         self.store().flush();
         let _ = committed.await; // a closed store: the turn runs all the same, for as long as we do

@@ -115,6 +115,9 @@ impl Tap for ServerTap {
             turn_id: turn_id.as_deref(),
         };
         let Some(opened) = self.sessions.gate().asked(at, &asked, now_ms()) else { return Verdict::Ask };
+        if let Some(replaced) = &opened.replaced {
+            self.resolved(replaced);
+        }
         match live {
             Some(live) => live.request_created(&opened),
             None => self.sessions.log_request(&opened),

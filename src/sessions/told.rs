@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::gate;
 use super::live::{Live, State};
-use super::projection::{Noted, Phase, Source, ToolNoted};
+use super::projection::{Noted, Outcome, Phase, Source, ToolNoted};
 use super::types::{Cost, ExitDoc, Restored, UsageDoc};
 use crate::rt::clock::now_ms;
 use crate::store::RowChange;
@@ -127,6 +127,12 @@ impl Live {
         if !state.agent_runs && state.doc.exit.as_ref() == Some(&exit) {
             return;
         }
+        // What went on outside of turns ends with the agent.
+        let (now, mut out) = (now_ms(), Vec::new());
+        state.projector.close(now, Outcome::Lost, &mut out);
+        let spans = state.spans.ended(now, "lost");
+        let changes = self.span_changes(spans);
+        self.append(out, (!changes.is_empty()).then_some(RowChange::Many(changes)));
         state.agent_runs = false;
         state.pending_requests = 0;
         state.doc.exit = Some(exit);

@@ -201,7 +201,7 @@ impl Export {
             created_at_ms: row.created_at_ms,
             updated_at_ms: row.updated_at_ms,
             closed_at_ms: row.closed_at_ms,
-            doc: raw(serde_json::to_string(&state.doc).unwrap_or_default()),
+            doc: raw(self.sessions.store().redacted(serde_json::to_string(&state.doc).unwrap_or_default())),
         };
         Line::Session(Box::new(Head { format: FORMAT.to_owned(), exported_at_ms: now_ms(), session }))
     }

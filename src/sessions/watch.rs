@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::Sessions;
-use super::live::Live;
+use super::live::{Live, Running};
 use super::types::TurnLimits;
 use crate::config::as_duration;
 use crate::rt::spawn_owned;
@@ -45,21 +45,31 @@ impl Sessions {
     /// Asks the agent to end what is under way in a session (ACP v1, "Cancellation"), and takes back what is just on its way
     /// to it. True when there was something. What doesn't end in `turn_cancel_grace_ms` is given up.
     pub(super) async fn cancel_turn(&self, live: &Arc<Live>, reason: &'static str) -> bool {
-        let (sending, asked, is_any) = {
+        self.cancel_but(live, reason, None).await
+    }
+
+    /// The same, but for one turn: that of a message that interrupts may be sent already.
+    pub(super) async fn cancel_but(&self, live: &Arc<Live>, reason: &'static str, spared: Option<&str>) -> bool {
+        let sending = live.lock().sending.clone().filter(|id| Some(id.as_str()) != spared);
+        // False when it went to the agent meanwhile: then it is among those that run.
+        let taken_back = sending.is_some_and(|id| live.never_sent(&id, reason, None));
+        if taken_back {
+            self.store().flush();
+        }
+        let (asked, is_any) = {
             let mut state = live.lock();
+            let ours = |running: &&mut Running| Some(running.turn.id.as_str()) != spared;
+            let running: Vec<_> = state.running.iter_mut().filter(ours).collect();
+            let is_any = !running.is_empty();
             let mut asked = Vec::new();
-            for running in state.running.iter_mut().filter(|running| running.cancelled_because.is_none()) {
+            for running in running.into_iter().filter(|running| running.cancelled_because.is_none()) {
                 running.cancelled_because = Some(reason);
                 asked.push(running.turn.id.clone());
             }
-            (state.sending.clone(), asked, !state.running.is_empty())
+            (asked, is_any)
         };
-        if let Some(id) = &sending {
-            live.never_sent(id, reason, None);
-            self.store().flush();
-        }
         if !is_any {
-            return sending.is_some();
+            return taken_back;
         }
         if !asked.is_empty() {
             self.give_up_later(live, asked, reason);

@@ -19,14 +19,31 @@ impl Deferred {
     }
 
     pub(super) fn push(&mut self, change: RowChange) {
-        self.changes.retain(|earlier| !earlier.is_undone_by(&change));
-        self.changes.push(change);
-        if self.changes.len() <= DEFERRED_MAX {
-            return;
+        if let RowChange::Many(changes) = change {
+            return changes.into_iter().for_each(|change| self.push(change));
         }
-        // A session that can't be restored is the smaller loss than a server that is forgotten.
-        let session = self.changes.iter().position(|change| matches!(change, RowChange::PutAcpSession { .. }));
-        let lost = self.changes.remove(session.unwrap_or(0));
+        let earlier = self.changes.iter().position(|earlier| earlier.is_undone_by(&change));
+        match earlier.filter(|_| change.hangs_together()) {
+            // In its place: what hangs on a row comes after it.
+            Some(at) => self.changes[at] = change,
+            None => {
+                self.changes.retain(|earlier| !earlier.is_undone_by(&change));
+                self.changes.push(change);
+            }
+        }
+        if self.changes.len() > DEFERRED_MAX {
+            self.lose_one();
+        }
+    }
+
+    /// What took how long is the smallest loss, then a session that can't be restored, then the oldest of anything; but a
+    /// stream without its row would take no event any more.
+    fn lose_one(&mut self) {
+        let of = |wanted: fn(&RowChange) -> bool| self.changes.iter().position(wanted);
+        let least = of(|change| matches!(change, RowChange::PutSpan(_)))
+            .or_else(|| of(|change| matches!(change, RowChange::PutAcpSession { .. })))
+            .or_else(|| of(|change| !matches!(change, RowChange::PutStream { .. })));
+        let lost = self.changes.remove(least.unwrap_or(0));
         if self.cut == 0 {
             tracing::error!(
                 lost = lost.kind(),
@@ -49,7 +66,7 @@ impl Deferred {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::AcpSessionRow;
+    use crate::store::{AcpSessionRow, SessionRow, TurnRow};
 
     fn session(id: &str, params: &str) -> RowChange {
         let session =
@@ -74,6 +91,41 @@ mod tests {
         assert_eq!(left, [("b", "1"), ("a", "2")]);
         deferred.push(RowChange::DeleteAcpServer { server_id: "s".into(), instance: "i".into(), keep_streams: 1 });
         assert_eq!(deferred.changes().len(), 1, "a deletion leaves nothing of what came before");
+    }
+
+    #[test]
+    fn rows_stay_before_those_that_hang_on_them_and_streams_stay() {
+        let session = |doc: &str| {
+            let row = SessionRow {
+                id: "s".into(),
+                server_id: String::new(),
+                acp_session_id: String::new(),
+                agent: String::new(),
+                cwd: String::new(),
+                title: None,
+                created_at_ms: 0,
+                updated_at_ms: 0,
+                closed_at_ms: None,
+                idempotency: None,
+                doc: doc.into(),
+            };
+            RowChange::PutSession(Box::new(row))
+        };
+        let turn = |id: &str| {
+            let (id, session_id) = (id.to_owned(), "s".to_owned());
+            let row = TurnRow { id, session_id, number: 1, state: "queued".into(), idempotency: None, doc: "{}".into() };
+            RowChange::PutTurn(Box::new(row))
+        };
+        let mut deferred = Deferred::default();
+        deferred.push(RowChange::PutStream { row_id: 7, name: "session/s".into() });
+        deferred.push(session("1"));
+        deferred.push(RowChange::Many(vec![turn("t"), session("2")]));
+        let kinds: Vec<_> = deferred.changes().iter().map(RowChange::kind).collect();
+        assert_eq!(kinds, ["stream", "session", "turn"]);
+        assert!(matches!(&deferred.changes()[1], RowChange::PutSession(row) if row.doc == "2"));
+        (0..DEFERRED_MAX + 10).for_each(|number| deferred.push(turn(&number.to_string())));
+        assert_eq!(deferred.changes().len(), DEFERRED_MAX);
+        assert!(matches!(deferred.changes()[0], RowChange::PutStream { .. }), "the stream's row is not lost");
     }
 
     #[test]

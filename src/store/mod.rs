@@ -221,6 +221,15 @@ impl Store {
         self.inner.queue.put(Command::Append(append));
     }
 
+    /// JSON without known secrets.
+    pub fn redacted(&self, json: String) -> String {
+        let mut json = json;
+        if let Some(redactor) = self.inner.redactor.get() {
+            redactor.clean_json(&mut json);
+        }
+        json
+    }
+
     /// Without known secrets.
     fn clean(
         &self,

@@ -3,6 +3,10 @@
 //! Left as given is what things are started or restored with: the handshakes and sessions of ACP servers (an MCP server's
 //! environment and headers), the requests of processes that are started again, and permission rules.
 
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+
 use serde::Deserialize;
 
 use super::rows::RowChange;
@@ -21,7 +25,7 @@ pub(super) fn clean(change: &mut RowChange, redactor: &Redactor) {
             if let Some(title) = &mut row.title {
                 redactor.clean_text(title);
             }
-            redactor.clean_json(&mut row.doc);
+            clean_session(&mut row.doc, redactor);
         }
         RowChange::PutTurn(row) => redactor.clean_json(&mut row.doc),
         RowChange::PutRequest(row) => redactor.clean_json(&mut row.doc),
@@ -43,6 +47,29 @@ pub(super) fn clean(change: &mut RowChange, redactor: &Redactor) {
         | RowChange::TrimSpans { .. }
         | RowChange::KeepSpanCursor { .. } => {}
     }
+}
+
+/// What a session was opened with is kept as given: it is opened again with it.
+fn clean_session(doc: &mut String, redactor: &Redactor) {
+    let mut clean = doc.clone();
+    redactor.clean_json(&mut clean);
+    if clean == *doc {
+        return;
+    }
+    let opened_with = members(doc).remove(OPENED_WITH);
+    if let Some(opened_with) = opened_with {
+        let mut all = members(&clean);
+        all.insert(OPENED_WITH.to_owned(), opened_with);
+        clean = serde_json::to_string(&all).unwrap_or(clean);
+    }
+    *doc = clean;
+}
+
+/// The member of a session's document that names it.
+const OPENED_WITH: &str = "openedWith";
+
+fn members(object: &str) -> BTreeMap<String, Box<RawValue>> {
+    serde_json::from_str(object).unwrap_or_default()
 }
 
 /// The same for a span on its way elsewhere.

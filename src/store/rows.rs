@@ -283,6 +283,11 @@ impl RowChange {
         }
     }
 
+    /// Rows that others hang on, or that hang on others: their order counts.
+    pub(super) fn hangs_together(&self) -> bool {
+        matches!(self, Self::PutSession(_) | Self::PutTurn(_) | Self::PutRequest(_) | Self::PutSpan(_))
+    }
+
     /// How many streams of what was deleted shall stay, when this deletes something that has some.
     pub(super) fn keep_streams(&self) -> Option<u64> {
         match self {

@@ -46,7 +46,7 @@ pub(super) enum Command {
     /// A result for a request of the agent's. The reply says whether it was the first.
     Answer { id: String, result: String, by: String, reply: oneshot::Sender<bool> },
     /// A session that another server carried before; see [`Acp::remember`](super::Acp::remember).
-    Remember { session_id: String, params: String },
+    Remember { session_id: String, params: String, settings: Vec<(String, String)> },
     /// The agent process shall end; the next request starts another. The reply comes when nothing of it is left.
     StopAgent { reason: String, grace: Duration, only_idle: bool, reply: oneshot::Sender<()> },
     /// The server is deleted; the reply comes when its processes are gone.
@@ -181,7 +181,7 @@ impl Running {
                     Some(Command::Answer { id, result, by, reply }) => {
                         let _ = reply.send(self.answer_agent(&id, &result, &by)); // who asked may have left
                     }
-                    Some(Command::Remember { session_id, params }) => self.remember(&session_id, params),
+                    Some(Command::Remember { session_id, params, settings }) => self.remember(&session_id, params, settings),
                     Some(Command::StopAgent { only_idle: true, reply, .. }) if self.is_busy() => {
                         let _ = reply.send(()); // who asked may have left
                     }
@@ -258,8 +258,8 @@ impl Running {
         }
     }
 
-    fn remember(&mut self, session_id: &str, params: String) {
-        if let Some(learned) = self.owner.memory.remember(session_id, params) {
+    fn remember(&mut self, session_id: &str, params: String, settings: Vec<(String, String)>) {
+        if let Some(learned) = self.owner.memory.remember(session_id, params, settings) {
             let change = self.row_change(learned);
             let said = json!({"sessionId": session_id}).to_string();
             self.owner.store.append(&self.owner.inbound, "acp.remembered", said.into(), Some(change));

@@ -133,25 +133,21 @@ impl State {
         let changes = vec![info.row()];
         let (request_id, kind) = (info.request_id.clone(), info.kind);
         self.keep(Arc::new(info));
-        Opened { request_id, kind, verdict: Verdict::Answer { result, by }, created, resolved, changes }
+        Opened { request_id, kind, verdict: Verdict::Answer { result, by }, created, resolved, changes, replaced: None }
     }
 
     fn wait(&mut self, info: RequestInfo, lasting: Option<Rule>, now_ms: i64) -> Opened {
         let key = (info.server_id.clone(), info.agent_request_id.clone());
-        let mut changes = Vec::new();
-        if let Some(older) = self.by_agent.get(&key).cloned() {
-            let reason = "the agent asked again under the same id";
-            changes.extend(
-                self.close(&older, gone(Outcome::Lost, "agent", reason, now_ms)).into_iter().flat_map(|closed| closed.changes),
-            );
-        }
-        changes.push(info.row());
+        let older = self.by_agent.get(&key).cloned();
+        let reason = "the agent asked again under the same id";
+        let replaced = older.and_then(|older| self.close(&older, gone(Outcome::Lost, "agent", reason, now_ms))).map(Box::new);
+        let changes = vec![info.row()];
         let (request_id, kind, created) = (info.request_id.clone(), info.kind, info.created());
         self.by_agent.insert(key, request_id.clone());
         self.deadlines.extend(info.deadline_at_ms.map(|at_ms| (at_ms, request_id.clone())));
         let pending = Pending { info: Arc::new(info), lasting, intents: Vec::new(), done: watch::Sender::new(false) };
         self.pending.insert(request_id.clone(), pending);
-        Opened { request_id, kind, verdict: Verdict::Ask, created, resolved: None, changes }
+        Opened { request_id, kind, verdict: Verdict::Ask, created, resolved: None, changes, replaced }
     }
 
     /// The agent's request was answered; `None` when it doesn't wait here.

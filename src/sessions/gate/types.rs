@@ -46,6 +46,8 @@ pub struct Opened {
     pub resolved: Option<Value>,
     /// To be made with the event.
     pub changes: Vec<RowChange>,
+    /// One that waited under the same id of the agent's, and is over with this.
+    pub replaced: Option<Box<Closed>>,
 }
 
 /// A request is over.
