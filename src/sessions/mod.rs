@@ -8,8 +8,8 @@
 //! * task `turn-watch`, one per turn under way ([`watch`]), looks at its deadlines; `turn-cancel` gives up what doesn't end;
 //! * the gate ([`gate`]) decides or asks when agents want permission.
 //!
-//! All meet in [`live::Live`], the session in memory. A session that nothing touches is a row in the file and costs
-//! no memory; its state is read when it is wanted.
+//! All meet in [`live::Live`], the session in memory: from when it is touched until its agent ends. Other sessions are
+//! rows in the file and cost no memory; their state is read when it is wanted.
 
 mod adopt;
 mod attach;

@@ -259,11 +259,6 @@ impl State {
         self.pending.get(id)
     }
 
-    /// How many of a session wait.
-    pub fn pending_of(&self, session_id: &str) -> usize {
-        self.pending.values().filter(|pending| pending.info.session_id.as_deref() == Some(session_id)).count()
-    }
-
     /// All that wait, newest first.
     pub fn all_pending(&self) -> Vec<Arc<RequestInfo>> {
         let mut all: Vec<_> = self.pending.values().map(|pending| Arc::clone(&pending.info)).collect();

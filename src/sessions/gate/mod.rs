@@ -140,12 +140,7 @@ impl Gate {
         self.lock().book.forget_session(session_id)
     }
 
-    /// How many requests of a session wait.
-    pub fn pending_of(&self, session_id: &str) -> usize {
-        self.lock().pending_of(session_id)
-    }
-
-    /// What waits in a session, oldest first.
+    /// What waits in a session, newest first.
     pub fn pending_in(&self, session_id: &str) -> Vec<Arc<RequestInfo>> {
         let mut pending = self.lock().all_pending();
         pending.retain(|info| info.session_id.as_deref() == Some(session_id));
