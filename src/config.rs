@@ -398,7 +398,7 @@ bounds! {
     acp_mailbox_max_messages = 256, "Commands that wait for one ACP server's owner; senders wait.";
     acp_pending_max_requests = 1024, "Requests in flight towards one agent; one more is answered with a JSON-RPC error.";
     acp_stdin_queue_max_bytes = 128 * MIB, "Bytes that wait for an agent that doesn't read; more is answered with a JSON-RPC error.";
-    acp_sessions_max = 1024, "Sessions per ACP server that are remembered for restoring; the oldest is forgotten.";
+    acp_sessions_max = 1024, "Sessions per ACP server that are remembered for restoring; the one that was prompted longest ago is forgotten.";
     turn_queue_max = 100, "Turns that wait in one session; one more is 503.";
     turn_cancel_grace_ms = 15_000, "Time for an agent to end a turn that was interrupted; then the turn is given up, and the agent ended when nothing else goes on in its process.";
     session_call_timeout_ms = 120_000, "The longest wait for an agent's answer to what `/v1/sessions` asks of it beside prompts (initialize, session/new, settings, steering, close); then the call fails.";
@@ -432,6 +432,7 @@ bounds! {
     store_batch_max_events = 4096, "Events in one transaction (group commit).";
     log_ring_max_events = 1024, "Latest events of a stream kept in memory for its readers; older ones are read from the file.";
     log_ring_max_bytes = MIB, "The same, in bytes.";
+    log_ring_unwatched_max_bytes = 4 * KIB, "The same, of a stream that nobody follows.";
     log_page_max_events = 512, "Events read from the file at a time for one reader.";
     events_page_max_bytes = 4 * MIB, "Events in one page of the whole log; the rest is on the next page.";
     spans_max = 200_000, "Spans that are kept; the oldest beyond that go, looked for once in a thousand new ones.";

@@ -70,6 +70,7 @@ pub(super) struct Memory {
     initialized: Option<String>,
     authenticate: Option<String>,
     sessions: HashMap<String, Session>,
+    /// By their last prompt, the one longest ago first.
     order: VecDeque<String>,
     max_sessions: usize,
     /// True once some session has another id on the agent's side: only then envelopes are looked into for it.
@@ -288,6 +289,16 @@ impl Memory {
         learned
     }
 
+    /// It was prompted: of those that are remembered, it is forgotten last.
+    pub(super) fn used(&mut self, id: &str) {
+        if self.order.back().is_some_and(|last| last == id) {
+            return;
+        }
+        if let Some(id) = self.order.iter().rposition(|known| known == id).and_then(|at| self.order.remove(at)) {
+            self.order.push_back(id);
+        }
+    }
+
     /// The agent closed it: the next request for it restores it.
     pub(super) fn closed(&mut self, id: &str) {
         self.process.open.remove(id);
@@ -483,10 +494,13 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_session_is_forgotten_at_the_bound() {
+    fn the_session_that_was_not_used_longest_is_forgotten_at_the_bound() {
         let mut memory = remembered();
         memory.succeeded("session/new", "{}", r#"{"sessionId":"s2"}"#);
+        memory.used("s1");
         let learned = memory.succeeded("session/new", "{}", r#"{"sessionId":"s3"}"#);
+        assert!(matches!(learned, Some(Learned::Session { forget: Some(forget), .. }) if forget == "s2"));
+        let learned = memory.succeeded("session/new", "{}", r#"{"sessionId":"s4"}"#);
         assert!(matches!(learned, Some(Learned::Session { forget: Some(forget), .. }) if forget == "s1"));
     }
 }

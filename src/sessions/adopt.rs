@@ -14,6 +14,7 @@ use super::types::SessionDoc;
 use crate::acp::TapServer;
 use crate::rt::clock::now_ms;
 use crate::rt::ids::new_id;
+use crate::rt::raw_json::RawJson;
 use crate::rt::spawn_owned;
 use crate::store::{RowChange, SessionRow};
 
@@ -83,10 +84,8 @@ impl Sessions {
         Some(live)
     }
 
-    fn initialized(&self, server_id: &str) -> Option<Value> {
-        let servers = self.inner.acp.get()?;
-        let text = servers.initialized(server_id)?;
-        serde_json::from_str(&text).ok()
+    fn initialized(&self, server_id: &str) -> Option<RawJson> {
+        RawJson::from_text(self.inner.acp.get()?.initialized(server_id)?).ok()
     }
 
     /// A session is deleted: nothing is written about it from now on, and nobody finds it. The task ends once that is in the
@@ -142,7 +141,7 @@ impl SessionDoc {
         let result = object(result);
         if result["modes"].is_object() {
             self.mode = result["modes"]["currentModeId"].as_str().map(str::to_owned).or_else(|| self.mode.take());
-            self.modes = Some(result["modes"].clone());
+            self.modes = Some(RawJson::from(&result["modes"]));
         }
         if let Some(model) = result["models"]["currentModelId"].as_str() {
             self.model = Some(model.to_owned());
@@ -154,7 +153,8 @@ impl SessionDoc {
 
     /// What is set, as requests that set it again: method and params.
     pub(super) fn settings(&self, acp_session_id: &str) -> Vec<(String, String)> {
-        let options = self.config_options.as_ref().and_then(Value::as_array).into_iter().flatten();
+        let options = self.config_options.as_ref().map(RawJson::parse).unwrap_or_default();
+        let options = options.as_array().into_iter().flatten();
         let chosen = options.filter(|option| option["currentValue"].is_string()).map(|option| {
             let params = json!({"sessionId": acp_session_id, "configId": option["id"], "value": option["currentValue"]});
             ("session/set_config_option".to_owned(), params.to_string())
@@ -174,6 +174,6 @@ impl SessionDoc {
                 *known = Some(value.to_owned());
             }
         }
-        self.config_options = Some(options.clone());
+        self.config_options = Some(RawJson::from(options));
     }
 }

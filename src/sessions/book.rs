@@ -32,13 +32,13 @@ impl SessionBook for Sessions {
             let history = History { session_id: live.id.clone(), until: live.stream.newest().seq, open_turn };
             let mut opened = json!({});
             if let Some(modes) = &state.doc.modes {
-                opened["modes"] = modes.clone();
+                opened["modes"] = modes.parse();
                 if let Some(mode) = &state.doc.mode {
                     opened["modes"]["currentModeId"] = mode.clone().into();
                 }
             }
             if let Some(options) = &state.doc.config_options {
-                opened["configOptions"] = options.clone();
+                opened["configOptions"] = options.parse();
             }
             Some(Known { history, server_id, opened: opened.to_string(), position })
         })

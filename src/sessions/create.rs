@@ -13,6 +13,7 @@ use super::{Error, Sessions};
 use crate::acp::{Envelope, Posted};
 use crate::config::as_duration;
 use crate::rt::ids::new_id;
+use crate::rt::raw_json::RawJson;
 use crate::rt::spawn_owned;
 
 /// What a session that is being made will get, by its id.
@@ -266,7 +267,8 @@ impl Live {
     /// ACP's modes and options, as they are now.
     fn offers(&self) -> (Value, Value) {
         let state = self.lock();
-        (state.doc.modes.clone().unwrap_or_default(), state.doc.config_options.clone().unwrap_or_default())
+        let tree = |raw: &Option<RawJson>| raw.as_ref().map(RawJson::parse).unwrap_or_default();
+        (tree(&state.doc.modes), tree(&state.doc.config_options))
     }
 }
 

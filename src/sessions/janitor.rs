@@ -23,10 +23,21 @@ impl Sessions {
         spawn_owned("session-janitor", async move {
             loop {
                 tokio::time::sleep(pause).await;
+                sessions.let_go_of_logs();
                 sessions.stop_idle_agents().await;
                 sessions.retain().await;
             }
         });
+    }
+
+    /// What quiet sessions said is in the file.
+    fn let_go_of_logs(&self) {
+        for live in self.registry().all() {
+            let is_quiet = live.lock().is_quiet();
+            if is_quiet {
+                live.stream.let_go();
+            }
+        }
     }
 
     /// An agent process costs a hundred megabytes and more; a session that is asleep costs a row.

@@ -11,6 +11,7 @@ use super::projection::Source;
 use super::types::{ExitDoc, SessionInfo, SessionPatch};
 use super::{Error, Sessions};
 use crate::rt::clock::now_ms;
+use crate::rt::raw_json::RawJson;
 use crate::rt::spawn_owned;
 
 impl Sessions {
@@ -143,8 +144,9 @@ impl Sessions {
     pub(super) async fn close_at_agent(&self, live: &Arc<Live>, methods: &[(&str, &str)]) {
         let method = {
             let state = live.lock();
-            let capabilities = state.doc.initialized.as_ref().map(|answer| &answer["agentCapabilities"]["sessionCapabilities"]);
-            let can = |capability: &str| state.agent_runs && capabilities.is_some_and(|all| !all[capability].is_null());
+            let answer = state.doc.initialized.as_ref().map(RawJson::parse).unwrap_or_default();
+            let capabilities = &answer["agentCapabilities"]["sessionCapabilities"];
+            let can = |capability: &str| state.agent_runs && !capabilities[capability].is_null();
             methods.iter().find(|(_, capability)| can(capability)).map(|(method, _)| *method)
         };
         let Some(method) = method else { return };

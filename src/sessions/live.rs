@@ -49,6 +49,7 @@ pub(super) struct Live {
 
 /// What changes of it.
 pub(super) struct State {
+    /// Its `doc` is empty: see the next.
     pub(super) row: SessionRow,
     pub(super) doc: SessionDoc,
     pub(super) projector: Projector,
@@ -148,6 +149,16 @@ impl Live {
         while self.lock().unfinished(turn_id).is_some() && changed.changed().await.is_ok() {}
     }
 
+    /// Waits until the ends of turns that are told of are in the file. Cancel safe.
+    pub(super) async fn until_settled(&self) {
+        if self.lock().ending.is_empty() {
+            return;
+        }
+        let mut changed = self.watch(); // as above
+        self.store.settle().await;
+        while !self.lock().ending.is_empty() && changed.changed().await.is_ok() {}
+    }
+
     /// Appends events in order; `change` is made with the last one. To be called under the lock: what is in order there is
     /// in order in the stream.
     pub(super) fn append(&self, out: Vec<Projected>, change: Option<RowChange>) {
@@ -157,6 +168,17 @@ impl Live {
     /// The same for what the agent says, and for what nobody waits for: the raw envelopes don't wait until it is committed.
     pub(super) fn append_later(&self, out: Vec<Projected>, change: Option<RowChange>) {
         self.each(out, change, |kind, payload, change| self.store.append_later(&self.stream, kind, payload, change));
+    }
+
+    /// The same; resolves once the last one is in the file.
+    fn append_later_acked(&self, out: Vec<Projected>, wanted: bool) -> oneshot::Receiver<u64> {
+        let mut out = out;
+        let last = out.pop().filter(|_| !self.is_deleted());
+        self.append_later(out, None);
+        match last {
+            Some(Projected { kind, payload }) => self.store.append_later_acked(&self.stream, kind, payload, wanted),
+            None => oneshot::channel().1,
+        }
     }
 
     fn each(&self, out: Vec<Projected>, change: Option<RowChange>, append: impl Fn(&'static str, Bytes, Option<RowChange>)) {
@@ -220,8 +242,8 @@ impl Live {
     /// The session's row as it is now, for the file.
     pub(super) fn save(state: &mut State) -> RowChange {
         state.row.updated_at_ms = now_ms();
-        state.row.doc = serde_json::to_string(&state.doc).unwrap_or_else(|_| "{}".to_owned());
-        RowChange::PutSession(Box::new(state.row.clone()))
+        let doc = serde_json::to_string(&state.doc).unwrap_or_else(|_| "{}".to_owned());
+        RowChange::PutSession(Box::new(SessionRow { doc, ..state.row.clone() }))
     }
 
     // ----- what the tap tells -----
@@ -320,13 +342,15 @@ impl Live {
         let spans = state.spans.turn_ended(now, &seen);
         let mut changes = vec![turn.change(&self.id), Self::save(state)];
         changes.extend(self.span_changes(spans));
-        self.append(out, Some(RowChange::Many(changes)));
-        let id = turn.id.clone();
+        self.append_later(out, Some(RowChange::Many(changes)));
+        let (id, turn_is_ours) = (turn.id.clone(), turn.doc.origin == "sessions");
         state.ending.push(Turn { state: shown, ..turn });
         self.show(state);
         // The last word on the turn: once it is in the file, those who wait are told.
         let data = json!({"stats": state.doc.stats, "usage": state.doc.usage});
-        let acked = self.say_acked(state, "session.updated", Source::Daemon, &data, None);
+        let mut out = Vec::new();
+        state.projector.event(now, "session.updated", Source::Daemon, &data, &mut out);
+        let acked = self.append_later_acked(out, turn_is_ours);
         let live = Arc::clone(self);
         spawn_owned("turn-end", async move {
             let _ = acked.await; // a closed store: nothing more is written, and nobody is told otherwise
@@ -414,6 +438,11 @@ impl State {
             self.keys.pop_front();
         }
         self.keys.push_back(key);
+    }
+
+    /// True when its agent only waits for a prompt.
+    pub(super) fn is_ready(&self) -> bool {
+        self.agent_runs && self.is_quiet()
     }
 
     /// True when nothing goes on that memory alone knows.

@@ -101,6 +101,8 @@ struct Inner {
     handshakes: Keyed,
     /// One at a time may use an idempotency key.
     retries: Keyed,
+    /// One at a time reads a session from the file; by its id.
+    loads: Keyed,
 }
 
 impl Sessions {
@@ -114,6 +116,7 @@ impl Sessions {
             importing: tokio::sync::Mutex::default(),
             handshakes: Keyed::default(),
             retries: Keyed::default(),
+            loads: Keyed::default(),
         };
         Self { inner: Arc::new(inner) }
     }

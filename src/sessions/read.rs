@@ -28,6 +28,7 @@ impl Sessions {
         if let Some(live) = known {
             return Ok(self.info(&live, true));
         }
+        self.store().settle().await; // what it said last, when it has just gone to rest
         let row = self.store().session(id).await?.ok_or_else(|| Error::UnknownSession { id: id.to_owned() })?;
         let doc: SessionDoc = serde_json::from_str(&row.doc).unwrap_or_default();
         Ok(at_rest(&row, doc, true))
@@ -62,6 +63,7 @@ impl Sessions {
     /// [`Error::UnknownSession`].
     pub async fn turns(&self, id: &str, after: u64, limit: usize) -> Result<Vec<TurnInfo>, Error> {
         let live = self.live(id).await?;
+        live.until_settled().await;
         let rows = self.store().turns(id, after, limit).await?;
         let state = live.lock();
         Ok(rows
@@ -79,6 +81,7 @@ impl Sessions {
     /// [`Error::UnknownSession`], [`Error::UnknownTurn`].
     pub async fn turn(&self, id: &str, turn_id: &str, wait: Duration) -> Result<TurnInfo, Error> {
         let live = self.live(id).await?;
+        live.until_settled().await;
         let _ = tokio::time::timeout(wait, live.until_over(turn_id)).await; // then it is shown as it is
         let known = {
             let state = live.lock();

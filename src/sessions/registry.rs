@@ -74,6 +74,7 @@ impl Sessions {
 
     /// The session of a server that ACP clients call so.
     pub(super) async fn live_by_acp(&self, server_id: &str, acp_session_id: &str) -> Result<Option<Arc<Live>>, Error> {
+        self.store().settle().await; // it may have been made, and left memory, a moment ago
         match self.store().session_by_acp(Some(server_id), None, acp_session_id).await? {
             Some(row) => match self.live(&row.id).await {
                 Err(Error::UnknownSession { .. }) => Ok(None),
@@ -84,13 +85,17 @@ impl Sessions {
     }
 
     async fn bring(&self, id: &str) -> Result<Arc<Live>, Error> {
+        let _alone = self.inner.loads.enter(id).await;
+        if let Some(live) = self.in_memory(id)? {
+            return Ok(live);
+        }
         let unknown = || Error::UnknownSession { id: id.to_owned() };
+        self.store().settle().await; // it may have left memory a moment ago
         self.store().session(id).await?.ok_or_else(unknown)?;
         let stream = self.store().open_stream(&format!("session/{id}")).await?;
-        // Only now: what was appended before the stream was opened is in the file.
-        let row = self.store().session(id).await?.ok_or_else(unknown)?;
+        let mut row = self.store().session(id).await?.ok_or_else(unknown)?;
         let last_number = self.store().last_turn(id).await?;
-        let doc: SessionDoc = serde_json::from_str(&row.doc).unwrap_or_default();
+        let doc: SessionDoc = serde_json::from_str(&std::mem::take(&mut row.doc)).unwrap_or_default();
         Ok(self.insert(row, doc, stream, last_number))
     }
 

@@ -84,7 +84,9 @@ impl Sessions {
 
     async fn send(&self, live: &Arc<Live>, turn: &Turn) -> Result<Value, Error> {
         let (server_id, agent, acp_session_id) = live.address();
-        self.prepare_server(live).await?;
+        if !live.lock().agent_runs {
+            self.prepare_server(live).await?;
+        }
         let prompt = turn.doc.prompt.as_ref().map_or("[]", |prompt| prompt.get());
         let text = format!(
             r#"{{"jsonrpc":"2.0","id":{},"method":"session/prompt","params":{{"sessionId":{},"prompt":{prompt}}}}}"#,

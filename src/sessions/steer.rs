@@ -65,7 +65,7 @@ impl Live {
     /// The turn that a message may join.
     fn turn_to_steer(&self) -> Option<String> {
         let state = self.lock();
-        let can = state.doc.initialized.as_ref().is_some_and(can_steer);
+        let can = state.doc.initialized.as_ref().is_some_and(|answer| can_steer(&answer.parse()));
         let is_open = state.row.closed_at_ms.is_none();
         state.running.last().map(|running| running.turn.id.clone()).filter(|_| can && is_open)
     }

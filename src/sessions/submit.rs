@@ -59,11 +59,15 @@ impl Sessions {
         {
             return Ok(joined);
         }
+        // Then it is committed together with its start, before the agent gets it.
+        let goes_at_once = live.lock().is_ready();
         let (submitted, committed) = self.enqueue(live, &spec, prompt, key)?;
         if spec.while_running == WhileRunning::Interrupt {
             self.cancel_but(live, "interrupted", Some(&submitted.turn_id)).await;
         }
-        self.store().flush();
+        if !goes_at_once {
+            self.store().flush();
+        }
         let _ = committed.await; // a closed store: the turn runs all the same, for as long as we do
         Ok(submitted)
     }

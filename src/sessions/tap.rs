@@ -126,8 +126,12 @@ impl Tap for ServerTap {
     }
 
     fn flush(&mut self) {
+        let is_followed = self.told.iter().any(|live| live.stream.is_followed());
         for live in self.told.drain(..) {
             live.flush();
+        }
+        if is_followed && !self.server.events.is_followed() {
+            self.sessions.store().no_later();
         }
     }
 

@@ -7,6 +7,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::rt::raw_json::RawJson;
+
 /// Everything of a session that no query looks for: `doc` of its row.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -22,11 +24,11 @@ pub struct SessionDoc {
     /// The model's id.
     pub model: Option<String>,
     /// ACP's `modes` of the last answer that opened it.
-    pub modes: Option<Value>,
+    pub modes: Option<RawJson>,
     /// ACP's `configOptions`, as they are now.
-    pub config_options: Option<Value>,
+    pub config_options: Option<RawJson>,
     /// What the agent answered to `initialize`.
-    pub initialized: Option<Value>,
+    pub initialized: Option<RawJson>,
     /// Tokens and cost.
     pub usage: Option<UsageDoc>,
     /// Turns and tool calls so far.
@@ -297,15 +299,15 @@ pub struct SessionDetails {
     /// ACP's session modes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object)]
-    pub modes: Option<Value>,
+    pub modes: Option<RawJson>,
     /// ACP's configuration options, as they are now.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object)]
-    pub config_options: Option<Value>,
+    pub config_options: Option<RawJson>,
     /// What the agent answered to `initialize`: `agentCapabilities`, `agentInfo`, ….
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object)]
-    pub initialized: Option<Value>,
+    pub initialized: Option<RawJson>,
     /// Which MCP servers and skills it got, and which not and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object)]

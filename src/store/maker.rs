@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::queue::{Command, Queue};
 use super::read::Readers;
-use super::stream::Stream;
+use super::stream::{RingBounds, Stream};
 use crate::config::{Bounds, as_usize};
 
 /// Who knows which rows are free. Rows are numbered here alone, never by SQLite.
@@ -13,8 +13,7 @@ pub(super) struct Maker {
     last_row: AtomicI64,
     queue: Arc<Queue>,
     readers: Arc<Readers>,
-    ring_max_events: usize,
-    ring_max_bytes: usize,
+    ring: RingBounds,
 }
 
 impl Maker {
@@ -23,8 +22,11 @@ impl Maker {
             last_row: AtomicI64::new(last_row),
             queue,
             readers,
-            ring_max_events: as_usize(bounds.log_ring_max_events),
-            ring_max_bytes: as_usize(bounds.log_ring_max_bytes),
+            ring: RingBounds {
+                max_events: as_usize(bounds.log_ring_max_events),
+                max_bytes: as_usize(bounds.log_ring_max_bytes),
+                unwatched_max_bytes: as_usize(bounds.log_ring_unwatched_max_bytes),
+            },
         }
     }
 
@@ -42,6 +44,6 @@ impl Maker {
     }
 
     pub(super) fn handle(&self, row_id: i64, last_seq: u64) -> Arc<Stream> {
-        Arc::new(Stream::new(row_id, last_seq, Arc::clone(&self.readers), self.ring_max_events, self.ring_max_bytes))
+        Arc::new(Stream::new(row_id, last_seq, Arc::clone(&self.readers), self.ring))
     }
 }

@@ -182,11 +182,30 @@ impl Store {
         acked
     }
 
-    /// As [`Store::append`], but it is committed after what others append meanwhile: they don't wait for it. Whoever appends
-    /// to the same stream otherwise calls [`Store::append_in_order`].
+    /// As [`Store::append`], but it is committed after what others append meanwhile: they don't wait for it. When somebody
+    /// follows the stream, that is soon; otherwise within a few milliseconds. Whoever appends to the same stream otherwise calls [`Store::append_in_order`].
     pub fn append_later(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes, change: Option<RowChange>) {
         let append = self.clean(stream, kind, payload, change, None);
-        self.inner.queue.put_later(append);
+        self.inner.queue.put_later(append, stream.is_followed());
+    }
+
+    /// The same; resolves as [`Store::append_acked`]. Without `wanted`, nobody but followers of the stream waits for it.
+    pub fn append_later_acked(
+        &self,
+        stream: &Arc<Stream>,
+        kind: &'static str,
+        payload: Bytes,
+        wanted: bool,
+    ) -> oneshot::Receiver<u64> {
+        let (ack, acked) = oneshot::channel();
+        let append = self.clean(stream, kind, payload, None, Some(ack));
+        self.inner.queue.put_later(append, wanted || stream.is_followed());
+        acked
+    }
+
+    /// What was appended to be later is committed with everything else: nobody waits for that alone.
+    pub fn no_later(&self) {
+        self.inner.queue.promote();
     }
 
     /// As [`Store::append`], after all that was appended to be later. Resolves as [`Store::append_acked`].
@@ -266,6 +285,9 @@ impl Store {
 
     /// Waits until everything that was appended before is committed, or can't be. Cancel safe.
     pub async fn settle(&self) {
+        if self.inner.writer.settle_now() {
+            return;
+        }
         let _ = self.change(RowChange::Many(Vec::new())).await; // an error is the disk's or the end's: nothing more comes
     }
 

@@ -19,6 +19,8 @@ const LITTLE_BYTES: u64 = 64 * 1024;
 const COMMAND_OVERHEAD_BYTES: u64 = 128;
 /// How long an event that nobody flushes waits, once or twice, for company in a transaction.
 const TICK: Duration = Duration::from_millis(2);
+/// How long events wait that may be later, when nobody wants them sooner.
+const LATER_MAX: Duration = Duration::from_millis(4);
 /// After so many ticks without traffic the writer's thread sleeps.
 const IDLE_TICKS_MAX: u32 = 50;
 
@@ -65,6 +67,10 @@ struct Waiting {
     commands: VecDeque<Command>,
     /// Events that are committed after all of those; in order among themselves.
     later: VecDeque<Command>,
+    /// When the first of them came.
+    later_since: Option<Instant>,
+    /// Somebody follows what they are about.
+    later_wanted: bool,
     bytes: u64,
     closed: bool,
     /// The writer's thread shall take what is here.
@@ -78,6 +84,23 @@ struct Waiting {
 impl Waiting {
     fn is_empty(&self) -> bool {
         self.commands.is_empty() && self.later.is_empty()
+    }
+
+    fn is_late(&self) -> bool {
+        !self.later.is_empty() && self.later_since.is_some_and(|since| since.elapsed() >= LATER_MAX)
+    }
+
+    fn later_taken(&mut self) {
+        if self.later.is_empty() {
+            (self.later_since, self.later_wanted) = (None, false);
+        }
+    }
+
+    /// What was later is so no more.
+    fn promote(&mut self) {
+        let later = std::mem::take(&mut self.later);
+        self.commands.extend(later);
+        (self.later_since, self.later_wanted) = (None, false);
     }
 }
 
@@ -108,21 +131,25 @@ impl Queue {
 
     /// The same, after what was put to be later: that is later no more.
     pub(super) fn put_in_order(&self, command: Command) {
-        let mut waiting = self.lock();
-        let later = std::mem::take(&mut waiting.later);
-        waiting.commands.extend(later);
-        drop(waiting);
+        self.promote();
         self.put(command);
     }
 
-    /// The same for what may be committed after everything that is put: nobody waits for it.
-    pub(super) fn put_later(&self, append: Append) {
+    /// What was put to be later is so no more.
+    pub(super) fn promote(&self) {
+        self.lock().promote();
+    }
+
+    /// The same for what may be committed after everything that is put. With `wanted`, somebody waits for it all the same.
+    pub(super) fn put_later(&self, append: Append, wanted: bool) {
         let mut waiting = self.lock();
         if waiting.closed {
             return;
         }
         waiting.bytes += append_bytes(&append);
         waiting.later.push_back(Command::Append(append));
+        waiting.later_since.get_or_insert_with(Instant::now);
+        waiting.later_wanted |= wanted;
         if !std::mem::replace(&mut waiting.ticking, true) {
             self.filled.notify_one();
         }
@@ -146,6 +173,12 @@ impl Queue {
 
     pub(super) fn is_empty(&self) -> bool {
         self.lock().is_empty()
+    }
+
+    /// True when something waits that shouldn't.
+    pub(super) fn wants(&self) -> bool {
+        let waiting = self.lock();
+        !waiting.commands.is_empty() || waiting.later_wanted
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -175,7 +208,7 @@ impl Queue {
                 continue;
             }
             let was_there = seen_taken.replace(waiting.taken) == Some(waiting.taken);
-            if !waiting.is_empty() && was_there {
+            if waiting.is_late() || !waiting.commands.is_empty() && was_there {
                 break;
             }
             idle_ticks = if was_there { idle_ticks + 1 } else { 0 };
@@ -200,6 +233,7 @@ impl Queue {
         let mut batch: Vec<_> = waiting.commands.drain(..count).collect();
         let room = (max - count).min(waiting.later.len());
         batch.extend(waiting.later.drain(..room));
+        waiting.later_taken();
         waiting.taken += batch.len() as u64;
         waiting.bytes -= batch.iter().map(Command::bytes).sum::<u64>();
         drop(waiting);
@@ -225,6 +259,7 @@ impl Queue {
                 little.push(append);
             }
         }
+        waiting.later_taken();
         waiting.taken += little.len() as u64;
         waiting.bytes -= little.iter().map(append_bytes).sum::<u64>();
         drop(waiting);

@@ -28,7 +28,7 @@ impl Shared {
     /// See [`Store::flush`](super::Store::flush). One little batch, without waiting for any lock: what comes in
     /// meanwhile, and what another process keeps from being written, is the thread's.
     pub(super) fn flush(&self) {
-        if self.queue.is_empty() {
+        if !self.queue.wants() {
             return;
         }
         if !self.queue.is_little() || now_ms() < self.leave_until_ms.load(Ordering::Relaxed) {
@@ -42,13 +42,33 @@ impl Shared {
                 if !went_well || started.elapsed() > SLOW_COMMIT {
                     self.leave_until_ms.store(now_ms() + LEAVE_MS, Ordering::Relaxed);
                 }
-                if !went_well || !self.queue.is_empty() {
+                if !went_well || self.queue.wants() {
                     self.queue.wake();
                 }
             }
             // The holder may have looked into the queue just before our events came.
             Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => self.queue.wake(),
         }
+    }
+
+    /// Commits all that is queued when that is a little, and nobody else is at it. False when somebody else must do it.
+    pub(super) fn settle_now(&self) -> bool {
+        if now_ms() < self.leave_until_ms.load(Ordering::Relaxed) {
+            return false;
+        }
+        let Ok(mut writer) = self.writer.try_lock() else { return false };
+        let started = Instant::now();
+        // Whoever holds the writer knows that no commit is under way.
+        while !self.queue.is_empty() && started.elapsed() < SLOW_COMMIT {
+            if !self.queue.is_little() || !writer.as_mut().is_some_and(Writer::work_a_little) {
+                return false;
+            }
+        }
+        drop(writer);
+        if started.elapsed() > SLOW_COMMIT {
+            self.leave_until_ms.store(now_ms() + LEAVE_MS, Ordering::Relaxed);
+        }
+        self.queue.is_empty()
     }
 
     fn run(&self) {

@@ -24,8 +24,16 @@ pub struct Stream {
     tail: Mutex<Tail>,
     newest: watch::Sender<Newest>,
     readers: Arc<Readers>,
-    ring_max_events: usize,
-    ring_max_bytes: usize,
+    ring: RingBounds,
+}
+
+/// How much of a stream stays in memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RingBounds {
+    pub(super) max_events: usize,
+    pub(super) max_bytes: usize,
+    /// While nobody follows it.
+    pub(super) unwatched_max_bytes: usize,
 }
 
 #[derive(Default)]
@@ -34,10 +42,27 @@ struct Tail {
     ring_bytes: usize,
 }
 
+impl Tail {
+    /// The oldest first, as long as it has to be.
+    fn forget(&mut self, has_to: impl Fn(&Self) -> bool) {
+        while has_to(self)
+            && let Some(gone) = self.ring.pop_front()
+        {
+            self.ring_bytes -= gone.payload.len();
+        }
+    }
+
+    /// What the file doesn't have stays: nobody else has it.
+    fn forget_kept(&mut self, max_bytes: usize) {
+        let is_kept = |tail: &Self| tail.ring.front().is_some_and(|event| event.kept);
+        self.forget(|tail| is_kept(tail) && tail.ring_bytes + tail.ring.len() * size_of::<Event>() > max_bytes);
+    }
+}
+
 impl Stream {
-    pub(super) fn new(row_id: i64, last_seq: u64, readers: Arc<Readers>, ring_max_events: usize, ring_max_bytes: usize) -> Self {
+    pub(super) fn new(row_id: i64, last_seq: u64, readers: Arc<Readers>, ring: RingBounds) -> Self {
         let (newest, _) = watch::channel(Newest { seq: last_seq, ended: false });
-        Self { row_id, tail: Mutex::default(), newest, readers, ring_max_events, ring_max_bytes }
+        Self { row_id, tail: Mutex::default(), newest, readers, ring }
     }
 
     /// How far the stream reaches now.
@@ -48,6 +73,11 @@ impl Stream {
     /// Follows [`Stream::newest`].
     pub fn watch(&self) -> watch::Receiver<Newest> {
         self.newest.subscribe()
+    }
+
+    /// True while somebody follows it.
+    pub fn is_followed(&self) -> bool {
+        self.newest.receiver_count() > 0
     }
 
     /// Says that nothing will follow: readers that have read everything end. Idempotent.
@@ -110,11 +140,20 @@ impl Stream {
             tail.ring_bytes += payload.len();
             tail.ring.push_back(Event { seq, payload, kept });
         }
+        let RingBounds { max_events, max_bytes, unwatched_max_bytes } = self.ring;
         // The newest event always stays, whatever its size: its readers need not go to the file.
-        while tail.ring.len() > 1 && (tail.ring.len() > self.ring_max_events || tail.ring_bytes > self.ring_max_bytes) {
-            if let Some(gone) = tail.ring.pop_front() {
-                tail.ring_bytes -= gone.payload.len();
-            }
+        tail.forget(|tail| tail.ring.len() > 1 && (tail.ring.len() > max_events || tail.ring_bytes > max_bytes));
+        if !self.is_followed() {
+            tail.forget_kept(unwatched_max_bytes);
+        }
+    }
+
+    /// Forgets what the file has, when nobody follows the stream: it is read from there again.
+    pub fn let_go(&self) {
+        let mut tail = self.lock();
+        if !self.is_followed() {
+            tail.forget_kept(0);
+            tail.ring.shrink_to_fit();
         }
     }
 

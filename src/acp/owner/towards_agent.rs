@@ -130,6 +130,9 @@ impl Running {
             Err(_) => return,
         };
         let prompted = session.filter(|_| envelope.method() == "session/prompt");
+        if let Some(session) = &prompted {
+            self.owner.memory.used(session);
+        }
         if let (Some(session), Some(params)) = (&prompted, envelope.params())
             && !self.owner.tap.prompted(Prompted { session, number, params, tag: tag.as_deref() })
         {
