@@ -3,7 +3,8 @@
 use super::*;
 use crate::sessions::projection::{Snapshot, SnapshotLimits, Transcriber, replay};
 
-const SNAPSHOT: SnapshotLimits = SnapshotLimits { items_max: 100, text_max_bytes: 1 << 20, tool_call_max_bytes: 1 << 20 };
+const SNAPSHOT: SnapshotLimits =
+    SnapshotLimits { items_max: 100, text_max_bytes: 1 << 20, tool_call_max_bytes: 1 << 20, diff_max_bytes: 1 << 13 };
 
 fn replayed(events: &[Projected]) -> Vec<Value> {
     let updates = events.iter().flat_map(|event| replay::updates(text_of(event), "acp-1"));
