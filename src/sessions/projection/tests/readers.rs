@@ -48,6 +48,24 @@ fn a_turn(bench: &mut Bench, turn_id: &str) {
 }
 
 #[test]
+fn a_diff_that_is_shown_has_a_bound() {
+    let mut bench = Bench::new(Limits { diff_max_bytes: 100, ..LIMITS });
+    let content = json!([{"type": "diff", "path": "/w/a", "oldText": null, "newText": "line\n".repeat(100)}]);
+    bench.update(json!({"sessionUpdate": "tool_call", "toolCallId": "c1", "title": "Write"}));
+    bench.update(json!({"sessionUpdate": "tool_call_update", "toolCallId": "c1", "content": content}));
+    let shown = |events: &[Projected]| {
+        let (items, _) = items(events, SnapshotLimits { diff_max_bytes: 50, ..SNAPSHOT });
+        let file = items[0]["parts"][1].clone();
+        assert_eq!((&file["action"], &file["truncated"]), (&json!("write"), &json!(true)), "{file}");
+        assert_eq!(items[0]["toolCall"]["content"], content, "the whole texts are here");
+        file["diff"].as_str().expect("a diff").len()
+    };
+    assert!(shown(&bench.out) <= 50, "of a call that goes on");
+    bench.update(json!({"sessionUpdate": "tool_call_update", "toolCallId": "c1", "status": "completed"}));
+    assert!((51..=100).contains(&shown(&bench.out)), "as it was written whole");
+}
+
+#[test]
 fn a_client_that_loads_the_session_sees_it_whole() {
     let mut bench = Bench::new(LIMITS);
     a_turn(&mut bench, "turn_1");
