@@ -268,14 +268,19 @@ impl Acp {
         let first = Agent::start(&self.inner.children, &launch, agent, &self.inner.bounds)?;
         let change = RowChange::PutAcpServer(row.clone());
         self.inner.store.append(&inbound, "acp.created", bytes::Bytes::from_static(b"{}"), Some(change));
-        let memory = Memory::new(as_usize(self.inner.bounds.acp_sessions_max));
+        let memory = Memory::new(self.remembered());
         Ok(self.run(row, memory, outbound, inbound, Some(first)))
     }
 
     async fn take_up(&self, row: AcpServerRow, sessions: Vec<AcpSessionRow>) -> Made {
         let (outbound, inbound) = self.streams(&row.instance).await?;
-        let memory = Memory::from_rows(&row, sessions, as_usize(self.inner.bounds.acp_sessions_max));
+        let memory = Memory::from_rows(&row, sessions, self.remembered());
         Ok(self.run(row, memory, outbound, inbound, None))
+    }
+
+    fn remembered(&self) -> restore::Max {
+        let bounds = &self.inner.bounds;
+        restore::Max { sessions: as_usize(bounds.acp_sessions_max), params_bytes: as_usize(bounds.session_params_max_bytes) }
     }
 
     async fn streams(&self, instance: &str) -> Result<(Arc<Stream>, Arc<Stream>), Error> {

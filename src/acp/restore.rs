@@ -21,9 +21,6 @@ const OPENERS: &[&str] = &["session/new", "session/load", "session/resume"];
 /// Methods that change a session and are forgotten by agents when they restore it.
 const SETTERS: &[&str] = &["session/set_mode", "session/set_config_option"];
 
-/// Longer params are not remembered, so that what a server remembers stays small.
-const REMEMBERED_PARAMS_MAX_BYTES: usize = 256 * 1024;
-
 /// What a step of ours is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -72,10 +69,19 @@ pub(super) struct Memory {
     sessions: HashMap<String, Session>,
     /// By their last prompt, the one longest ago first.
     order: VecDeque<String>,
-    max_sessions: usize,
+    max: Max,
     /// True once some session has another id on the agent's side: only then envelopes are looked into for it.
     renamed: bool,
     process: Heard,
+}
+
+/// How much is remembered.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Max {
+    /// The oldest sessions are forgotten beyond.
+    pub(super) sessions: usize,
+    /// Longer params are not remembered.
+    pub(super) params_bytes: usize,
 }
 
 /// What the present process knows.
@@ -95,11 +101,11 @@ struct Heard {
 }
 
 impl Memory {
-    pub(super) fn new(max_sessions: usize) -> Self {
-        Self { max_sessions, ..Self::default() }
+    pub(super) fn new(max: Max) -> Self {
+        Self { max, ..Self::default() }
     }
 
-    pub(super) fn from_rows(server: &AcpServerRow, rows: Vec<AcpSessionRow>, max_sessions: usize) -> Self {
+    pub(super) fn from_rows(server: &AcpServerRow, rows: Vec<AcpSessionRow>, max: Max) -> Self {
         let order = rows.iter().map(|row| row.session_id.clone()).collect();
         let sessions = rows.into_iter().map(|row| {
             let settings = serde_json::from_str(&row.settings).unwrap_or_default();
@@ -109,7 +115,7 @@ impl Memory {
         let renamed = sessions.iter().any(|(id, session)| session.agent_id != *id);
         let (initialize, authenticate) = (server.initialize.clone(), server.authenticate.clone());
         let initialized = server.initialized.clone();
-        Self { initialize, initialized, authenticate, sessions, order, max_sessions, renamed, process: Heard::default() }
+        Self { initialize, initialized, authenticate, sessions, order, max, renamed, process: Heard::default() }
     }
 
     /// The agent process is gone.
@@ -134,11 +140,11 @@ impl Memory {
     }
 
     /// True when these params must be kept until their answer is there.
-    pub(super) fn wants_params(method: &str, params: &str) -> bool {
+    pub(super) fn wants_params(&self, method: &str, params: &str) -> bool {
         let remembered = matches!(method, "initialize" | "authenticate" | "session/fork")
             || OPENERS.contains(&method)
             || SETTERS.contains(&method);
-        remembered && params.len() <= REMEMBERED_PARAMS_MAX_BYTES
+        remembered && params.len() <= self.max.params_bytes
     }
 
     /// True when `envelope` is for a session that must be restored, and the client's initialize is not yet answered.
@@ -309,7 +315,7 @@ impl Memory {
         if self.sessions.insert(id.clone(), session).is_none() {
             self.order.push_back(id.clone());
         }
-        let forget = if self.order.len() > self.max_sessions { self.order.pop_front() } else { None };
+        let forget = if self.order.len() > self.max.sessions { self.order.pop_front() } else { None };
         if let Some(forget) = &forget {
             self.sessions.remove(forget);
         }
@@ -367,6 +373,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
 
+    const MAX: Max = Max { sessions: 2, params_bytes: 1024 };
     const CAN_LOAD: &str = r#"{"agentCapabilities":{"loadSession":true}}"#;
     const CAN_RESUME: &str = r#"{"agentCapabilities":{"loadSession":true,"sessionCapabilities":{"resume":{}}}}"#;
 
@@ -378,8 +385,16 @@ mod tests {
         envelope(&format!(r#"{{"id":1,"method":"session/prompt","params":{{"sessionId":"{session}"}}}}"#))
     }
 
+    #[test]
+    fn long_params_are_not_remembered() {
+        let memory = Memory::new(MAX);
+        assert!(memory.wants_params("session/new", &"x".repeat(1024)));
+        assert!(!memory.wants_params("session/new", &"x".repeat(1025)));
+        assert!(!memory.wants_params("session/prompt", "{}"));
+    }
+
     fn remembered() -> Memory {
-        let mut memory = Memory::new(2);
+        let mut memory = Memory::new(MAX);
         memory.succeeded("initialize", r#"{"protocolVersion":1}"#, CAN_LOAD);
         memory.succeeded("session/new", r#"{"cwd":"/w"}"#, r#"{"sessionId":"s1"}"#);
         memory
@@ -487,7 +502,7 @@ mod tests {
             authenticate: None,
             initialized: None,
         };
-        let mut again = Memory::from_rows(&server, vec![row], 2);
+        let mut again = Memory::from_rows(&server, vec![row], MAX);
         let steps = walk(&mut again, &prompt("s1"), |step| Some(if step.method == "initialize" { CAN_LOAD } else { "{}" }));
         assert_eq!(steps.len(), 3);
         assert_eq!(steps[2].0, "session/set_config_option");

@@ -5,6 +5,7 @@ mod docs;
 mod edge;
 pub mod extract;
 mod guard;
+mod page;
 pub mod problem;
 pub mod routes;
 mod serve;

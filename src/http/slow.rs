@@ -12,9 +12,22 @@ use http::header;
 use serde::Serialize;
 
 use super::problem::ApiError;
+use crate::config::{Bounds, as_duration};
 
 /// What will be answered.
 pub type Pending<T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send>>;
+
+/// How long `waitMs` asks to wait.
+///
+/// # Errors
+/// 400 when that is longer than the bound.
+pub fn wait(wait_ms: u64, bounds: &Bounds) -> Result<Duration, ApiError> {
+    let max_ms = bounds.long_poll_max_ms;
+    if wait_ms > max_ms {
+        return Err(ApiError::invalid(format!("waitMs must be at most {max_ms}")));
+    }
+    Ok(as_duration(wait_ms))
+}
 
 /// The answer as JSON. One that comes within `keepalive` has its own status. After that the status is 200 whatever comes:
 /// an error is then the body.

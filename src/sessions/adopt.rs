@@ -12,14 +12,12 @@ use super::projection::Source;
 use super::tap::object;
 use super::types::SessionDoc;
 use crate::acp::TapServer;
+use crate::config::as_usize;
 use crate::rt::clock::now_ms;
 use crate::rt::ids::new_id;
 use crate::rt::raw_json::RawJson;
 use crate::rt::spawn_owned;
 use crate::store::{RowChange, SessionRow};
-
-/// Params of session/new that are longer are not kept: such a session is opened again without them.
-const PARAMS_MAX_BYTES: usize = 256 * 1024;
 
 impl Sessions {
     /// A session that we didn't know was opened. `tag` is the id that was chosen for it when it is made by us; `None` when
@@ -42,7 +40,7 @@ impl Sessions {
             origin: if made.is_ours { "sessions" } else { "acp" }.to_owned(),
             opened_with: serde_json::value::RawValue::from_string(params.to_owned())
                 .ok()
-                .filter(|params| params.get().len() <= PARAMS_MAX_BYTES),
+                .filter(|params| params.get().len() <= as_usize(self.bounds().session_params_max_bytes)),
             metadata: made.metadata,
             workspace: made.workspace,
             turn_limits: made.turn_limits,

@@ -61,6 +61,7 @@ impl Sessions {
             items_max,
             text_max_bytes: as_usize(bounds.item_text_max_bytes),
             tool_call_max_bytes: as_usize(bounds.item_tool_call_max_bytes),
+            diff_max_bytes: as_usize(bounds.item_diff_max_bytes),
         };
         let mut fold = Fold::new(limits);
         let sequence = self.fold(&live, 0, |payload| fold.push(payload)).await?;

@@ -18,8 +18,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(200);
 impl Sessions {
     pub(super) fn start_janitor(&self) {
         let sessions = self.clone();
-        let idle_ms = self.bounds().session_agent_idle_ms;
-        let pause = if idle_ms == 0 { PAUSE } else { PAUSE.min(as_duration(idle_ms / 2)).max(PAUSE_MIN) };
+        let pause = PAUSE.min(as_duration(self.bounds().session_agent_idle_ms / 2)).max(PAUSE_MIN);
         spawn_owned("session-janitor", async move {
             loop {
                 tokio::time::sleep(pause).await;
@@ -44,9 +43,6 @@ impl Sessions {
     async fn stop_idle_agents(&self) {
         let Ok(acp) = self.acp() else { return };
         let idle = as_duration(self.bounds().session_agent_idle_ms);
-        if idle.is_zero() {
-            return;
-        }
         let mut quiet_for: HashMap<String, Duration> = HashMap::new();
         let all = self.registry().all();
         for live in &all {

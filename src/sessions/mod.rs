@@ -163,6 +163,7 @@ impl Sessions {
         Limits {
             text_max_bytes: as_usize(bounds.item_text_max_bytes),
             tool_call_max_bytes: as_usize(bounds.item_tool_call_max_bytes),
+            diff_max_bytes: as_usize(bounds.item_diff_max_bytes),
             open_items_max: as_usize(bounds.session_open_items_max),
             delta_max_bytes: as_usize(bounds.item_delta_max_bytes),
         }

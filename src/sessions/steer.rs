@@ -9,13 +9,12 @@ use super::live::Live;
 use super::projection::Source;
 use super::types::{Steered, Submitted};
 use super::{Error, Sessions};
+use crate::config::as_usize;
 use crate::rt::clock::now_ms;
 use crate::rt::ids::new_id;
 
 /// An extension of Codex: agents that have it say so in `agentCapabilities._meta.steering` or `_meta.steering`.
 const METHOD: &str = "_session/steering";
-/// Idempotency keys of such messages that a session remembers.
-const STEERED_MAX: usize = 64;
 
 impl Sessions {
     /// Sends a message into the turn under way. `None` when there is none, when the agent can't, or when the turn ended
@@ -50,7 +49,7 @@ impl Sessions {
             Err(error) => return Err(error),
         }
         let steered = idempotency.cloned().map(|(key, digest)| Steered { key, digest, turn_id: turn_id.clone() });
-        live.user_said(&prompt, steered);
+        live.user_said(&prompt, steered, as_usize(self.bounds().session_steered_keys_max));
         self.store().flush();
         Ok(Some(Submitted { turn_id, delivery: "steered".to_owned(), position: None, repeated: false }))
     }
@@ -70,14 +69,13 @@ impl Live {
         state.running.last().map(|running| running.turn.id.clone()).filter(|_| can && is_open)
     }
 
-    /// A message of a person within a turn.
-    fn user_said(&self, prompt: &Value, steered: Option<Steered>) {
+    /// A message of a person within a turn. `keys_max` of them are remembered by their idempotency keys.
+    fn user_said(&self, prompt: &Value, steered: Option<Steered>, keys_max: usize) {
         let (now, mut state) = (now_ms(), self.lock());
         let change = steered.map(|steered| {
-            if state.doc.steered.len() >= STEERED_MAX {
-                state.doc.steered.remove(0);
-            }
             state.doc.steered.push(steered);
+            let beyond = state.doc.steered.len().saturating_sub(keys_max);
+            state.doc.steered.drain(..beyond); // several, when the bound has become less
             Self::save(&mut state)
         });
         let item = json!({"item": {

@@ -124,6 +124,22 @@ async fn what_is_no_message_is_answered_as_such() {
 }
 
 #[tokio::test]
+async fn what_comes_before_initialize_is_answered_has_a_bound() {
+    let home = Home::new();
+    home.fake_agent("", "--initialize-ms 600000"); // no answer while the test runs
+    let options = Options::default().env("SANDBOXD_ACP_CONNECTION_EARLY_MAX_MESSAGES", "2");
+    let server = Server::start_with(&home, &options.env("SANDBOXD_ACP_BODY_MAX_BYTES", "10000"));
+    for (count, bytes) in [(3, 10), (2, 6_000)] {
+        let mut ws = Ws::connect(server.port(), "/acp?agent=amp", &[]).await.expect("a WebSocket");
+        ws.send(&json!({"jsonrpc": "2.0", "id": 1, "method": "initialize"})).await;
+        for _ in 0..count {
+            ws.send(&json!({"jsonrpc": "2.0", "method": "early", "params": {"text": "x".repeat(bytes)}})).await;
+        }
+        assert!(matches!(ws.next().await, Some(Frame::Close(Some((1008, _))))), "{count} of {bytes}");
+    }
+}
+
+#[tokio::test]
 async fn a_token_may_stand_in_the_query() {
     let home = Home::new();
     let options = Options { args: vec!["--token".into(), "s3cret".into()], ..Options::default() };

@@ -24,6 +24,39 @@ async fn problem(response: reqwest::Response, status: u16, kind: &str) -> Value 
     body
 }
 
+#[tokio::test]
+async fn pages_and_waits_have_bounds_that_are_named() {
+    let home = Home::new();
+    let options = ["LIST_PAGE_MAX", "LOG_PAGE_MAX_EVENTS", "SNAPSHOT_ITEMS_MAX", "TRACE_SPANS_MAX", "LONG_POLL_MAX_MS"];
+    let options = options.iter().fold(Options::default(), |options, name| options.env(&format!("SANDBOXD_{name}"), "7"));
+    let server = Server::start_with(&home, &options);
+    for path in [
+        "/v1/sessions?limit",
+        "/v1/sessions/ses_9/turns?limit",
+        "/v1/sessions/ses_9/events?limit",
+        "/v1/sessions/ses_9/snapshot?itemsMax",
+        "/v1/sessions/ses_9/timeline?limit",
+        "/v1/processes/proc_9/search?pattern=x&limit",
+        "/v1/requests?limit",
+        "/v1/traces?limit",
+        "/v1/events?limit",
+    ] {
+        let (_, name) = path.rsplit_once(['?', '&']).expect("a parameter");
+        for wrong in [0, 8] {
+            let response = server.http.get(server.url(&format!("{path}={wrong}"))).send().await.expect("an answer");
+            let body = problem(response, 400, "invalid_request").await;
+            assert_eq!(body["detail"], format!("invalid request: {name} must be 1 to 7"), "{path}={wrong}");
+        }
+        assert_ne!(server.get(&format!("{path}=7")).await.0, 400, "{path}");
+        assert_ne!(server.get(path.trim_end_matches(name)).await.0, 400, "{path}: the default obeys the bound");
+    }
+    for path in ["/v1/sessions/ses_9/turns/turn_9", "/v1/requests/req_9"] {
+        let (status, body) = server.get(&format!("{path}?waitMs=8")).await;
+        assert_eq!((status, &body["detail"]), (400, &json!("invalid request: waitMs must be at most 7")), "{path}");
+        assert_eq!(server.get(&format!("{path}?waitMs=7")).await.0, 404, "{path}");
+    }
+}
+
 #[test]
 fn without_a_choice_the_server_does_not_start() {
     let home = Home::new();

@@ -309,7 +309,7 @@ async fn what_does_not_fit_is_refused() {
         "{body}"
     );
     assert_eq!(desk.server.get("/v1/requests/policy").await, (200, json!({"rules": []})));
-    for path in ["/v1/requests?limit=0", "/v1/requests?limit=201", "/v1/requests?state=open", "/v1/requests?kind=x"] {
+    for path in ["/v1/requests?limit=0", "/v1/requests?limit=501", "/v1/requests?state=open", "/v1/requests?kind=x"] {
         assert_eq!(desk.server.get(path).await.0, 400, "{path}");
     }
     let (status, body) = desk.server.get("/v1/requests/req_none?waitMs=20000").await;

@@ -7,7 +7,6 @@ use super::{Answer, FROM_AGENT, FROM_CLIENT, Held, Reply, Running, Waiter};
 use crate::acp::envelope::{Envelope, Kind};
 use crate::acp::ids::{Pending, Taken};
 use crate::acp::messages;
-use crate::acp::restore::Memory;
 use crate::acp::tap::{Fact, Prompted};
 use crate::config::as_usize;
 use crate::store::RowChange;
@@ -117,7 +116,10 @@ impl Running {
         let pending = Pending {
             client_id: envelope.id().unwrap_or("null").to_owned(),
             method: envelope.method().to_owned(),
-            params: envelope.params().filter(|params| Memory::wants_params(envelope.method(), params)).map(str::to_owned),
+            params: envelope
+                .params()
+                .filter(|params| self.owner.memory.wants_params(envelope.method(), params))
+                .map(str::to_owned),
             session: session.clone(),
             tag: tag.clone(),
             waiter: Waiter::Client(reply),

@@ -15,14 +15,8 @@ use utoipa_axum::routes;
 use crate::config::as_duration;
 use crate::http::extract::{ApiJson, ApiPath, ApiQuery};
 use crate::http::problem::ApiError;
-use crate::http::{AppState, ProblemDetails, slow};
+use crate::http::{AppState, ProblemDetails, page, slow};
 use crate::sessions::gate::{Answer, ListFilter, RequestInfo, RequestKind, RequestPage, RequestState, Resolved, Rule, RuleInfo};
-
-/// Requests of a page, when it doesn't say.
-const LIMIT_DEFAULT: usize = 50;
-
-/// Requests of a page at most.
-const LIMIT_MAX: usize = 200;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -48,8 +42,8 @@ struct ListQuery {
     /// Only those of this kind.
     #[param(inline)]
     kind: Option<RequestKind>,
-    /// How many at most: 1 to 200, 50 when it isn't given.
-    #[param(minimum = 1, maximum = 200)]
+    /// How many: at most `list_page_max`.
+    #[param(minimum = 1, default = 50)]
     limit: Option<usize>,
     /// `nextCursor` of the page before.
     cursor: Option<String>,
@@ -62,10 +56,7 @@ async fn list_requests(
     State(state): State<AppState>,
     ApiQuery(query): ApiQuery<ListQuery>,
 ) -> Result<Json<RequestPage>, ApiError> {
-    let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
-    if !(1..=LIMIT_MAX).contains(&limit) {
-        return Err(ApiError::invalid(format!("limit must be 1 to {LIMIT_MAX}")));
-    }
+    let limit = page::size("limit", query.limit, page::LIST_DEFAULT, state.config.bounds.list_page_max)?;
     let filter = ListFilter { state: query.state, session_id: query.session_id, kind: query.kind, before: query.cursor };
     Ok(Json(state.sessions.gate().list(filter, limit).await?))
 }
@@ -74,7 +65,7 @@ async fn list_requests(
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 struct GetQuery {
-    /// While it is pending, how long to wait for its end, in milliseconds.
+    /// While it is pending, how long to wait for its end, in milliseconds; at most `long_poll_max_ms`.
     #[serde(default)]
     wait_ms: u64,
 }
@@ -90,11 +81,9 @@ async fn get_request(
     ApiQuery(query): ApiQuery<GetQuery>,
 ) -> Result<Response, ApiError> {
     let bounds = &state.config.bounds;
-    if query.wait_ms > bounds.request_wait_max_ms {
-        return Err(ApiError::invalid(format!("waitMs must be at most {}", bounds.request_wait_max_ms)));
-    }
+    let wait = slow::wait(query.wait_ms, bounds)?;
     state.sessions.gate().get(&id, Duration::ZERO).await?; // one that isn't there has its own status, however long the wait
-    let (keepalive, wait) = (as_duration(bounds.acp_post_keepalive_ms), as_duration(query.wait_ms));
+    let keepalive = as_duration(bounds.acp_post_keepalive_ms);
     slow::json(async move { Ok(state.sessions.gate().get(&id, wait).await?) }, keepalive).await
 }
 

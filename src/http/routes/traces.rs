@@ -7,10 +7,9 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::config::as_usize;
 use crate::http::extract::{ApiPath, ApiQuery};
 use crate::http::problem::ApiError;
-use crate::http::{AppState, ProblemDetails};
+use crate::http::{AppState, ProblemDetails, page};
 use crate::store::TraceFilter;
 use crate::traces::views::{Timeline, ToolStats, Trace, TraceList, parse_cursor};
 
@@ -24,8 +23,6 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 
 /// Kinds of spans.
 const KINDS: [&str; 4] = ["turn", "tool_call", "permission", "process"];
-/// Traces in a page.
-const TRACES_MAX: usize = 200;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
@@ -37,29 +34,24 @@ struct TracesQuery {
     kind: Option<String>,
     /// That began then or later, in Unix milliseconds.
     since_ms: Option<i64>,
-    /// Traces in a page.
-    #[serde(default = "default_traces")]
-    #[param(minimum = 1, maximum = 200, default = 50)]
-    limit: usize,
+    /// Traces in a page: at most `list_page_max`.
+    #[param(minimum = 1, default = 50)]
+    limit: Option<usize>,
     /// `next` of the page before.
     cursor: Option<String>,
-}
-
-fn default_traces() -> usize {
-    50
 }
 
 /// Lists traces, newest first: one for each turn, and one for each process.
 #[utoipa::path(get, path = "/v1/traces", tag = "traces", operation_id = "list_traces", params(TracesQuery),
     responses((status = 200, body = TraceList), (status = 400, body = ProblemDetails)))]
 async fn list_traces(State(state): State<AppState>, ApiQuery(query): ApiQuery<TracesQuery>) -> Result<Json<TraceList>, ApiError> {
-    check_limit(query.limit, TRACES_MAX)?;
+    let limit = page::size("limit", query.limit, page::LIST_DEFAULT, state.config.bounds.list_page_max)?;
     if let Some(kind) = query.kind.as_deref().filter(|kind| !KINDS.contains(kind)) {
         return Err(ApiError::invalid(format!("kind {kind:?} must be one of: {}", KINDS.join(", "))));
     }
     let TracesQuery { session_id, kind, since_ms, .. } = query;
     let filter = TraceFilter { session_id, kind, since_ms, before: check_cursor(query.cursor.as_deref())? };
-    Ok(Json(state.traces.list(filter, query.limit).await?))
+    Ok(Json(state.traces.list(filter, limit).await?))
 }
 
 /// Shows a trace as a tree of spans.
@@ -89,9 +81,7 @@ async fn get_session_timeline(
     ApiPath(session_id): ApiPath<String>,
     ApiQuery(query): ApiQuery<TimelineQuery>,
 ) -> Result<Json<Timeline>, ApiError> {
-    let max = as_usize(state.config.bounds.trace_spans_max);
-    let limit = query.limit.unwrap_or(max);
-    check_limit(limit, max)?;
+    let limit = page::size("limit", query.limit, usize::MAX, state.config.bounds.trace_spans_max)?;
     let after = check_cursor(query.cursor.as_deref())?;
     Ok(Json(state.traces.timeline(&session_id, after, limit).await?))
 }
@@ -114,10 +104,6 @@ async fn get_tool_stats(
     ApiQuery(query): ApiQuery<StatsQuery>,
 ) -> Result<Json<ToolStats>, ApiError> {
     Ok(Json(state.traces.tools(query.session_id.as_deref(), query.since_ms).await?))
-}
-
-fn check_limit(limit: usize, max: usize) -> Result<(), ApiError> {
-    if (1..=max).contains(&limit) { Ok(()) } else { Err(ApiError::invalid(format!("limit must be 1 to {max}"))) }
 }
 
 fn check_cursor(cursor: Option<&str>) -> Result<Option<(i64, String)>, ApiError> {

@@ -24,9 +24,6 @@ use crate::store::RowChange;
 /// Requests that are over and stay in memory until the file surely has them.
 const RECENT_MAX: usize = 256;
 
-/// An answer that is kept with its request.
-const RESULT_MAX_BYTES: usize = 64 * 1024;
-
 /// Characters of a title.
 const TITLE_MAX: usize = 300;
 
@@ -174,7 +171,7 @@ impl State {
         resolution.option_id = option.map(|option| option.option_id);
         resolution.message = intent.and_then(|intent| intent.message);
         resolution.reason = (by == "deadline").then(|| "nobody decided in time".to_owned());
-        let short = result.filter(|result| result.len() <= RESULT_MAX_BYTES);
+        let short = result.filter(|result| result.len() <= as_usize(bounds.request_answer_max_bytes));
         resolution.result = short.and_then(|result| RawValue::from_string(result.to_owned()).ok());
         if by == "deadline" && outcome == Outcome::Cancelled {
             resolution.outcome = pending.info.default;

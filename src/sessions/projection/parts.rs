@@ -9,9 +9,6 @@ use super::diff::hunk;
 use super::json::{Members, elements};
 use super::tool::ToolCall;
 
-/// A diff in a part is for reading; the whole texts are in `toolCall`.
-const DIFF_MAX_BYTES: usize = 8 * 1024;
-
 /// One part of a tool call's item.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
@@ -53,13 +50,13 @@ pub(super) enum Output<'a> {
     Text(Cow<'a, str>),
 }
 
-/// The parts of a call as it is now.
-pub(super) fn parts(call: &ToolCall) -> Vec<Part<'_>> {
+/// The parts of a call as it is now. A diff in them is for reading; the whole texts are in `toolCall`.
+pub(super) fn parts(call: &ToolCall, diff_max_bytes: usize) -> Vec<Part<'_>> {
     let call_id = call.text("toolCallId").unwrap_or_default();
     let name = call.name().or_else(|| call.text("title")).unwrap_or_default();
     let mut parts = vec![Part::ToolCall { call_id: call_id.clone(), name, arguments: call.raw("rawInput") }];
     let content = call.raw("content").and_then(elements).unwrap_or_default();
-    parts.extend(content.iter().map(|element| shown(element)));
+    parts.extend(content.iter().map(|element| shown(element, diff_max_bytes)));
     if call.text("kind").as_deref() == Some("read") {
         let read = |path| Part::FileRef { path: Cow::Owned(path), action: "read", diff: None, truncated: false };
         parts.extend(call.paths().into_iter().map(read));
@@ -105,7 +102,7 @@ struct Shown<'a> {
     terminal_id: Option<Cow<'a, str>>,
 }
 
-fn shown(element: &RawValue) -> Part<'_> {
+fn shown(element: &RawValue, diff_max_bytes: usize) -> Part<'_> {
     let Ok(shown) = serde_json::from_str::<Shown<'_>>(element.get()) else { return Part::Json { json: element } };
     let kind = shown.r#type.as_ref();
     if let ("content", Some(block)) = (kind, shown.content.filter(|block| block.get().starts_with('{'))) {
@@ -113,7 +110,7 @@ fn shown(element: &RawValue) -> Part<'_> {
     }
     if let ("diff", Some(new)) = (kind, &shown.new_text) {
         let action = if shown.old_text.is_some() { "patch" } else { "write" };
-        let (diff, truncated) = hunk(shown.old_text.as_deref().unwrap_or_default(), new, DIFF_MAX_BYTES);
+        let (diff, truncated) = hunk(shown.old_text.as_deref().unwrap_or_default(), new, diff_max_bytes);
         let path = shown.path.unwrap_or_default();
         return Part::FileRef { path, action, diff: Some(diff), truncated };
     }

@@ -24,6 +24,8 @@ pub struct Limits {
     /// A tool call with everything its updates brought: half for output that comes in pieces, half for the rest.
     /// Also a plan.
     pub tool_call_max_bytes: usize,
+    /// A diff in the parts of a tool call's item.
+    pub diff_max_bytes: usize,
     /// Tool calls that go on at once; beyond, the oldest is ended as failed. As many ended ones are remembered.
     pub open_items_max: usize,
     /// Text in one `item.delta`.
@@ -336,5 +338,5 @@ fn message_max(limits: Limits) -> message::Max {
 }
 
 fn tools_max(limits: Limits) -> tools::Max {
-    tools::Max { call_bytes: limits.tool_call_max_bytes, open: limits.open_items_max }
+    tools::Max { call_bytes: limits.tool_call_max_bytes, diff_bytes: limits.diff_max_bytes, open: limits.open_items_max }
 }

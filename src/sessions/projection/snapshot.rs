@@ -22,6 +22,8 @@ pub struct SnapshotLimits {
     pub text_max_bytes: usize,
     /// A tool call that goes on.
     pub tool_call_max_bytes: usize,
+    /// A diff in the parts of a tool call's item.
+    pub diff_max_bytes: usize,
 }
 
 /// Builds the items from events in their order. Events before an item's `item.started` need not be given.
@@ -78,7 +80,8 @@ impl Snapshot {
 
     /// The items as JSON, oldest first; each has its `turnId`.
     pub fn items(&self) -> Vec<Box<RawValue>> {
-        self.entries.iter().filter_map(|entry| serde_json::value::to_raw_value(&Shown::of(entry)?).ok()).collect()
+        let shown = self.entries.iter().filter_map(|entry| Shown::of(entry, self.limits.diff_max_bytes));
+        shown.filter_map(|shown| serde_json::value::to_raw_value(&shown).ok()).collect()
     }
 
     fn whole(&mut self, stored: &Stored<'_>, ended: bool) {
@@ -169,7 +172,7 @@ impl Entry {
 struct Shown(Vec<(String, Box<RawValue>)>);
 
 impl Shown {
-    fn of(entry: &Entry) -> Option<Self> {
+    fn of(entry: &Entry, diff_max_bytes: usize) -> Option<Self> {
         let members = Members::parse(entry.item.get())?;
         let mut shown = Self(members.0.into_iter().map(|(key, value)| (Cow::into_owned(key), value.to_owned())).collect());
         if let Some(turn_id) = &entry.turn_id {
@@ -190,7 +193,7 @@ impl Shown {
                 }
             }
             Grown::Tool(call) => {
-                shown.set("parts", parts(call));
+                shown.set("parts", parts(call, diff_max_bytes));
                 shown.set("toolCall", call);
             }
             Grown::Plan(entries) => shown.set("parts", [plan::part(entries)]),

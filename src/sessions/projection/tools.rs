@@ -32,6 +32,7 @@ struct Open {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Max {
     pub call_bytes: usize,
+    pub diff_bytes: usize,
     pub open: usize,
 }
 
@@ -73,7 +74,7 @@ impl Tools {
         let mut call = ToolCall::default();
         call.merge(update, at.max.call_bytes);
         let open = Open { item_id: at.stamp.item_id(at.now_ms), call_id: call_id.to_owned(), started_at_ms: at.now_ms, call };
-        out.push(at.stamp.said(at.now_ms, "item.started", Source::Agent, Whole { item: item(&open) }));
+        out.push(at.stamp.said(at.now_ms, "item.started", Source::Agent, Whole { item: item(&open, at.max) }));
         self.open.push(open);
         self.ended_by_agent(at, self.open.len() - 1, Phase::Started, out)
     }
@@ -103,7 +104,7 @@ impl Tools {
     }
 
     fn complete(&mut self, at: At<'_>, open: Open, status: Status, concluded: bool, reason: Option<&str>) -> Projected {
-        let mut item = item(&open).ended(status, at.now_ms);
+        let mut item = item(&open, at.max).ended(status, at.now_ms);
         item.reason = reason;
         let whole = Whole { item };
         let event = if concluded {
@@ -127,8 +128,8 @@ pub(super) struct At<'a> {
     pub max: Max,
 }
 
-fn item(open: &Open) -> Item<'_, Vec<Part<'_>>> {
-    let mut item = Item::new(&open.item_id, "tool_call", "tool", open.started_at_ms, parts(&open.call));
+fn item(open: &Open, max: Max) -> Item<'_, Vec<Part<'_>>> {
+    let mut item = Item::new(&open.item_id, "tool_call", "tool", open.started_at_ms, parts(&open.call, max.diff_bytes));
     item.truncated = open.call.truncated;
     item.tool_call = Some(&open.call);
     item

@@ -28,8 +28,6 @@ use crate::http::problem::{ApiError, ErrorCode};
 const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// So many pings may stay without any word; and for so long a frame may be on its way.
 const PINGS_MISSED: u32 = 4;
-/// Messages that may come before `initialize` is answered.
-const EARLY_MAX: usize = 64;
 
 /// Takes the upgrade.
 ///
@@ -49,6 +47,8 @@ pub(super) fn accept(state: &AppState, target: Target, upgrade: WebSocketUpgrade
         target: Some(target),
         id,
         ping: as_duration(bounds.ws_ping_ms),
+        early_max: as_usize(bounds.acp_connection_early_max_messages),
+        early_max_bytes: max_bytes,
         stop: state.stop.clone(),
     };
     let upgrade = upgrade.max_message_size(max_bytes).max_frame_size(max_bytes);
@@ -82,6 +82,9 @@ struct Socket {
     target: Option<Target>,
     id: String,
     ping: Duration,
+    /// Messages that may wait until `initialize` is answered.
+    early_max: usize,
+    early_max_bytes: usize,
     stop: CancellationToken,
 }
 
@@ -96,6 +99,7 @@ struct Talk {
     beginning: Option<BoxFuture<'static, Begun>>,
     /// What came meanwhile.
     early: VecDeque<Envelope>,
+    early_bytes: usize,
     feeds: Vec<Feed>,
 }
 
@@ -149,8 +153,9 @@ impl Socket {
             Err(error) => self.send_text(sink, error_answer("null", -32600, &error.to_string(), None)).await,
             Ok(envelope) if let Some(connection) = talk.connection.clone() => self.receive(&connection, envelope, sink).await,
             Ok(envelope) if talk.beginning.is_some() => {
-                let has_room = talk.early.len() < EARLY_MAX;
+                talk.early_bytes += envelope.text().len();
                 talk.early.push_back(envelope);
+                let has_room = talk.early.len() <= self.early_max && talk.early_bytes <= self.early_max_bytes;
                 if has_room { Ok(()) } else { Err(Some((close_code::POLICY, "too much came before initialize was answered"))) }
             }
             Ok(envelope) => self.begin(talk, envelope),

@@ -17,7 +17,7 @@ use crate::config::as_usize;
 use crate::http::extract::{ApiQuery, accepts, names_events};
 use crate::http::problem::{ApiError, ErrorCode};
 use crate::http::sse::{Feed, last_event_id};
-use crate::http::{AppState, ProblemDetails};
+use crate::http::{AppState, ProblemDetails, page};
 use crate::store::{LogFilter, LogGap};
 use feed::LogTail;
 
@@ -44,14 +44,9 @@ struct EventsQuery {
     kind: Option<String>,
     /// Only what follows this position: `next` of the page before. `Last-Event-ID` wins.
     after: Option<u64>,
-    /// Events in a page; event streams have none.
-    #[serde(default = "default_limit")]
-    #[param(minimum = 1, maximum = 512, default = 100)]
-    limit: usize,
-}
-
-fn default_limit() -> usize {
-    100
+    /// Events in a page: at most `log_page_max_events`. Event streams have no pages.
+    #[param(minimum = 1, default = 100)]
+    limit: Option<usize>,
 }
 
 impl EventsQuery {
@@ -144,14 +139,11 @@ async fn get_events(
         let why = "accept must allow application/json or text/event-stream";
         return Err(ApiError::with_message(ErrorCode::NotAcceptable, "not acceptable", why));
     }
-    let limit_max = as_usize(state.config.bounds.log_page_max_events);
-    if !(1..=limit_max).contains(&query.limit) {
-        return Err(ApiError::invalid(format!("limit must be 1 to {limit_max}")));
-    }
-    Ok(Json(page(&state, filter, after, query.limit).await?).into_response())
+    let limit = page::size("limit", query.limit, page::EVENTS_DEFAULT, state.config.bounds.log_page_max_events)?;
+    Ok(Json(log_page(&state, filter, after, limit).await?).into_response())
 }
 
-async fn page(state: &AppState, filter: LogFilter, after: u64, limit: usize) -> Result<EventsPage, ApiError> {
+async fn log_page(state: &AppState, filter: LogFilter, after: u64, limit: usize) -> Result<EventsPage, ApiError> {
     let newest = *state.store.watch_log().borrow();
     let max_bytes = as_usize(state.config.bounds.events_page_max_bytes);
     let mut page = EventsPage { events: Vec::new(), gaps: Vec::new(), next: after, has_more: true, newest };

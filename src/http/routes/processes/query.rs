@@ -12,11 +12,10 @@ use utoipa_axum::routes;
 use crate::config::as_duration;
 use crate::http::extract::{ApiPath, ApiQuery, OptionalJson};
 use crate::http::problem::ApiError;
-use crate::http::{AppState, ProblemDetails, slow, sse};
+use crate::http::{AppState, ProblemDetails, page, slow, sse};
 use crate::processes::PATTERN_MAX_CHARS;
 use crate::processes::types::{LogStream, SearchResult, SearchSource, SearchSpec, WaitResult, WaitSpec};
 
-const LIMIT_MAX: usize = 500;
 const CONTEXT_MAX: usize = 50;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
@@ -29,10 +28,9 @@ struct SearchQuery {
     /// A regular expression without look-around (the syntax of Rust's `regex`).
     #[param(min_length = 1, max_length = 200)]
     pattern: String,
-    /// Matches that are shown.
-    #[serde(default = "default_limit")]
-    #[param(minimum = 1, maximum = 500, default = 50)]
-    limit: usize,
+    /// Matches that are shown: at most `list_page_max`.
+    #[param(minimum = 1, default = 50)]
+    limit: Option<usize>,
     /// Lines that are shown before and after each match.
     #[serde(default)]
     #[param(minimum = 0, maximum = 50, default = 0)]
@@ -45,19 +43,13 @@ struct SearchQuery {
     source: Option<SearchSource>,
 }
 
-fn default_limit() -> usize {
-    50
-}
-
 impl SearchQuery {
-    fn check(self) -> Result<SearchSpec, ApiError> {
+    fn check(self, limit_max: u64) -> Result<SearchSpec, ApiError> {
         let Self { pattern, limit, context, stream, source } = self;
         if !(1..=PATTERN_MAX_CHARS).contains(&pattern.chars().count()) {
             return Err(ApiError::invalid(format!("pattern has 1 to {PATTERN_MAX_CHARS} characters")));
         }
-        if !(1..=LIMIT_MAX).contains(&limit) {
-            return Err(ApiError::invalid(format!("limit must be 1 to {LIMIT_MAX}")));
-        }
+        let limit = page::size("limit", limit, page::LIST_DEFAULT, limit_max)?;
         if context > CONTEXT_MAX {
             return Err(ApiError::invalid(format!("context must be 0 to {CONTEXT_MAX}")));
         }
@@ -74,7 +66,7 @@ async fn search_process(
     ApiPath(id): ApiPath<String>,
     ApiQuery(query): ApiQuery<SearchQuery>,
 ) -> Result<Json<SearchResult>, ApiError> {
-    Ok(Json(state.processes.search(&id, query.check()?).await?))
+    Ok(Json(state.processes.search(&id, query.check(state.config.bounds.list_page_max)?).await?))
 }
 
 /// Waits until a process ends, writes a line that matches, falls silent, or listens on a port: whatever comes first. An
@@ -112,7 +104,7 @@ mod tests {
     fn checked(query: &str) -> Result<SearchSpec, String> {
         let uri = format!("/?{query}").parse().expect("a URI");
         let Query(query) = Query::<SearchQuery>::try_from_uri(&uri).map_err(|error| error.body_text())?;
-        query.check().map_err(|error| error.detail().to_owned())
+        query.check(500).map_err(|error| error.detail().to_owned())
     }
 
     #[test]

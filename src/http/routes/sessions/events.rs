@@ -14,15 +14,17 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::limit;
 use crate::config::{as_duration, as_usize};
 use crate::http::extract::{ApiPath, ApiQuery, accepts, names_events};
 use crate::http::problem::{ApiError, ErrorCode};
 use crate::http::sse::{self, Feed, Read, Source, last_event_id};
-use crate::http::{AppState, ProblemDetails};
+use crate::http::{AppState, ProblemDetails, page};
 use crate::sessions::gate::RequestInfo;
 use crate::sessions::{SessionInfo, Sessions, TurnInfo};
 use crate::store::Item;
+
+/// Items of a snapshot, when it doesn't say.
+const ITEMS_DEFAULT: usize = 200;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(get_session_events)).routes(routes!(get_snapshot))
@@ -33,7 +35,8 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 struct EventsQuery {
     /// Only what follows this position; `Last-Event-ID` wins.
     after: Option<u64>,
-    /// Events in a page, 100 when absent; event streams have no pages.
+    /// Events in a page: at most `log_page_max_events`. Event streams have no pages.
+    #[param(minimum = 1, default = 100)]
     limit: Option<usize>,
     /// `items` (default): projected events with turns and items. `raw`: the ACP envelopes in both directions, as they
     /// passed; positions are those of the whole log then.
@@ -89,12 +92,12 @@ async fn get_session_events(
         let why = "accept must allow application/json or text/event-stream";
         return Err(ApiError::with_message(ErrorCode::NotAcceptable, "not acceptable", why));
     }
-    let limit = limit(query.limit, 100, as_usize(state.config.bounds.log_page_max_events))?;
-    let page = if is_raw { raw_page(&state, &id, after, limit).await? } else { page(&state, &id, after, limit).await? };
+    let limit = page::size("limit", query.limit, page::EVENTS_DEFAULT, state.config.bounds.log_page_max_events)?;
+    let page = if is_raw { raw_page(&state, &id, after, limit).await? } else { item_page(&state, &id, after, limit).await? };
     Ok(Json(page).into_response())
 }
 
-async fn page(state: &AppState, id: &str, after: u64, limit: usize) -> Result<SessionEventsPage, ApiError> {
+async fn item_page(state: &AppState, id: &str, after: u64, limit: usize) -> Result<SessionEventsPage, ApiError> {
     let stream = state.sessions.stream(id).await?;
     let newest = stream.newest().seq;
     let items = stream.read_after(after, limit, as_usize(state.config.bounds.events_page_max_bytes)).await?;
@@ -197,7 +200,8 @@ fn frames(events: &[crate::sessions::RawEvent]) -> Bytes {
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 struct SnapshotQuery {
-    /// The latest items, 200 when absent.
+    /// How many of the latest items: at most `snapshot_items_max`.
+    #[param(minimum = 1, default = 200)]
     items_max: Option<usize>,
 }
 
@@ -229,7 +233,7 @@ async fn get_snapshot(
     ApiPath(id): ApiPath<String>,
     ApiQuery(query): ApiQuery<SnapshotQuery>,
 ) -> Result<Json<SnapshotBody>, ApiError> {
-    let items_max = limit(query.items_max, 200, as_usize(state.config.bounds.snapshot_items_max))?;
+    let items_max = page::size("itemsMax", query.items_max, ITEMS_DEFAULT, state.config.bounds.snapshot_items_max)?;
     let snapshot = state.sessions.snapshot(&id, items_max).await?;
     Ok(Json(SnapshotBody {
         session: snapshot.session,

@@ -11,11 +11,10 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{idempotency_key, limit};
-use crate::config::as_usize;
+use super::idempotency_key;
 use crate::http::extract::{ApiJson, ApiPath, ApiQuery};
 use crate::http::problem::ApiError;
-use crate::http::{AppState, ProblemDetails};
+use crate::http::{AppState, ProblemDetails, page};
 use crate::sessions::{SessionInfo, SessionPatch, SessionSpec};
 use crate::store::SessionFilter;
 
@@ -41,7 +40,8 @@ struct ListQuery {
     closed: Option<bool>,
     /// `nextCursor` of the page before.
     cursor: Option<String>,
-    /// How many, 50 when absent.
+    /// How many: at most `list_page_max`.
+    #[param(minimum = 1, default = 50)]
     limit: Option<usize>,
 }
 
@@ -63,7 +63,7 @@ async fn list_sessions(
     State(state): State<AppState>,
     ApiQuery(query): ApiQuery<ListQuery>,
 ) -> Result<Json<SessionList>, ApiError> {
-    let limit = limit(query.limit, 50, as_usize(state.config.bounds.list_page_max))?;
+    let limit = page::size("limit", query.limit, page::LIST_DEFAULT, state.config.bounds.list_page_max)?;
     let before = query.cursor.as_deref().map(parse_cursor).transpose()?;
     let filter = SessionFilter { agent: query.agent, cwd: query.cwd, server_id: query.server_id, closed: query.closed, before };
     let mut sessions = state.sessions.list(filter, limit + 1).await?;

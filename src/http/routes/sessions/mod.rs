@@ -32,12 +32,3 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
         _ => Err(ApiError::invalid(format!("Idempotency-Key must be 1 to {KEY_MAX_BYTES} visible ASCII characters"))),
     }
 }
-
-/// A number from 1 to `max`; `default` when absent.
-fn limit(asked: Option<usize>, default: usize, max: usize) -> Result<usize, ApiError> {
-    match asked {
-        None => Ok(default.min(max)),
-        Some(limit) if (1..=max).contains(&limit) => Ok(limit),
-        Some(_) => Err(ApiError::invalid(format!("limit must be 1 to {max}"))),
-    }
-}

@@ -11,11 +11,10 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{idempotency_key, limit};
-use crate::config::as_usize;
+use super::idempotency_key;
 use crate::http::extract::{ApiPath, ApiQuery, LargeJson, OptionalJson};
 use crate::http::problem::ApiError;
-use crate::http::{AppState, ProblemDetails};
+use crate::http::{AppState, ProblemDetails, page, slow};
 use crate::sessions::{MessageSpec, Submitted, TurnInfo};
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
@@ -83,7 +82,8 @@ struct TurnsQuery {
     /// Turns after this number.
     #[serde(default)]
     after: u64,
-    /// How many, 50 when absent.
+    /// How many: at most `list_page_max`.
+    #[param(minimum = 1, default = 50)]
     limit: Option<usize>,
 }
 
@@ -102,7 +102,7 @@ async fn list_turns(
     ApiPath(id): ApiPath<String>,
     ApiQuery(query): ApiQuery<TurnsQuery>,
 ) -> Result<Json<TurnList>, ApiError> {
-    let limit = limit(query.limit, 50, as_usize(state.config.bounds.list_page_max))?;
+    let limit = page::size("limit", query.limit, page::LIST_DEFAULT, state.config.bounds.list_page_max)?;
     Ok(Json(TurnList { turns: state.sessions.turns(&id, query.after, limit).await? }))
 }
 
@@ -124,7 +124,7 @@ async fn get_turn(
     ApiPath((id, turn_id)): ApiPath<(String, String)>,
     ApiQuery(query): ApiQuery<TurnQuery>,
 ) -> Result<Json<TurnInfo>, ApiError> {
-    let wait = Duration::from_millis(query.wait_ms.min(state.config.bounds.long_poll_max_ms));
+    let wait = slow::wait(query.wait_ms, &state.config.bounds)?;
     tokio::select! {
         turn = state.sessions.turn(&id, &turn_id, wait) => Ok(Json(turn?)),
         () = state.stop.cancelled() => Ok(Json(state.sessions.turn(&id, &turn_id, Duration::ZERO).await?)),

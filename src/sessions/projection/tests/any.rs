@@ -8,7 +8,8 @@ use proptest::sample::select;
 use super::*;
 use crate::sessions::projection::{Snapshot, SnapshotLimits, Source, Transcriber, replay};
 
-const SMALL: Limits = Limits { text_max_bytes: 8, tool_call_max_bytes: 120, open_items_max: 2, delta_max_bytes: 5 };
+const SMALL: Limits =
+    Limits { text_max_bytes: 8, tool_call_max_bytes: 120, diff_max_bytes: 50, open_items_max: 2, delta_max_bytes: 5 };
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -187,7 +188,7 @@ proptest! {
     fn a_snapshot_agrees_with_the_events(steps in proptest::collection::vec(step(), 0..40), upto in 0..80usize) {
         let events = run(LIMITS, false, &steps);
         let shown = |events: &[Projected]| {
-            let limits = SnapshotLimits { items_max: 99, text_max_bytes: 1 << 20, tool_call_max_bytes: 1 << 20 };
+            let limits = SnapshotLimits { items_max: 99, text_max_bytes: 1 << 20, tool_call_max_bytes: 1 << 20, diff_max_bytes: 1 << 13 };
             let mut snapshot = Snapshot::new(limits);
             events.iter().for_each(|event| snapshot.push(text_of(event)));
             snapshot.items().iter().map(|item| serde_json::from_str(item.get()).expect("JSON")).collect::<Vec<Value>>()

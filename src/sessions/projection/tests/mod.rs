@@ -10,8 +10,13 @@ mod fold;
 mod readers;
 mod speed;
 
-pub(super) const LIMITS: Limits =
-    Limits { text_max_bytes: 1 << 20, tool_call_max_bytes: 1 << 20, open_items_max: 64, delta_max_bytes: 1 << 16 };
+pub(super) const LIMITS: Limits = Limits {
+    text_max_bytes: 1 << 20,
+    tool_call_max_bytes: 1 << 20,
+    diff_max_bytes: 1 << 13,
+    open_items_max: 64,
+    delta_max_bytes: 1 << 16,
+};
 
 /// A projector and what came out of it. The time goes on by one with each call.
 pub(super) struct Bench {

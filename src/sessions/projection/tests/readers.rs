@@ -3,7 +3,8 @@
 use super::*;
 use crate::sessions::projection::{Snapshot, SnapshotLimits, Transcriber, replay};
 
-const SNAPSHOT: SnapshotLimits = SnapshotLimits { items_max: 100, text_max_bytes: 1 << 20, tool_call_max_bytes: 1 << 20 };
+const SNAPSHOT: SnapshotLimits =
+    SnapshotLimits { items_max: 100, text_max_bytes: 1 << 20, tool_call_max_bytes: 1 << 20, diff_max_bytes: 1 << 13 };
 
 fn replayed(events: &[Projected]) -> Vec<Value> {
     let updates = events.iter().flat_map(|event| replay::updates(text_of(event), "acp-1"));
@@ -44,6 +45,24 @@ fn a_turn(bench: &mut Bench, turn_id: &str) {
     bench.update(json!({"sessionUpdate": "tool_call", "toolCallId": "c2", "title": "left open"}));
     bench.end(turn_id, Outcome::Cancelled);
     bench.update(json!({"sessionUpdate": "tool_call_update", "toolCallId": "c1", "_meta": {"x": 1}}));
+}
+
+#[test]
+fn a_diff_that_is_shown_has_a_bound() {
+    let mut bench = Bench::new(Limits { diff_max_bytes: 100, ..LIMITS });
+    let content = json!([{"type": "diff", "path": "/w/a", "oldText": null, "newText": "line\n".repeat(100)}]);
+    bench.update(json!({"sessionUpdate": "tool_call", "toolCallId": "c1", "title": "Write"}));
+    bench.update(json!({"sessionUpdate": "tool_call_update", "toolCallId": "c1", "content": content}));
+    let shown = |events: &[Projected]| {
+        let (items, _) = items(events, SnapshotLimits { diff_max_bytes: 50, ..SNAPSHOT });
+        let file = items[0]["parts"][1].clone();
+        assert_eq!((&file["action"], &file["truncated"]), (&json!("write"), &json!(true)), "{file}");
+        assert_eq!(items[0]["toolCall"]["content"], content, "the whole texts are here");
+        file["diff"].as_str().expect("a diff").len()
+    };
+    assert!(shown(&bench.out) <= 50, "of a call that goes on");
+    bench.update(json!({"sessionUpdate": "tool_call_update", "toolCallId": "c1", "status": "completed"}));
+    assert!((51..=100).contains(&shown(&bench.out)), "as it was written whole");
 }
 
 #[test]
