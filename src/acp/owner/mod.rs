@@ -47,6 +47,8 @@ pub(super) enum Command {
     Answer { id: String, result: String, by: String, reply: oneshot::Sender<bool> },
     /// A session that another server carried before; see [`Acp::remember`](super::Acp::remember).
     Remember { session_id: String, params: String, settings: Vec<(String, String)> },
+    /// To be called with the newest position of the events, when all that passed is in the file; nothing passes meanwhile.
+    Look { look: Box<dyn FnOnce(u64) + Send> },
     /// The agent process shall end; the next request starts another. The reply comes when nothing of it is left.
     StopAgent { reason: String, grace: Duration, only_idle: bool, reply: oneshot::Sender<()> },
     /// The server is deleted; the reply comes when its processes are gone.
@@ -182,6 +184,10 @@ impl Running {
                         let _ = reply.send(self.answer_agent(&id, &result, &by)); // who asked may have left
                     }
                     Some(Command::Remember { session_id, params, settings }) => self.remember(&session_id, params, settings),
+                    Some(Command::Look { look }) => {
+                        self.owner.store.settle().await;
+                        look(self.owner.outbound.newest().seq);
+                    }
                     Some(Command::StopAgent { only_idle: true, reply, .. }) if self.is_busy() => {
                         let _ = reply.send(()); // who asked may have left
                     }
