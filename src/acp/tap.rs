@@ -176,6 +176,8 @@ pub enum Fact<'a> {
         session: &'a str,
         /// `session/resume`, `session/load` or `session/new`.
         method: &'a str,
+        /// `kept`, `transcript` (it will be told in words) or `lost`.
+        history: &'a str,
         /// Bytes of the transcript that will go with the next prompt, and whether it was cut.
         transcript: Option<(usize, bool)>,
         /// The answer's result.

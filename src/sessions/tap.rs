@@ -61,8 +61,8 @@ impl Tap for ServerTap {
             Fact::PromptEnded { session, number, answer } => self.with(session, |live| live.prompt_ended(number, answer)),
             Fact::Update { session, update } => self.updated(session, update),
             Fact::Set { session, method, params, result } => self.with(session, |live| live.set(method, params, result)),
-            Fact::Restored { session, method, transcript, result } => {
-                self.with(session, |live| live.restored(method, transcript, result));
+            Fact::Restored { session, method, history, transcript, result } => {
+                self.with(session, |live| live.restored(method, history, transcript, result));
             }
             Fact::Answered { id, result, by } => {
                 if let Some(closed) = self.sessions.gate().answered(&self.server.server_id, id, result, by, now_ms()) {

@@ -139,6 +139,43 @@ async fn an_agent_learns_again_what_was_said() {
 }
 
 #[tokio::test]
+async fn a_transcript_is_owed_until_the_agent_has_answered_it() {
+    let home = Home::new();
+    let kept = home.path().join("kept");
+    fake(&home, &format!("--resume --keeps '{}'", kept.display()));
+    let server = Server::start(&home);
+    let id = create(&server, json!({"agent": "amp"})).await;
+    let session = get(&server, &id).await["acpSessionId"].clone();
+    let turn = say(&server, &id, "the secret word is heron").await;
+    ended(&server, &id, &turn).await;
+    server.kill();
+    std::fs::remove_file(&kept).expect("removed"); // the agent loses what it knew
+    let server = Server::start(&home);
+    let said = json!({"sessionId": session, "method": "fake/said"});
+    server.call("sessions-amp", "amp", "touch", "fake/say", said).await;
+    let restored = |now: &Value| (now["restored"]["method"].clone(), now["restored"]["history"].clone());
+    assert_eq!(restored(&get(&server, &id).await), (json!("session/new"), json!("transcript")));
+    // Its fresh session is there, and knows nothing yet: whatever ends the agent, the words are still owed.
+    server.kill();
+    let server = Server::start(&home);
+    let turn = say(&server, &id, "die 1").await;
+    assert_eq!(outcome(&server, &id, &turn).await.0, "lost");
+    let told = |text: &str| prompts(&home).iter().any(|prompt| prompt.contains("heron") && prompt.ends_with(text));
+    assert!(told("|die 1"), "{:?}", prompts(&home));
+    let turn = say(&server, &id, "do you remember?").await;
+    assert_eq!(outcome(&server, &id, &turn).await.0, "finished");
+    assert!(told("|do you remember?"), "{:?}", prompts(&home));
+    assert_eq!(restored(&get(&server, &id).await), (json!("session/resume"), json!("transcript")));
+    server.kill();
+    let server = Server::start(&home);
+    let turn = say(&server, &id, "and now?").await;
+    ended(&server, &id, &turn).await;
+    assert_eq!(prompts(&home).last().map(String::as_str), Some("and now?"), "it was told once");
+    assert_eq!(restored(&get(&server, &id).await), (json!("session/resume"), json!("kept")));
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[tokio::test]
 async fn a_deleted_server_is_made_again_by_the_next_message() {
     let home = Home::new();
     fake(&home, "");

@@ -206,7 +206,7 @@ impl Running {
         };
         let learned = match (&pending.params, envelope.result()) {
             (Some(params), Some(result)) => self.owner.memory.succeeded(&pending.method, params, result),
-            _ => None,
+            _ => self.words_arrived(&pending.method, pending.session.as_deref(), envelope),
         };
         if envelope.result().is_none() {
             self.owner.memory.refused(&pending.method);

@@ -117,7 +117,7 @@ struct Running {
     sends_turn: bool,
     /// Sessions of the agent's open requests, by its id for them.
     asked_in: HashMap<String, String>,
-    /// Words that go with the next prompt, by session as clients call it.
+    /// Words that go with the next prompt, by session as clients call it; empty once they are on their way.
     words: HashMap<String, String>,
 }
 
@@ -129,11 +129,20 @@ struct Held {
     reply: Option<Reply>,
 }
 
-/// What was said in a session is on its way to the agent's fresh one.
+/// What was said in a session is being read, for the agent's fresh one.
 struct Fetching {
+    session: String,
+    /// Set when the session was restored just now, which is told then.
+    restored: Option<Restored>,
+    transcript: BoxFuture<Option<Transcript>>,
+}
+
+/// A step that opened a session again.
+struct Restored {
     step: Step,
     result: String,
-    transcript: BoxFuture<Option<Transcript>>,
+    /// Repeated updates that were left out.
+    suppressed: u64,
 }
 
 impl Owner {
