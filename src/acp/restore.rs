@@ -282,6 +282,10 @@ impl Memory {
         }
     }
 
+    pub(super) fn knows(&self, id: &str) -> bool {
+        self.sessions.contains_key(id)
+    }
+
     /// A session that another server carried before. `None` when it is known.
     pub(super) fn remember(&mut self, id: &str, params: String, settings: Vec<(String, String)>) -> Option<Learned> {
         if self.sessions.contains_key(id) {

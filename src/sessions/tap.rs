@@ -55,6 +55,10 @@ impl Tap for ServerTap {
         })
     }
 
+    fn opened_with(&self, session: &str) -> Option<(String, Vec<(String, String)>)> {
+        self.known(session).map(|live| live.opened_with())
+    }
+
     fn happened(&mut self, fact: Fact<'_>) {
         match fact {
             Fact::Opened { method, params, result, session, tag } => self.opened(method, params, result, session, tag),

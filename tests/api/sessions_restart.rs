@@ -176,6 +176,32 @@ async fn a_transcript_is_owed_until_the_agent_has_answered_it() {
 }
 
 #[tokio::test]
+async fn a_session_that_its_server_forgot_is_restored_at_every_door() {
+    let home = Home::new();
+    fake(&home, "");
+    let options = Options::default().env("SANDBOXD_ACP_SESSIONS_MAX", "1");
+    let server = Server::start_with(&home, &options);
+    let mut forgotten = Value::Null;
+    for _ in 0..2 {
+        let id = create(&server, json!({"agent": "amp"})).await;
+        let turn = say(&server, &id, "hello").await;
+        ended(&server, &id, &turn).await;
+        let session = get(&server, &id).await["acpSessionId"].clone();
+        forgotten = if forgotten.is_null() { json!([id, session]) } else { forgotten };
+    }
+    server.kill();
+    let server = Server::start_with(&home, &options);
+    let prompt = json!({"sessionId": forgotten[1], "prompt": [{"type": "text", "text": "again"}]});
+    let answer = server.call("sessions-amp", "amp", 1, "session/prompt", prompt).await;
+    assert_eq!(answer["result"]["stopReason"], "end_turn", "{answer}");
+    let loaded: Vec<_> = heard(&home, "session/load").iter().map(|load| load["params"]["sessionId"].clone()).collect();
+    assert_eq!(json!(loaded), json!([forgotten[1]]));
+    let now = get(&server, forgotten[0].as_str().expect("an id")).await;
+    assert_eq!(now["restored"]["history"], "kept", "{now}");
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[tokio::test]
 async fn a_deleted_server_is_made_again_by_the_next_message() {
     let home = Home::new();
     fake(&home, "");

@@ -185,7 +185,9 @@ impl Running {
                 () = stop.cancelled() => return None,
                 command = self.owner.mailbox.recv() => match command {
                     Some(Command::Post { envelope, tag, reply }) => {
-                        self.load(&envelope).await;
+                        if let Some(session) = envelope.session_id() {
+                            self.load(&session).await;
+                        }
                         self.post(envelope, tag, reply);
                         may_wait = true;
                     }
@@ -260,16 +262,22 @@ impl Running {
         }
         // The tap has forgotten what it knew.
         let sessions: Vec<_> = self.held.iter().filter_map(|held| held.envelope.session_id()).collect();
-        for session in sessions.iter().filter(|session| self.owner.tap.wants(session)).collect::<Vec<_>>() {
-            self.owner.tap.load(session).await;
+        for session in sessions {
+            self.load(&session).await;
         }
         self.launch();
     }
 
     /// What is known of a session that was not touched since the start is fetched before its envelope is looked at.
-    async fn load(&mut self, envelope: &Envelope) {
-        if let Some(session) = envelope.session_id().filter(|session| self.owner.tap.wants(session)) {
-            self.owner.tap.load(&session).await;
+    async fn load(&mut self, session: &str) {
+        if !self.owner.tap.wants(session) {
+            return;
+        }
+        self.owner.tap.load(session).await;
+        if !self.owner.memory.knows(session)
+            && let Some((params, settings)) = self.owner.tap.opened_with(session)
+        {
+            self.remember(session, params, settings);
         }
     }
 
