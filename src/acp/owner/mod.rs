@@ -28,6 +28,7 @@ use super::envelope::Envelope;
 use super::ids::Ids;
 use super::messages;
 use super::restore::{Memory, Step};
+use super::server::Handshake;
 use super::tap::{Fact, Tap, Transcript};
 use super::types::{AgentSource, BoxFuture, Launch, LaunchError, Status};
 use crate::config::{Bounds, as_duration, as_usize};
@@ -87,8 +88,8 @@ pub(super) struct Owner {
     pub(super) status: watch::Sender<Status>,
     pub(super) memory: Memory,
     pub(super) tap: Box<dyn Tap>,
-    /// What the agent answered to `initialize`, for those who ask the handle.
-    pub(super) initialized: Arc<Mutex<Option<Arc<str>>>>,
+    /// For those who ask the handle.
+    pub(super) handshake: Arc<Mutex<Handshake>>,
     pub(super) stop: CancellationToken,
 }
 

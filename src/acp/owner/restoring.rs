@@ -12,6 +12,7 @@ use crate::acp::envelope::{Envelope, raw_member, string_member};
 use crate::acp::ids::Pending;
 use crate::acp::messages;
 use crate::acp::restore::{Learned, Purpose, Step};
+use crate::acp::server::Handshake;
 use crate::acp::tap::{Fact, Transcript};
 use crate::acp::types::{Launch, LaunchError, Status};
 use crate::config::as_duration;
@@ -93,7 +94,7 @@ impl Running {
                     self.restored(session, &restored, "kept", None);
                 }
             }
-            (None, _) if step.purpose == Purpose::Initialize => self.initialized(result),
+            (None, _) if step.purpose == Purpose::Initialize => self.initialized(&step.params, result),
             _ => {}
         }
     }
@@ -131,9 +132,10 @@ impl Running {
         if is_login { None } else { self.owner.memory.told_words(session) }
     }
 
-    /// What the agent can do is known to everyone who asks the handle.
-    pub(super) fn initialized(&mut self, result: &str) {
-        *self.owner.initialized.lock().unwrap_or_else(PoisonError::into_inner) = Some(result.into());
+    /// What agent and clients can do is known to everyone who asks the handle.
+    pub(super) fn initialized(&mut self, params: &str, result: &str) {
+        let handshake = Handshake { asked: Some(params.into()), answered: Some(result.into()) };
+        *self.owner.handshake.lock().unwrap_or_else(PoisonError::into_inner) = handshake;
         self.owner.tap.happened(Fact::Initialized { result });
     }
 
