@@ -12,6 +12,7 @@ use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+pub use credentials::may_be_secret;
 pub use otel::Otlp;
 
 /// Variables that carry our own secrets. No child ever sees them: an agent that knew the token could approve its own

@@ -46,7 +46,10 @@ impl Tap for ServerTap {
     fn load<'a>(&'a mut self, session: &'a str) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             match self.sessions.live_by_acp(&self.server.server_id, session).await {
-                Ok(Some(live)) => drop(self.live.insert(session.to_owned(), live)),
+                Ok(Some(live)) => {
+                    self.sessions.learn_secrets(&live).await;
+                    self.live.insert(session.to_owned(), live);
+                }
                 Ok(None) => {}
                 Err(error) => {
                     tracing::error!(%error, session, "a session could not be read: what happens in it now is not shown")
