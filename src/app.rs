@@ -21,7 +21,6 @@ use crate::config::{Auth, Config, as_duration, as_usize};
 use crate::http::{self, AppState};
 use crate::processes::{self, Children, Processes};
 use crate::rt::clock::now_ms;
-use crate::rt::redact::Redactor;
 use crate::rt::spawn_owned;
 use crate::sessions::gate::{Answerer, Gate};
 use crate::sessions::{self, Sessions};
@@ -118,7 +117,7 @@ pub async fn run(config: Config, role: Role) -> Result<(), Error> {
 async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), Error> {
     let fallback = config.dirs.data.join(format!("sandboxd-{port}.db"));
     let store = Store::open(&config.dirs.database(), &fallback, &config.bounds)?;
-    store.redact(Redactor::new(secrets(&config).await));
+    store.redact(secrets(&config).await);
     let traces = Traces::start(store.clone(), &config).await?;
     let children = Children::start(store.id(), config.env.clone(), as_usize(config.bounds.processes_max)).await;
     let processes = Processes::start(children.clone(), store.clone(), config.bounds.clone(), &config.dirs.data).await?;

@@ -13,6 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 pub use bounds::{BoundRow, Bounds, as_duration, as_usize};
+pub use credentials::may_be_secret;
 pub use env::{Env, SECRET_VARIABLES};
 pub use otel::Otlp;
 

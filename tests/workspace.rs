@@ -62,7 +62,7 @@ impl House {
     /// Configures one server and checks it.
     fn check(&self, config: Value) -> McpOutcome {
         self.configure("mcp", &json!({"x": config}));
-        let Prepared { mcp_servers, mut report } = self.prepare(Vec::new(), true);
+        let Prepared { mcp_servers, mut report, .. } = self.prepare(Vec::new(), true);
         let outcome = report.mcp.pop().unwrap();
         assert!(report.mcp.is_empty() && report.problems.is_empty());
         assert_eq!(mcp_servers.len(), usize::from(outcome.status == McpStatus::Ready), "{outcome:?}");
@@ -144,6 +144,22 @@ fn an_sdk_server_on_stdio_is_ready() {
     assert_eq!(prepared.report.mcp[0].status, McpStatus::Given);
     let command = prepared.mcp_servers[0]["command"].as_str().unwrap();
     assert!(command.starts_with('/') && command.ends_with("/node"), "absolute, as ACP asks for: {command}");
+}
+
+#[test]
+fn what_is_referred_to_is_named_but_for_paths() {
+    let house = House::new();
+    let remotes = [
+        json!({"type": "remote", "url": "http://x", "bearerTokenEnvVar": "SECRET"}),
+        json!({"type": "remote", "url": "http://x", "envHeaders": {"x-key": "SECRET"}}),
+        json!({"type": "local", "command": "sh", "env": {"A": "b ${SECRET}"}}),
+    ];
+    for config in remotes {
+        house.configure("mcp", &json!({"x": config}));
+        assert_eq!(house.prepare(Vec::new(), false).secrets, ["s3cret"], "{config}");
+    }
+    house.configure("mcp", &json!({"x": {"type": "local", "command": "sh", "env": {"A": "${NO:-SECRET}", "B": "$$SECRET"}}}));
+    assert!(house.prepare(Vec::new(), false).secrets.is_empty());
 }
 
 #[test]
@@ -253,7 +269,7 @@ fn a_session_gets_what_works_and_the_rest_is_named() {
     );
     house.configure("skills", &json!([]));
     let asked = json!({"name": "asked", "command": "node", "args": [sdk_server(), "stdio"], "env": []});
-    let Prepared { mcp_servers, report } = house.prepare(vec![asked.clone()], true);
+    let Prepared { mcp_servers, report, .. } = house.prepare(vec![asked.clone()], true);
     let names: Vec<_> = mcp_servers.iter().map(|server| server["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["asked", "elsewhere"], "{report:?}");
     assert_eq!(mcp_servers[0], asked, "verbatim");

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use envelope::{Envelope, Kind, ParseError, string_member};
 pub use readers::{Reader, Readers};
+use server::Handshake;
 pub use server::Server;
 pub use tap::{Asked, Fact, NoTaps, Prompted, Tap, TapServer, TapSource, Transcript, Verdict};
 pub use types::{AgentSource, BoxFuture, Error, Launch, LaunchError, Posted, Quirks, ServerInfo, Status};
@@ -306,7 +307,8 @@ impl Acp {
             instance: row.instance.clone(),
             events: Arc::clone(&outbound),
         };
-        let initialized = Arc::new(Mutex::new(row.initialized.map(Arc::from)));
+        let handshake = Handshake { asked: row.initialize.map(Arc::from), answered: row.initialized.map(Arc::from) };
+        let handshake = Arc::new(Mutex::new(handshake));
         let owner = Owner {
             server_id: row.server_id,
             instance: row.instance.clone(),
@@ -321,7 +323,7 @@ impl Acp {
             status: publish,
             memory,
             tap: self.inner.taps.tap(tapped),
-            initialized: Arc::clone(&initialized),
+            handshake: Arc::clone(&handshake),
             stop: self.inner.stop.clone(),
         };
         let task = spawn_owned("acp-server", owner.run(first));
@@ -333,7 +335,7 @@ impl Acp {
             outbound,
             readers: Readers::default(),
             status,
-            initialized,
+            handshake,
             task: Mutex::new(Some(task)),
         })
     }

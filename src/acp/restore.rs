@@ -57,6 +57,8 @@ struct Session {
     params: String,
     /// By what they set: method and params, as the client last sent them.
     settings: BTreeMap<String, (String, String)>,
+    /// It is a fresh one of the agent's that wasn't told yet what was said before.
+    owes_words: bool,
 }
 
 /// What the client once said, and how much of it the present agent process has heard.
@@ -109,7 +111,8 @@ impl Memory {
         let order = rows.iter().map(|row| row.session_id.clone()).collect();
         let sessions = rows.into_iter().map(|row| {
             let settings = serde_json::from_str(&row.settings).unwrap_or_default();
-            (row.session_id, Session { agent_id: row.agent_session_id, params: row.params, settings })
+            let (agent_id, params, owes_words) = (row.agent_session_id, row.params, row.owes_words);
+            (row.session_id, Session { agent_id, params, settings, owes_words })
         });
         let sessions: HashMap<_, Session> = sessions.collect();
         let renamed = sessions.iter().any(|(id, session)| session.agent_id != *id);
@@ -215,7 +218,8 @@ impl Memory {
             (Purpose::Fresh, Some(id)) => {
                 self.opened_again(id);
                 let agent_id = string_member(result, "sessionId")?;
-                self.sessions.get_mut(id)?.agent_id = agent_id;
+                let session = self.sessions.get_mut(id)?;
+                (session.agent_id, session.owes_words) = (agent_id, true);
                 self.renamed = true;
                 self.learned(id, None)
             }
@@ -268,13 +272,14 @@ impl Memory {
             "session/new" | "session/fork" => {
                 let id = string_member(result, "sessionId")?;
                 let params = without_session(&kept);
-                self.opened(id.clone(), Session { agent_id: id, params, settings: BTreeMap::new() })
+                self.opened(id.clone(), Session { agent_id: id, params, settings: BTreeMap::new(), owes_words: false })
             }
             _ if OPENERS.contains(&method) => {
                 // A session that was opened afresh keeps its other id and its settings.
                 let id = string_member(params, "sessionId")?;
                 let known = self.sessions.get(&id).cloned();
-                let fresh = || Session { agent_id: id.clone(), params: String::new(), settings: BTreeMap::new() };
+                let fresh =
+                    || Session { agent_id: id.clone(), params: String::new(), settings: BTreeMap::new(), owes_words: false };
                 let session = Session { params: kept, ..known.unwrap_or_else(fresh) };
                 self.opened(id, session)
             }
@@ -283,13 +288,17 @@ impl Memory {
         }
     }
 
+    pub(super) fn knows(&self, id: &str) -> bool {
+        self.sessions.contains_key(id)
+    }
+
     /// A session that another server carried before. `None` when it is known.
     pub(super) fn remember(&mut self, id: &str, params: String, settings: Vec<(String, String)>) -> Option<Learned> {
         if self.sessions.contains_key(id) {
             return None;
         }
         let keyed = settings.into_iter().map(|(method, params)| (setting_key(&params), (method, params)));
-        let session = Session { agent_id: id.to_owned(), params, settings: keyed.collect() };
+        let session = Session { agent_id: id.to_owned(), params, settings: keyed.collect(), owes_words: false };
         let learned = self.opened(id.to_owned(), session);
         self.process.open.remove(id);
         learned
@@ -303,6 +312,18 @@ impl Memory {
         if let Some(id) = self.order.iter().rposition(|known| known == id).and_then(|at| self.order.remove(at)) {
             self.order.push_back(id);
         }
+    }
+
+    /// True when the agent's session must be told in words what was said before it.
+    pub(super) fn owes_words(&self, id: &str) -> bool {
+        self.sessions.get(id).is_some_and(|session| session.owes_words)
+    }
+
+    /// It was told so. Gives what has to be written down.
+    pub(super) fn told_words(&mut self, id: &str) -> Option<Learned> {
+        let session = self.sessions.get_mut(id).filter(|session| session.owes_words)?;
+        session.owes_words = false;
+        self.learned(id, None)
     }
 
     /// The agent closed it: the next request for it restores it.
@@ -336,6 +357,7 @@ impl Memory {
             agent_session_id: session.agent_id.clone(),
             params: session.params.clone(),
             settings: serde_json::to_string(&session.settings).unwrap_or_default(),
+            owes_words: session.owes_words,
         };
         Some(Learned::Session { row, forget })
     }

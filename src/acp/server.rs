@@ -10,6 +10,15 @@ use super::readers::Readers;
 use super::types::Status;
 use crate::store::Stream;
 
+/// How its agent was initialized last, now or in an earlier run: JSON texts.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Handshake {
+    /// The params.
+    pub(super) asked: Option<Arc<str>>,
+    /// The result.
+    pub(super) answered: Option<Arc<str>>,
+}
+
 /// The handle on one server.
 pub struct Server {
     pub(super) agent: String,
@@ -19,7 +28,7 @@ pub struct Server {
     pub(super) outbound: Arc<Stream>,
     pub(super) readers: Readers,
     pub(super) status: watch::Receiver<Status>,
-    pub(super) initialized: Arc<Mutex<Option<Arc<str>>>>,
+    pub(super) handshake: Arc<Mutex<Handshake>>,
     pub(super) task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -46,7 +55,16 @@ impl Server {
 
     /// What the agent answered to `initialize` last, now or in an earlier run: JSON text.
     pub fn initialized(&self) -> Option<Arc<str>> {
-        self.initialized.lock().unwrap_or_else(PoisonError::into_inner).clone() // one value: always whole
+        self.handshake().answered
+    }
+
+    /// What it was asked then: the params of `initialize`.
+    pub fn initialized_with(&self) -> Option<Arc<str>> {
+        self.handshake().asked
+    }
+
+    fn handshake(&self) -> Handshake {
+        self.handshake.lock().unwrap_or_else(PoisonError::into_inner).clone() // one value: always whole
     }
 
     /// Who reads that stream live.

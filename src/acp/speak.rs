@@ -135,6 +135,23 @@ impl Acp {
         server.mailbox.send(command).await.map_err(|_| self.gone(server_id))
     }
 
+    /// Gives what `look` sees when all that passed through a server is in the file, and nothing passes meanwhile; it is
+    /// given the newest position of the server's events, and must not wait. Cancel safe.
+    ///
+    /// # Errors
+    /// As [`Acp::answer`].
+    pub async fn look<T: Send + 'static>(
+        &self,
+        server_id: &str,
+        look: impl FnOnce(u64) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let server = self.get(server_id).await?;
+        let (reply, seen) = oneshot::channel();
+        let look = Box::new(move |newest| drop(reply.send(look(newest)))); // who asked may have left
+        server.mailbox.send(Command::Look { look }).await.map_err(|_| self.gone(server_id))?;
+        seen.await.map_err(|_| self.gone(server_id))
+    }
+
     /// The common case: the server is there, and its mailbox and the log have room.
     fn ready(&self, server_id: &str) -> Option<(Arc<Server>, mpsc::OwnedPermit<Command>)> {
         let made = self.inner.servers().get(server_id).and_then(|slot| slot.made.borrow().clone());

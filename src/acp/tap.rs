@@ -36,6 +36,10 @@ pub trait Tap: Send {
     /// Fetches what is known of a session.
     fn load<'a>(&'a mut self, session: &'a str) -> BoxFuture<'a, ()>;
 
+    /// Params that a session which was fetched can be opened with, and its settings (method and params) since; `None` for
+    /// one that isn't known. Asked of a server that doesn't remember it (any more).
+    fn opened_with(&self, session: &str) -> Option<(String, Vec<(String, String)>)>;
+
     /// Something happened.
     fn happened(&mut self, fact: Fact<'_>);
 
@@ -176,6 +180,8 @@ pub enum Fact<'a> {
         session: &'a str,
         /// `session/resume`, `session/load` or `session/new`.
         method: &'a str,
+        /// `kept`, `transcript` (it will be told in words) or `lost`.
+        history: &'a str,
         /// Bytes of the transcript that will go with the next prompt, and whether it was cut.
         transcript: Option<(usize, bool)>,
         /// The answer's result.
@@ -223,6 +229,10 @@ impl Tap for NoTaps {
 
     fn load<'a>(&'a mut self, _: &'a str) -> BoxFuture<'a, ()> {
         Box::pin(std::future::ready(()))
+    }
+
+    fn opened_with(&self, _: &str) -> Option<(String, Vec<(String, String)>)> {
+        None
     }
 
     fn happened(&mut self, _: Fact<'_>) {}

@@ -24,6 +24,11 @@ impl Env {
     }
 }
 
+/// True for the value of a variable that somebody keeps a secret in: not for where a file or a folder is.
+pub fn may_be_secret(value: &str) -> bool {
+    !is_path(value)
+}
+
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
     let mut words = name.split(['_', '-', '.']).filter(|word| !word.is_empty());

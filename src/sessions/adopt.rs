@@ -120,6 +120,14 @@ impl Sessions {
 }
 
 impl Live {
+    /// What it can be opened with again: params, and what is set since.
+    pub(super) fn opened_with(&self) -> (String, Vec<(String, String)>) {
+        let state = self.lock();
+        let opened_with = state.doc.opened_with.as_ref().map(|params| params.get().to_owned());
+        let params = opened_with.unwrap_or_else(|| json!({"cwd": state.row.cwd, "mcpServers": []}).to_string());
+        (params, state.doc.settings(&state.row.acp_session_id))
+    }
+
     /// A client opened it again on the same process.
     pub(super) fn reopened(&self, method: &str, result: &str) {
         let mut state = self.lock();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Sessions;
+use super::live::Live;
 use super::projection::replay;
 use super::types::SessionInfo;
 use crate::acp::BoxFuture;
@@ -23,24 +24,9 @@ impl SessionBook for Sessions {
             let live = sessions.live(&row.id).await.ok()?;
             sessions.prepare_server(&live).await.ok()?; // its server may have been deleted meanwhile
             let (server_id, ..) = live.address();
-            let server = sessions.acp().ok()?.get(&server_id).await.ok()?;
-            let state = live.lock();
-            let running = state.running.last();
-            // Both positions before the history is read: what is said meanwhile comes live.
-            let position = running.map_or_else(|| server.events().newest().seq, |running| running.events_before);
-            let open_turn = running.map(|running| running.turn.id.clone());
-            let history = History { session_id: live.id.clone(), until: live.stream.newest().seq, open_turn };
-            let mut opened = json!({});
-            if let Some(modes) = &state.doc.modes {
-                opened["modes"] = modes.parse();
-                if let Some(mode) = &state.doc.mode {
-                    opened["modes"]["currentModeId"] = mode.clone().into();
-                }
-            }
-            if let Some(options) = &state.doc.config_options {
-                opened["configOptions"] = options.parse();
-            }
-            Some(Known { history, server_id, opened: opened.to_string(), position })
+            // What passed is told as history, what passes next comes live: nothing may fall between.
+            let look = move |newest| known(&live, newest);
+            sessions.acp().ok()?.look(&server_id, look).await.ok()
         })
     }
 
@@ -108,6 +94,26 @@ impl Sessions {
         }
         Ok((updates, next))
     }
+}
+
+/// What is known of a session, when its server's events reach to `newest` and all of them are in its history.
+fn known(live: &Live, newest: u64) -> Known {
+    let state = live.lock();
+    let running = state.running.last();
+    let position = running.map_or(newest, |running| running.events_before);
+    let open_turn = running.map(|running| running.turn.id.clone());
+    let history = History { session_id: live.id.clone(), until: live.stream.newest().seq, open_turn };
+    let mut opened = json!({});
+    if let Some(modes) = &state.doc.modes {
+        opened["modes"] = modes.parse();
+        if let Some(mode) = &state.doc.mode {
+            opened["modes"]["currentModeId"] = mode.clone().into();
+        }
+    }
+    if let Some(options) = &state.doc.config_options {
+        opened["configOptions"] = options.parse();
+    }
+    Known { history, server_id: state.row.server_id.clone(), opened: opened.to_string(), position }
 }
 
 /// True for what the agent says in the turn under way: the client gets it live.

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 use serde_json::{Value, json};
 
 use super::live::Live;
+use super::tap::object;
 use super::types::{McpPolicy, SessionInfo, SessionSpec, TurnLimits};
 use super::{Error, Sessions};
 use crate::acp::{Envelope, Posted};
@@ -89,6 +90,7 @@ impl Sessions {
         let capabilities = &initialized["agentCapabilities"];
         let workspace = &self.inner.parts.workspace;
         let prepared = workspace.prepare(Path::new(&cwd), spec.mcp_servers.clone(), capabilities, check).await;
+        self.store().redact(prepared.secrets);
         let failures = prepared.report.failures();
         if spec.mcp_policy == McpPolicy::Fail && !failures.is_empty() {
             return Err(Error::McpNotReady { which: failures.join("; ") });
@@ -116,6 +118,19 @@ impl Sessions {
             return Err(error);
         }
         Ok(live)
+    }
+
+    /// A session of an earlier run was given what variables hold, and its agent may say it.
+    pub(super) async fn learn_secrets(&self, live: &Live) {
+        let cwd = {
+            let state = live.lock();
+            let opened_with = object(state.doc.opened_with.as_ref().map_or("", |params| params.get()));
+            let has_servers = opened_with["mcpServers"].as_array().is_some_and(|servers| !servers.is_empty());
+            (state.doc.origin == "sessions" && has_servers).then(|| state.row.cwd.clone())
+        };
+        if let Some(cwd) = cwd {
+            self.store().redact(self.inner.parts.workspace.secrets(Path::new(&cwd)).await);
+        }
     }
 
     /// What was made of a session that can't be what its creator wants.

@@ -84,7 +84,8 @@ impl Sessions {
 
     async fn send(&self, live: &Arc<Live>, turn: &Turn) -> Result<Value, Error> {
         let (server_id, agent, acp_session_id) = live.address();
-        if !live.lock().agent_runs {
+        // A server that is being deleted fails its turns before its agent has ended.
+        if !live.lock().agent_runs || self.acp()?.initialized(&server_id).is_none() {
             self.prepare_server(live).await?;
         }
         let prompt = turn.doc.prompt.as_ref().map_or("[]", |prompt| prompt.get());
@@ -105,12 +106,7 @@ impl Sessions {
     pub(super) async fn prepare_server(&self, live: &Arc<Live>) -> Result<(), Error> {
         let (server_id, agent, acp_session_id) = live.address();
         self.handshake(&server_id, &agent).await?;
-        let (params, settings) = {
-            let state = live.lock();
-            let opened_with = state.doc.opened_with.as_ref().map(|params| params.get().to_owned());
-            let params = opened_with.unwrap_or_else(|| json!({"cwd": state.row.cwd, "mcpServers": []}).to_string());
-            (params, state.doc.settings(&acp_session_id))
-        };
+        let (params, settings) = live.opened_with();
         self.acp()?.remember(&server_id, &acp_session_id, params, settings).await?;
         Ok(())
     }

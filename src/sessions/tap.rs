@@ -46,7 +46,10 @@ impl Tap for ServerTap {
     fn load<'a>(&'a mut self, session: &'a str) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             match self.sessions.live_by_acp(&self.server.server_id, session).await {
-                Ok(Some(live)) => drop(self.live.insert(session.to_owned(), live)),
+                Ok(Some(live)) => {
+                    self.sessions.learn_secrets(&live).await;
+                    self.live.insert(session.to_owned(), live);
+                }
                 Ok(None) => {}
                 Err(error) => {
                     tracing::error!(%error, session, "a session could not be read: what happens in it now is not shown")
@@ -55,14 +58,18 @@ impl Tap for ServerTap {
         })
     }
 
+    fn opened_with(&self, session: &str) -> Option<(String, Vec<(String, String)>)> {
+        self.known(session).map(|live| live.opened_with())
+    }
+
     fn happened(&mut self, fact: Fact<'_>) {
         match fact {
             Fact::Opened { method, params, result, session, tag } => self.opened(method, params, result, session, tag),
             Fact::PromptEnded { session, number, answer } => self.with(session, |live| live.prompt_ended(number, answer)),
             Fact::Update { session, update } => self.updated(session, update),
             Fact::Set { session, method, params, result } => self.with(session, |live| live.set(method, params, result)),
-            Fact::Restored { session, method, transcript, result } => {
-                self.with(session, |live| live.restored(method, transcript, result));
+            Fact::Restored { session, method, history, transcript, result } => {
+                self.with(session, |live| live.restored(method, history, transcript, result));
             }
             Fact::Answered { id, result, by } => {
                 if let Some(closed) = self.sessions.gate().answered(&self.server.server_id, id, result, by, now_ms()) {

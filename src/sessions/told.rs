@@ -97,14 +97,9 @@ impl Live {
     }
 
     /// A new agent process knows the session.
-    pub(super) fn restored(&self, method: &str, transcript: Option<(usize, bool)>, result: &str) {
+    pub(super) fn restored(&self, method: &str, history: &str, transcript: Option<(usize, bool)>, result: &str) {
         let mut state = self.lock();
-        let history = match (method, transcript) {
-            ("session/new", Some(_)) => "transcript",
-            ("session/new", None) if state.doc.stats.turns == 0 => "kept", // there was none
-            ("session/new", None) => "lost",
-            _ => "kept",
-        };
+        let history = if history == "lost" && state.doc.stats.turns == 0 { "kept" } else { history }; // there was none
         let restored = Restored {
             method: method.to_owned(),
             history: history.to_owned(),

@@ -69,8 +69,13 @@ mod tests {
     use crate::store::{AcpSessionRow, SessionRow, TurnRow};
 
     fn session(id: &str, params: &str) -> RowChange {
-        let session =
-            AcpSessionRow { session_id: id.into(), agent_session_id: id.into(), params: params.into(), settings: "{}".into() };
+        let session = AcpSessionRow {
+            session_id: id.into(),
+            agent_session_id: id.into(),
+            params: params.into(),
+            settings: "{}".into(),
+            owes_words: false,
+        };
         RowChange::PutAcpSession { server_id: "s".into(), instance: "i".into(), session, forget: None }
     }
 

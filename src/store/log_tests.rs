@@ -132,7 +132,7 @@ async fn known_secrets_reach_neither_file_nor_readers() {
     use super::{AcpServerRow, ProcessRow, RowChange, SessionRow};
     let secret = "sk-12345678";
     let (store, folder) = open(&Bounds::default());
-    store.redact(crate::rt::redact::Redactor::new([secret]));
+    store.redact([secret.to_owned()]);
     let session = SessionRow {
         id: "ses_1".into(),
         server_id: "s".into(),

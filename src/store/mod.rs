@@ -37,8 +37,9 @@ mod tests;
 mod types;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
@@ -75,7 +76,8 @@ struct Inner {
     streams: Arc<Maker>,
     log: watch::Receiver<u64>,
     writer: Arc<Shared>,
-    redactor: OnceLock<Redactor>,
+    /// What is known of secrets, and what finds them.
+    redactor: RwLock<(BTreeSet<String>, Option<Redactor>)>,
     /// Held for the life of the store: no second server writes this file.
     _lock: nix::fcntl::Flock<std::fs::File>,
 }
@@ -102,23 +104,32 @@ impl Store {
         let log = writer.watch_log();
         let writer = shared::start(writer)?;
         let (path, store_id, lock) = (opened.path, opened.store_id, opened.lock);
-        let redactor = OnceLock::new();
+        let redactor = RwLock::default();
         let inner = Inner { path, store_id, queue, readers, health, streams, log, writer, redactor, _lock: lock };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// From here on known secrets are taken out of events, and of rows but those that something is started again with,
-    /// before anyone sees them. Set once, before anything is written; the first one counts.
-    pub fn redact(&self, redactor: Option<Redactor>) {
-        if let Some(redactor) = redactor {
-            let _ = self.inner.redactor.set(redactor); // it was set before
+    /// From here on these secrets, too, are taken out of events, and of rows but those that something is started again with,
+    /// before anyone sees them.
+    pub fn redact(&self, secrets: impl IntoIterator<Item = String>) {
+        let mut redactor = self.inner.redactor.write().unwrap_or_else(PoisonError::into_inner); // as in `redactor`
+        let (known, found) = &mut *redactor;
+        let before = known.len();
+        known.extend(secrets);
+        if known.len() > before {
+            *found = Redactor::new(&*known);
         }
+    }
+
+    /// Both are whole after each change.
+    fn redactor(&self) -> RwLockReadGuard<'_, (BTreeSet<String>, Option<Redactor>)> {
+        self.inner.redactor.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A span as it is stored: without known secrets.
     pub fn clean_span(&self, row: &SpanRow) -> SpanRow {
         let mut row = row.clone();
-        if let Some(redactor) = self.inner.redactor.get() {
+        if let Some(redactor) = &self.redactor().1 {
             redaction::clean_span(&mut row, redactor);
         }
         row
@@ -243,7 +254,7 @@ impl Store {
     /// JSON without known secrets.
     pub fn redacted(&self, json: String) -> String {
         let mut json = json;
-        if let Some(redactor) = self.inner.redactor.get() {
+        if let Some(redactor) = &self.redactor().1 {
             redactor.clean_json(&mut json);
         }
         json
@@ -259,7 +270,7 @@ impl Store {
         ack: Option<oneshot::Sender<u64>>,
     ) -> Append {
         let (mut payload, mut change) = (payload, change);
-        if let Some(redactor) = self.inner.redactor.get() {
+        if let Some(redactor) = &self.redactor().1 {
             if let Some(clean) = redactor.json(&payload) {
                 payload = clean.into();
             }
@@ -275,7 +286,7 @@ impl Store {
     /// [`Error::Write`] when the disk refuses, [`Error::Closed`] during shutdown.
     pub async fn change(&self, change: RowChange) -> Result<(), Error> {
         let mut change = change;
-        if let Some(redactor) = self.inner.redactor.get() {
+        if let Some(redactor) = &self.redactor().1 {
             redaction::clean(&mut change, redactor);
         }
         let (reply, answer) = oneshot::channel();

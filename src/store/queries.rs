@@ -122,6 +122,16 @@ impl Store {
         self.inner.readers.run(query).await
     }
 
+    /// Ids of spans that are open and aren't a process's, `limit` at most.
+    pub async fn open_spans(&self, limit: usize) -> Result<Vec<String>, Error> {
+        self.inner.readers.run(move |connection| spans::open(connection, limit)).await
+    }
+
+    /// The spans with these ids that are there.
+    pub async fn spans(&self, ids: Vec<String>) -> Result<Vec<SpanRow>, Error> {
+        self.inner.readers.run(move |connection| spans::with_ids(connection, &ids)).await
+    }
+
     /// A trace's spans in the order in which they began, `limit` at most.
     pub async fn trace_spans(&self, trace_id: &str, limit: usize) -> Result<Vec<SpanRow>, Error> {
         let id = trace_id.to_owned();

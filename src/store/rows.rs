@@ -36,6 +36,8 @@ pub struct AcpSessionRow {
     pub params: String,
     /// Settings since then: a JSON object of key to `[method, params]`.
     pub settings: String,
+    /// The agent's session is a fresh one that wasn't told yet what was said before.
+    pub owes_words: bool,
 }
 
 /// A managed process as the file remembers it.
@@ -325,10 +327,17 @@ fn put_session(
         return Ok(());
     }
     tx.prepare_cached(
-        "INSERT OR REPLACE INTO acp_sessions (server_id, session_id, agent_session_id, params, settings)
-         VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT OR REPLACE INTO acp_sessions (server_id, session_id, agent_session_id, params, settings, owes_words)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?
-    .execute((server_id, &session.session_id, &session.agent_session_id, &session.params, &session.settings))?;
+    .execute((
+        server_id,
+        &session.session_id,
+        &session.agent_session_id,
+        &session.params,
+        &session.settings,
+        session.owes_words,
+    ))?;
     if let Some(forget) = forget {
         tx.prepare_cached("DELETE FROM acp_sessions WHERE server_id = ?1 AND session_id = ?2")?.execute((server_id, forget))?;
     }
@@ -339,8 +348,9 @@ pub(super) fn acp_servers(connection: &Connection) -> rusqlite::Result<Vec<(AcpS
     let mut servers = connection.prepare(
         "SELECT server_id, agent, instance, created_at_ms, initialize, authenticate, initialized FROM acp_servers ORDER BY server_id",
     )?;
-    let mut sessions = connection
-        .prepare("SELECT session_id, agent_session_id, params, settings FROM acp_sessions WHERE server_id = ?1 ORDER BY rowid")?;
+    let mut sessions = connection.prepare(
+        "SELECT session_id, agent_session_id, params, settings, owes_words FROM acp_sessions WHERE server_id = ?1 ORDER BY rowid",
+    )?;
     let rows = servers.query_map([], |row| {
         Ok(AcpServerRow {
             server_id: row.get(0)?,
@@ -358,7 +368,8 @@ pub(super) fn acp_servers(connection: &Connection) -> rusqlite::Result<Vec<(AcpS
         let of_server = sessions
             .query_map([&server.server_id], |row| {
                 let (session_id, agent_session_id) = (row.get(0)?, row.get(1)?);
-                Ok(AcpSessionRow { session_id, agent_session_id, params: row.get(2)?, settings: row.get(3)? })
+                let (params, settings, owes_words) = (row.get(2)?, row.get(3)?, row.get(4)?);
+                Ok(AcpSessionRow { session_id, agent_session_id, params, settings, owes_words })
             })?
             .collect::<Result<_, _>>()?;
         all.push((server, of_server));

@@ -172,6 +172,18 @@ pub(super) fn trim(tx: &Transaction<'_>, keep: u64) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// Those that [`lose`] ends.
+pub(super) fn open(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<String>> {
+    let mut found = connection
+        .prepare_cached("SELECT span_id FROM spans WHERE ended_at_ms IS NULL AND kind <> 'process' ORDER BY span_id LIMIT ?1")?;
+    found.query_map([as_i64(limit as u64)], |row| row.get(0))?.collect()
+}
+
+pub(super) fn with_ids(connection: &Connection, ids: &[String]) -> rusqlite::Result<Vec<SpanRow>> {
+    let mut found = connection.prepare_cached(&format!("SELECT {SPAN_COLUMNS} FROM spans WHERE span_id = ?1"))?;
+    ids.iter().filter_map(|id| found.query_row([id], rows::span).optional().transpose()).collect()
+}
+
 /// Ends what an earlier run left open, when it was last heard of. Processes have events that tell how they ended.
 pub(super) fn lose(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     let heard: Option<i64> =

@@ -85,6 +85,7 @@ fn session(id: &str, instance: &str, session_id: &str) -> RowChange {
         agent_session_id: session_id.into(),
         params: "{}".into(),
         settings: "{}".into(),
+        owes_words: false,
     };
     RowChange::PutAcpSession { server_id: id.into(), instance: instance.into(), session, forget: None }
 }

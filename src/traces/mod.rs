@@ -54,15 +54,19 @@ impl Traces {
     /// [`Error::Store`] when the file can't be read.
     pub async fn start(store: Store, config: &Config) -> Result<Self, Error> {
         let bounds = config.bounds.clone();
+        let exporter = config.otlp.clone().and_then(|otlp| Exporter::start(otlp, &config.env, &bounds));
+        let open_max = exporter.as_ref().map_or(0, |_| as_usize(bounds.otlp_queue_max_spans));
+        let open = store.open_spans(open_max).await?;
         let kept = store.change(RowChange::Many(vec![RowChange::LoseSpans, RowChange::TrimSpans { keep: bounds.spans_max }]));
         if let Err(error) = kept.await {
             tracing::warn!(%error, "spans that the last run left open stay so"); // a full disk is no reason not to start
         }
         let stop = CancellationToken::new();
-        let exporter = config.otlp.clone().and_then(|otlp| Exporter::start(otlp, &config.env, &bounds));
+        let lost = store.spans(open).await?;
         let (ended, follower) = (AtomicU64::new(0), std::sync::Mutex::default());
         let inner = Inner { store, bounds, ended, stop: stop.clone(), follower, exporter };
         let traces = Self { inner: Arc::new(inner) };
+        lost.iter().for_each(|span| traces.ended(span));
         let follower = processes::Follower::new(traces.clone(), stop).await?;
         let task = spawn_owned("process-spans", follower.run());
         *traces.inner.follower.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(task);

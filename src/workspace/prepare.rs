@@ -1,5 +1,7 @@
 //! What a session in a directory gets: its MCP servers, checked if that is asked for, and its skills.
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -11,7 +13,7 @@ use super::ready::Checked;
 use super::resolve::{LeftOut, Origin, Resolved, Server, mcp_servers};
 use super::skills::SkillOutcome;
 use super::{Inner, Workspace};
-use crate::config::{Env, SECRET_VARIABLES};
+use crate::config::{Env, SECRET_VARIABLES, may_be_secret};
 use crate::rt::files;
 
 /// What a session gets, and how that came about.
@@ -19,6 +21,8 @@ use crate::rt::files;
 pub struct Prepared {
     /// `mcpServers` for `session/new` (ACP v1): those that are known to fail aren't among them.
     pub mcp_servers: Vec<Value>,
+    /// Values of variables that the directory's configuration refers to: whoever logs takes them out.
+    pub secrets: Vec<String>,
     /// What became of each server and skill. Whether what failed is fatal is the caller's to say.
     pub report: Report,
 }
@@ -151,7 +155,13 @@ impl Workspace {
             mcp.push(outcome);
         }
         mcp.extend(resolved.left_out.iter().map(McpOutcome::left_out));
-        Prepared { mcp_servers, report: Report { mcp, skills, problems } }
+        let report = Report { mcp, skills, problems };
+        Prepared { mcp_servers, secrets: resolved.secrets, report }
+    }
+
+    /// Values of variables that the configuration of a directory's MCP servers refers to now.
+    pub async fn secrets(&self, directory: &Path) -> Vec<String> {
+        self.resolve(directory, Vec::new(), Value::Null).await.0.secrets
     }
 
     async fn resolve(&self, directory: &Path, requested: Vec<Value>, capabilities: Value) -> (Resolved, Vec<String>) {
@@ -161,8 +171,14 @@ impl Workspace {
         };
         let directory = directory.to_owned();
         let resolve = move |inner: &Inner| {
-            let env = |name: &str| variable(&inner.env, name);
+            let secrets = RefCell::new(BTreeSet::new());
+            let env = |name: &str| {
+                let value = variable(&inner.env, name)?;
+                secrets.borrow_mut().extend(may_be_secret(&value).then(|| value.clone()));
+                Some(value)
+            };
             let mut resolved = mcp_servers(&directory, &requested, &configured, &capabilities, env);
+            resolved.secrets = secrets.into_inner().into_iter().collect();
             let path = inner.env.search_path();
             resolved.servers.iter_mut().for_each(|server| make_absolute(server, &path));
             resolved
@@ -170,7 +186,7 @@ impl Workspace {
         (self.blocking(resolve).await, problems)
     }
 
-    async fn entries(&self, directory: &Path, kind: Kind) -> Result<std::collections::BTreeMap<String, Value>, String> {
+    async fn entries(&self, directory: &Path, kind: Kind) -> Result<BTreeMap<String, Value>, String> {
         let directory = directory.to_owned();
         let entries = self.blocking(move |inner| EntryFile::new(&directory, kind, &inner.bounds).read()).await;
         entries.map_err(|error| error.to_string())

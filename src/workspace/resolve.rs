@@ -20,6 +20,8 @@ pub struct Resolved {
     pub servers: Vec<Server>,
     /// The servers that it can't get. Those that are switched off aren't named.
     pub left_out: Vec<LeftOut>,
+    /// Values of variables that were referred to; whoever gives the variables notes them.
+    pub secrets: Vec<String>,
 }
 
 /// A server that a session gets.
@@ -206,7 +208,7 @@ mod tests {
 
     fn one(config: Value) -> Result<Value, Reason> {
         let all = json!({"mcpCapabilities": {"http": true, "sse": true}});
-        let Resolved { mut servers, mut left_out } = resolve(&[], json!({"x": config}), all);
+        let Resolved { mut servers, mut left_out, .. } = resolve(&[], json!({"x": config}), all);
         assert_eq!(servers.len() + left_out.len(), 1);
         servers.pop().map(|server| server.acp).ok_or_else(|| left_out.pop().expect("one of both").reason)
     }

@@ -298,6 +298,29 @@ async fn only_clients_with_the_capability_are_asked_for_files() {
 }
 
 #[tokio::test]
+async fn files_that_nobody_can_give_are_refused_on_a_named_server_too() {
+    let home = Home::new();
+    home.fake_agent("", "");
+    let server = Server::start(&home);
+    let mut able = Remote::connect_with(&server, "?agent=amp&server=mine", json!({"fs": {"readTextFile": true}})).await;
+    let mut stream = able.stream(None, None).await;
+    let session = able.new_session(&mut stream).await;
+    let watching = Remote::connect(&server, "?server=mine").await;
+    let mut seen = watching.stream(None, None).await;
+    assert_eq!(able.delete().await, 202);
+    let ask = |id: u64| json!({"sessionId": session, "id": id, "method": "fs/read_text_file"});
+    server.call("mine", "amp", "first", "fake/ask_about", ask(7)).await;
+    assert_eq!(seen.until_method("fake/client_answered").await["params"], json!({"id": 7, "result": null}));
+    // Who follows the events of a server at the other door may be the one that can.
+    let mut raw = server.events("mine", None).await;
+    server.call("mine", "amp", "second", "fake/ask_about", ask(8)).await;
+    raw.until(|event| event.data["method"] == "fs/read_text_file").await;
+    let answer = json!({"jsonrpc": "2.0", "id": 8, "result": {"content": "x"}});
+    assert_eq!(server.post("mine", None, &answer).await.0, 202);
+    assert_eq!(seen.until_method("fake/client_answered").await["params"]["result"], json!({"content": "x"}));
+}
+
+#[tokio::test]
 async fn questions_of_an_agent_that_is_gone_are_withdrawn() {
     let home = Home::new();
     home.fake_agent("", "");

@@ -4,6 +4,7 @@
 mod acp;
 mod acp_remote;
 mod acp_remote_client;
+mod acp_remote_load;
 mod acp_remote_socket;
 mod chaos;
 mod directory_config;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use axum::http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
+use crate::sessions_support::{create, follow, say, until_type};
 use crate::support::{Home, Options, PATIENCE, Server};
 
 /// A collector on loopback: what it got, and what it answers first.
@@ -113,5 +114,29 @@ async fn what_a_collector_refuses_is_counted_and_holds_nobody_up() {
     assert_eq!(server.stop(), Some(0), "a collector that never answers delays no stop beyond its time");
     let server = Server::start(&home);
     assert_eq!(server.get("/v1/status").await.1.get("spanExport"), None);
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[tokio::test]
+async fn what_a_kill_left_open_is_exported_as_lost() {
+    let (collector, url) = Collector::start(&[]).await;
+    let home = Home::new();
+    let options = Options::default().env("OTEL_EXPORTER_OTLP_ENDPOINT", &url);
+    let server = Server::start_with(&home, &options);
+    let id = create(&server, json!({"agent": "mock"})).await;
+    let mut live = follow(&server, &id, "", None).await;
+    say(&server, &id, "/stall").await;
+    until_type(&mut live, "turn.started").await;
+    server.kill();
+    let server = Server::start_with(&home, &options);
+    until("it is taken", async || exported(&server).await.0.as_u64() >= Some(1)).await;
+    let (_, traces) = server.get(&format!("/v1/traces?sessionId={id}")).await;
+    let known = &traces["traces"][0];
+    assert_eq!(known["outcome"], "lost", "{traces}");
+    let got = collector.got.lock().expect("whole").clone();
+    let spans = got.iter().flat_map(|(_, body)| body["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().expect("spans"));
+    let turns: Vec<_> = spans.filter(|span| span["spanId"] == known["spanId"]).collect();
+    assert_eq!(turns.len(), 1, "{got:?}");
+    assert_eq!(turns[0]["endTimeUnixNano"], format!("{}000000", known["endedAtMs"]), "{turns:?}");
     assert_eq!(server.stop(), Some(0));
 }

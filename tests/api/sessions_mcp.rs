@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::sessions_support::{create, fake, get, heard, request};
-use crate::support::{Home, Server};
+use crate::sessions_support::{create, ended, events, fake, get, heard, request, say};
+use crate::support::{Home, Options, Server};
 
 /// An MCP server in a few lines of shell: it has two tools.
 const MCP_SERVER: &str = r#"#!/bin/sh
@@ -57,4 +57,41 @@ async fn mcp_servers_of_the_directory_are_checked_and_given_to_the_agent() {
     assert_eq!(names, ["works"], "{given}");
     assert_eq!(given[0]["env"], json!([{"name": "WHO", "value": directory}]), "references are resolved");
     assert_eq!(server.stop(), Some(0));
+}
+
+#[tokio::test]
+async fn what_variables_hold_reaches_the_agent_and_no_log() {
+    let home = Home::new();
+    fake(&home, "");
+    let value = "value-of-the-setting-77";
+    let options = Options::default().env("FOO_SETTING", value);
+    let server = Server::start_with(&home, &options);
+    let directory = home.path().to_str().expect("UTF-8").to_owned();
+    let config = json!({"type": "local", "command": "sh", "args": ["${HOME}/x"], "env": {"FOO": "${FOO_SETTING}"}});
+    configure(&server, &directory, "needs", &config).await;
+    let id = create(&server, json!({"agent": "amp", "cwd": directory, "mcpPolicy": "skip"})).await;
+    let given = |method: &str| heard(&home, method).pop().expect("opened")["params"]["mcpServers"][0].clone();
+    assert_eq!(given("session/new")["env"][0]["value"], value);
+    let turn = say(&server, &id, &format!("echo {value}")).await;
+    ended(&server, &id, &turn).await;
+    server.kill();
+    // Known again when the session is: what its agent says isn't stored either.
+    let server = Server::start_with(&home, &options);
+    let turn = say(&server, &id, "hello").await;
+    ended(&server, &id, &turn).await;
+    assert_eq!(given("session/load")["env"][0]["value"], value, "it is restored with what it had");
+    let turn = say(&server, &id, &format!("again {value}")).await;
+    ended(&server, &id, &turn).await;
+    let told = json!(events(&server, &id, "").await).to_string();
+    assert!(told.contains("again [redacted]") && !told.contains(value), "{told}");
+    let export = server.http.get(server.url(&format!("/v1/sessions/{id}/export"))).send().await.expect("an answer");
+    let export = export.text().await.expect("text");
+    assert!(export.contains("[redacted]") && !export.contains(value), "{export}");
+    assert_eq!(server.stop(), Some(0));
+    let database = rusqlite::Connection::open(home.data().join("sandboxd.db")).expect("a database");
+    let mut all = database.prepare("SELECT CAST(payload AS TEXT) FROM events").expect("a query");
+    let all = all.query_map([], |row| row.get::<_, String>(0)).expect("rows");
+    let log = all.collect::<Result<Vec<_>, _>>().expect("texts").concat();
+    assert!(log.contains(r#""method":"session/new""#) && !log.contains(value), "the raw envelopes are clean, too");
+    assert!(log.contains(&format!("{directory}/x")), "where things are is no secret");
 }

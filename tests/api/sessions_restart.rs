@@ -139,6 +139,69 @@ async fn an_agent_learns_again_what_was_said() {
 }
 
 #[tokio::test]
+async fn a_transcript_is_owed_until_the_agent_has_answered_it() {
+    let home = Home::new();
+    let kept = home.path().join("kept");
+    fake(&home, &format!("--resume --keeps '{}'", kept.display()));
+    let server = Server::start(&home);
+    let id = create(&server, json!({"agent": "amp"})).await;
+    let session = get(&server, &id).await["acpSessionId"].clone();
+    let turn = say(&server, &id, "the secret word is heron").await;
+    ended(&server, &id, &turn).await;
+    server.kill();
+    std::fs::remove_file(&kept).expect("removed"); // the agent loses what it knew
+    let server = Server::start(&home);
+    let said = json!({"sessionId": session, "method": "fake/said"});
+    server.call("sessions-amp", "amp", "touch", "fake/say", said).await;
+    let restored = |now: &Value| (now["restored"]["method"].clone(), now["restored"]["history"].clone());
+    assert_eq!(restored(&get(&server, &id).await), (json!("session/new"), json!("transcript")));
+    // Its fresh session is there, and knows nothing yet: whatever ends the agent, the words are still owed.
+    server.kill();
+    let server = Server::start(&home);
+    let turn = say(&server, &id, "die 1").await;
+    assert_eq!(outcome(&server, &id, &turn).await.0, "lost");
+    let told = |text: &str| prompts(&home).iter().any(|prompt| prompt.contains("heron") && prompt.ends_with(text));
+    assert!(told("|die 1"), "{:?}", prompts(&home));
+    let turn = say(&server, &id, "do you remember?").await;
+    assert_eq!(outcome(&server, &id, &turn).await.0, "finished");
+    assert!(told("|do you remember?"), "{:?}", prompts(&home));
+    assert_eq!(restored(&get(&server, &id).await), (json!("session/resume"), json!("transcript")));
+    server.kill();
+    let server = Server::start(&home);
+    let turn = say(&server, &id, "and now?").await;
+    ended(&server, &id, &turn).await;
+    assert_eq!(prompts(&home).last().map(String::as_str), Some("and now?"), "it was told once");
+    assert_eq!(restored(&get(&server, &id).await), (json!("session/resume"), json!("kept")));
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[tokio::test]
+async fn a_session_that_its_server_forgot_is_restored_at_every_door() {
+    let home = Home::new();
+    fake(&home, "");
+    let options = Options::default().env("SANDBOXD_ACP_SESSIONS_MAX", "1");
+    let server = Server::start_with(&home, &options);
+    let mut forgotten = Value::Null;
+    for _ in 0..2 {
+        let id = create(&server, json!({"agent": "amp"})).await;
+        let turn = say(&server, &id, "hello").await;
+        ended(&server, &id, &turn).await;
+        let session = get(&server, &id).await["acpSessionId"].clone();
+        forgotten = if forgotten.is_null() { json!([id, session]) } else { forgotten };
+    }
+    server.kill();
+    let server = Server::start_with(&home, &options);
+    let prompt = json!({"sessionId": forgotten[1], "prompt": [{"type": "text", "text": "again"}]});
+    let answer = server.call("sessions-amp", "amp", 1, "session/prompt", prompt).await;
+    assert_eq!(answer["result"]["stopReason"], "end_turn", "{answer}");
+    let loaded: Vec<_> = heard(&home, "session/load").iter().map(|load| load["params"]["sessionId"].clone()).collect();
+    assert_eq!(json!(loaded), json!([forgotten[1]]));
+    let now = get(&server, forgotten[0].as_str().expect("an id")).await;
+    assert_eq!(now["restored"]["history"], "kept", "{now}");
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[tokio::test]
 async fn a_deleted_server_is_made_again_by_the_next_message() {
     let home = Home::new();
     fake(&home, "");

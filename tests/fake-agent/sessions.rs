@@ -11,7 +11,7 @@
 //! | anything else | said, and the turn ends |
 //!
 //! Capabilities come from arguments: `--no-load`, `--resume`, `--close`, `--delete`, `--steer`; `--forgets` refuses to load
-//! and resume. `--record PATH` appends every message about sessions to a file, one JSON object per line.
+//! and resume; `--keeps PATH` does so for sessions that aren't in the file, into which new ones go. `--record PATH` appends every message about sessions to a file, one JSON object per line.
 
 use std::io::Write as _;
 use std::sync::Mutex;
@@ -50,9 +50,11 @@ pub fn handle(message: &Value) -> bool {
         "initialize" => answer(id, capabilities()),
         "session/new" => {
             let number = MADE.fetch_add(1, Ordering::Relaxed);
-            answer(id, json!({"sessionId": format!("fake-{}-{number}", std::process::id())}));
+            let session = format!("fake-{}-{number}", std::process::id());
+            append_to("--keeps", &session);
+            answer(id, json!({"sessionId": session}));
         }
-        "session/load" | "session/resume" if has("--forgets") => refuse(id, "no such session"),
+        "session/load" | "session/resume" if has("--forgets") || is_lost(&params["sessionId"]) => refuse(id, "no such session"),
         "session/load" => {
             let replayed = json!({"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": "replayed"}});
             notify("session/update", json!({"sessionId": params["sessionId"], "update": replayed}));
@@ -157,8 +159,22 @@ fn refuse(id: &Value, why: &str) {
 }
 
 fn record(message: &Value) {
+    append_to("--record", &message.to_string());
+}
+
+fn path_of(flag: &str) -> Option<String> {
     let args: Vec<String> = std::env::args().collect();
-    let Some(at) = args.iter().position(|arg| arg == "--record") else { return };
-    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&args[at + 1]).expect("a file");
-    file.write_all(format!("{message}\n").as_bytes()).expect("written");
+    args.iter().position(|arg| arg == flag).map(|at| args[at + 1].clone())
+}
+
+/// Adds a line to the file that an argument names.
+fn append_to(flag: &str, line: &str) {
+    let Some(path) = path_of(flag) else { return };
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).expect("a file");
+    file.write_all(format!("{line}\n").as_bytes()).expect("written");
+}
+
+fn is_lost(session: &Value) -> bool {
+    let kept = path_of("--keeps").map(|path| std::fs::read_to_string(path).unwrap_or_default());
+    kept.is_some_and(|kept| !kept.lines().any(|line| *session == line))
 }

@@ -168,7 +168,7 @@ impl Running {
         let text = std::str::from_utf8(answer.text()).unwrap_or_default();
         let result = answer.result();
         match (method, result, pending.session.as_deref()) {
-            ("initialize", Some(result), _) => self.initialized(result),
+            ("initialize", Some(result), _) => self.initialized(params, result),
             ("session/prompt", result, Some(session)) => {
                 let answer = result.ok_or_else(|| raw_member(text, "error").unwrap_or("null"));
                 self.owner.tap.happened(Fact::PromptEnded { session, number, answer });
@@ -206,7 +206,7 @@ impl Running {
         };
         let learned = match (&pending.params, envelope.result()) {
             (Some(params), Some(result)) => self.owner.memory.succeeded(&pending.method, params, result),
-            _ => None,
+            _ => self.words_arrived(&pending.method, pending.session.as_deref(), envelope),
         };
         if envelope.result().is_none() {
             self.owner.memory.refused(&pending.method);

@@ -28,6 +28,7 @@ use super::envelope::Envelope;
 use super::ids::Ids;
 use super::messages;
 use super::restore::{Memory, Step};
+use super::server::Handshake;
 use super::tap::{Fact, Tap, Transcript};
 use super::types::{AgentSource, BoxFuture, Launch, LaunchError, Status};
 use crate::config::{Bounds, as_duration, as_usize};
@@ -47,6 +48,8 @@ pub(super) enum Command {
     Answer { id: String, result: String, by: String, reply: oneshot::Sender<bool> },
     /// A session that another server carried before; see [`Acp::remember`](super::Acp::remember).
     Remember { session_id: String, params: String, settings: Vec<(String, String)> },
+    /// To be called with the newest position of the events, when all that passed is in the file; nothing passes meanwhile.
+    Look { look: Box<dyn FnOnce(u64) + Send> },
     /// The agent process shall end; the next request starts another. The reply comes when nothing of it is left.
     StopAgent { reason: String, grace: Duration, only_idle: bool, reply: oneshot::Sender<()> },
     /// The server is deleted; the reply comes when its processes are gone.
@@ -85,8 +88,8 @@ pub(super) struct Owner {
     pub(super) status: watch::Sender<Status>,
     pub(super) memory: Memory,
     pub(super) tap: Box<dyn Tap>,
-    /// What the agent answered to `initialize`, for those who ask the handle.
-    pub(super) initialized: Arc<Mutex<Option<Arc<str>>>>,
+    /// For those who ask the handle.
+    pub(super) handshake: Arc<Mutex<Handshake>>,
     pub(super) stop: CancellationToken,
 }
 
@@ -115,7 +118,7 @@ struct Running {
     sends_turn: bool,
     /// Sessions of the agent's open requests, by its id for them.
     asked_in: HashMap<String, String>,
-    /// Words that go with the next prompt, by session as clients call it.
+    /// Words that go with the next prompt, by session as clients call it; empty once they are on their way.
     words: HashMap<String, String>,
 }
 
@@ -127,11 +130,20 @@ struct Held {
     reply: Option<Reply>,
 }
 
-/// What was said in a session is on its way to the agent's fresh one.
+/// What was said in a session is being read, for the agent's fresh one.
 struct Fetching {
+    session: String,
+    /// Set when the session was restored just now, which is told then.
+    restored: Option<Restored>,
+    transcript: BoxFuture<Option<Transcript>>,
+}
+
+/// A step that opened a session again.
+struct Restored {
     step: Step,
     result: String,
-    transcript: BoxFuture<Option<Transcript>>,
+    /// Repeated updates that were left out.
+    suppressed: u64,
 }
 
 impl Owner {
@@ -174,7 +186,9 @@ impl Running {
                 () = stop.cancelled() => return None,
                 command = self.owner.mailbox.recv() => match command {
                     Some(Command::Post { envelope, tag, reply }) => {
-                        self.load(&envelope).await;
+                        if let Some(session) = envelope.session_id() {
+                            self.load(&session).await;
+                        }
                         self.post(envelope, tag, reply);
                         may_wait = true;
                     }
@@ -182,6 +196,10 @@ impl Running {
                         let _ = reply.send(self.answer_agent(&id, &result, &by)); // who asked may have left
                     }
                     Some(Command::Remember { session_id, params, settings }) => self.remember(&session_id, params, settings),
+                    Some(Command::Look { look }) => {
+                        self.owner.store.settle().await;
+                        look(self.owner.outbound.newest().seq);
+                    }
                     Some(Command::StopAgent { only_idle: true, reply, .. }) if self.is_busy() => {
                         let _ = reply.send(()); // who asked may have left
                     }
@@ -245,16 +263,22 @@ impl Running {
         }
         // The tap has forgotten what it knew.
         let sessions: Vec<_> = self.held.iter().filter_map(|held| held.envelope.session_id()).collect();
-        for session in sessions.iter().filter(|session| self.owner.tap.wants(session)).collect::<Vec<_>>() {
-            self.owner.tap.load(session).await;
+        for session in sessions {
+            self.load(&session).await;
         }
         self.launch();
     }
 
     /// What is known of a session that was not touched since the start is fetched before its envelope is looked at.
-    async fn load(&mut self, envelope: &Envelope) {
-        if let Some(session) = envelope.session_id().filter(|session| self.owner.tap.wants(session)) {
-            self.owner.tap.load(&session).await;
+    async fn load(&mut self, session: &str) {
+        if !self.owner.tap.wants(session) {
+            return;
+        }
+        self.owner.tap.load(session).await;
+        if !self.owner.memory.knows(session)
+            && let Some((params, settings)) = self.owner.tap.opened_with(session)
+        {
+            self.remember(session, params, settings);
         }
     }
 

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Fetching, Held, Running, Waiter};
+use super::{Fetching, Held, Restored, Running, Waiter};
 use crate::acp::agent::Agent;
-use crate::acp::envelope::{Envelope, string_member};
+use crate::acp::envelope::{Envelope, raw_member, string_member};
 use crate::acp::ids::Pending;
 use crate::acp::messages;
-use crate::acp::restore::{Purpose, Step};
+use crate::acp::restore::{Learned, Purpose, Step};
+use crate::acp::server::Handshake;
 use crate::acp::tap::{Fact, Transcript};
 use crate::acp::types::{Launch, LaunchError, Status};
 use crate::config::as_duration;
@@ -19,6 +20,9 @@ use crate::rt::clock::now_ms;
 
 /// What is shown of an agent's refusal.
 const SHOWN_MAX_BYTES: usize = 1024;
+
+/// ACP v1, "Initialization", authentication: the prompt wasn't looked at.
+const AUTH_REQUIRED: &str = "-32000";
 
 impl Running {
     pub(super) fn launch(&mut self) {
@@ -82,41 +86,56 @@ impl Running {
         let done = json!({"method": step.method, "sessionId": step.session}).to_string();
         self.owner.store.append(&self.owner.inbound, "acp.restored", done.into(), change);
         match (&step.session, step.purpose) {
-            (Some(_), Purpose::Open) => self.restored(step, result, None, suppressed),
-            (Some(session), Purpose::Fresh) => {
-                let transcript = self.owner.tap.transcript(session);
-                self.fetching = Some(Fetching { step: step.clone(), result: result.to_owned(), transcript });
+            (Some(session), Purpose::Open | Purpose::Fresh) => {
+                let restored = Restored { step: step.clone(), result: result.to_owned(), suppressed };
+                if self.owner.memory.owes_words(session) {
+                    self.fetch(session, Some(restored));
+                } else {
+                    self.restored(session, &restored, "kept", None);
+                }
             }
-            (None, _) if step.purpose == Purpose::Initialize => self.initialized(result),
+            (None, _) if step.purpose == Purpose::Initialize => self.initialized(&step.params, result),
             _ => {}
         }
     }
 
+    /// What was said in a session is read for its next prompt, which waits for it.
+    pub(super) fn fetch(&mut self, session: &str, restored: Option<Restored>) {
+        let transcript = self.owner.tap.transcript(session);
+        self.fetching = Some(Fetching { session: session.to_owned(), restored, transcript });
+    }
+
     /// The words for a fresh session are there: they go with its next prompt.
     pub(super) fn fetched(&mut self, transcript: Option<Transcript>) {
-        let Some(Fetching { step, result, .. }) = self.fetching.take() else { return };
-        self.restored(&step, &result, transcript.as_ref(), 0);
-        if let (Some(session), Some(transcript)) = (step.session, transcript) {
-            self.words.insert(session, transcript.text);
+        let Some(Fetching { session, restored, .. }) = self.fetching.take() else { return };
+        if let Some(restored) = restored {
+            let history = if transcript.is_some() { "transcript" } else { "lost" };
+            self.restored(&session, &restored, history, transcript.as_ref());
         }
+        self.words.insert(session, transcript.map(|transcript| transcript.text).unwrap_or_default());
         self.go_on();
     }
 
-    fn restored(&mut self, step: &Step, result: &str, transcript: Option<&Transcript>, suppressed: u64) {
-        let Some(session) = &step.session else { return };
-        let history = match (step.purpose, transcript) {
-            (Purpose::Open, _) => "kept",
-            (_, Some(_)) => "transcript",
-            _ => "lost",
-        };
-        self.emit(messages::session_restored(session, &step.method, history, suppressed));
+    fn restored(&mut self, session: &str, restored: &Restored, history: &str, transcript: Option<&Transcript>) {
+        let Restored { step, result, suppressed } = restored;
+        self.emit(messages::session_restored(session, &step.method, history, *suppressed));
         let transcript = transcript.map(|transcript| (transcript.text.len(), transcript.truncated));
-        self.owner.tap.happened(Fact::Restored { session, method: &step.method, transcript, result });
+        self.owner.tap.happened(Fact::Restored { session, method: &step.method, history, transcript, result });
     }
 
-    /// What the agent can do is known to everyone who asks the handle.
-    pub(super) fn initialized(&mut self, result: &str) {
-        *self.owner.initialized.lock().unwrap_or_else(PoisonError::into_inner) = Some(result.into());
+    /// A prompt was answered by the agent: it has the words that went with it, unless it wants a login first.
+    pub(super) fn words_arrived(&mut self, method: &str, session: Option<&str>, answer: &Envelope) -> Option<Learned> {
+        let session = session.filter(|session| method == "session/prompt" && self.owner.memory.owes_words(session))?;
+        self.words.remove(session);
+        let error = raw_member(std::str::from_utf8(answer.text()).unwrap_or_default(), "error");
+        let is_login = error.and_then(|error| raw_member(error, "code")) == Some(AUTH_REQUIRED);
+        if is_login { None } else { self.owner.memory.told_words(session) }
+    }
+
+    /// What agent and clients can do is known to everyone who asks the handle.
+    pub(super) fn initialized(&mut self, params: &str, result: &str) {
+        let handshake = Handshake { asked: Some(params.into()), answered: Some(result.into()) };
+        *self.owner.handshake.lock().unwrap_or_else(PoisonError::into_inner) = handshake;
         self.owner.tap.happened(Fact::Initialized { result });
     }
 

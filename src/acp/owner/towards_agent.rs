@@ -98,15 +98,23 @@ impl Running {
             if reply.is_some() && self.owner.memory.must_wait(envelope) {
                 return;
             }
-            match self.owner.memory.step_before(envelope).filter(|_| reply.is_some()) {
-                Some(step) => self.begin_step(step),
-                None => match self.next_held() {
+            let needs_words = reply.as_ref().and_then(|_| self.needs_words(envelope));
+            match (self.owner.memory.step_before(envelope).filter(|_| reply.is_some()), needs_words) {
+                (Some(step), _) => self.begin_step(step),
+                (None, Some(session)) => self.fetch(&session, None),
+                (None, None) => match self.next_held() {
                     Some(Held { envelope, tag, reply: Some(reply) }) => self.forward_request(envelope, tag, reply),
                     Some(Held { envelope, reply: None, .. }) => self.forward_unanswered(&envelope),
                     None => return,
                 },
             }
         }
+    }
+
+    /// The session of a prompt with which the agent must be told what was said before, and the words aren't there.
+    fn needs_words(&self, envelope: &Envelope) -> Option<String> {
+        let session = envelope.session_id().filter(|_| envelope.method() == "session/prompt")?;
+        (self.owner.memory.owes_words(&session) && !self.words.contains_key(&session)).then_some(session)
     }
 
     pub(super) fn forward_request(&mut self, envelope: Envelope, tag: Option<String>, reply: Reply) {
@@ -144,7 +152,8 @@ impl Running {
             return;
         }
         self.sends_turn |= prompted.is_some() && tag.is_some();
-        let words = prompted.as_ref().and_then(|session| self.words.remove(session));
+        let words = prompted.as_ref().and_then(|session| self.words.get_mut(session)).map(std::mem::take);
+        let words = words.filter(|words| !words.is_empty());
         let sent = self.towards_agent(envelope.clone());
         let sent = words.as_ref().map_or_else(|| sent.clone(), |words| messages::with_words_before(&sent, words));
         let Some(agent) = &mut self.agent else { return };

@@ -29,6 +29,11 @@ impl Capabilities {
         }
     }
 
+    /// True when an agent that was told of these may ask for what [`needs_capability`].
+    pub(super) fn are_special(&self) -> bool {
+        self.allow("fs/") || self.allow("terminal/")
+    }
+
     /// True when an agent may ask for this: `fs/…` and `terminal/…` need a capability.
     pub(super) fn allow(&self, method: &str) -> bool {
         let has = |pointer| self.0.as_ref().is_some_and(|value| value.pointer(pointer).is_some());
@@ -44,12 +49,6 @@ impl Capabilities {
 /// True for what only a client with a capability can do, and only one of them should.
 pub(super) fn needs_capability(method: &str) -> bool {
     method.starts_with("fs/") || method.starts_with("terminal/")
-}
-
-/// True for ids that [`Capabilities::server_id`] gives to clients with capabilities.
-pub(super) fn is_special(server_id: &str, agent: &str) -> bool {
-    let rest = server_id.strip_prefix("sessions-").and_then(|rest| rest.strip_prefix(agent));
-    rest.and_then(|rest| rest.strip_prefix('-')).is_some_and(|kind| kind.len() == 8)
 }
 
 /// Members in order, without what is false, null or empty; `None` when nothing is left.
@@ -87,7 +86,8 @@ mod tests {
         let id = of(r#"{"terminal":true,"fs":{"readTextFile":true}}"#).server_id("a");
         assert_eq!(id, of(r#"{"fs":{"writeTextFile":false,"readTextFile":true},"terminal":true}"#).server_id("a"));
         assert_ne!(id, of(r#"{"terminal":true}"#).server_id("a"));
-        assert!(is_special(&id, "a") && !is_special("sessions-a", "a") && !is_special(&id, "b"), "{id}");
+        assert!(of(r#"{"terminal":true}"#).are_special() && of(r#"{"fs":{"writeTextFile":true}}"#).are_special());
+        assert!(!of(r#"{"elicitation":{"form":{"x":1}}}"#).are_special());
     }
 
     #[test]

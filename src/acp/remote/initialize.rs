@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use serde_json::{Value, json};
 
-use super::capabilities::{Capabilities, is_special};
+use super::capabilities::Capabilities;
 use super::connection::{Connection, Place};
 use super::error::Error;
 use super::{Remote, ids};
@@ -39,9 +39,7 @@ impl Remote {
         let (agent, server_id) = self.resolve(target, &can).await?;
         self.acp().check(&server_id, Some(&agent))?;
         let (place, outcome) = self.initialized(&id, &agent, server_id, initialize).await?;
-        if is_special(&place.server_id, &agent) {
-            self.watch_orphans(&place);
-        }
+        self.watch_orphans(&place);
         let bounds = self.bounds();
         let max_open = as_usize(bounds.acp_pending_max_requests);
         let connection = Connection::new(id, agent, place, can, bounds.acp_connection_sessions_max, max_open);

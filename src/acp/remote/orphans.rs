@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use bytes::Bytes;
 use serde_json::json;
 
-use super::capabilities::{is_special, needs_capability};
+use super::capabilities::{Capabilities, needs_capability};
 use super::connection::{Connection, Place};
 use super::{Inner, Remote};
 use crate::acp::envelope::{Envelope, Kind};
@@ -17,20 +17,21 @@ use crate::store::Item;
 impl Remote {
     /// Servers of an earlier run, whose agents were told of capabilities that no client may have now.
     pub(super) fn watch_known_servers(&self) {
-        for info in self.acp().list() {
-            if is_special(&info.server_id, &info.agent) {
-                let remote = self.clone();
-                spawn_owned("acp-orphans", async move {
-                    if let Ok(server) = remote.acp().get(&info.server_id).await {
-                        remote.watch_orphans(&Place { server_id: info.server_id, server });
-                    }
-                });
+        let (remote, known) = (self.clone(), self.acp().list());
+        spawn_owned("acp-orphans", async move {
+            for info in known {
+                if let Ok(server) = remote.acp().get(&info.server_id).await {
+                    remote.watch_orphans(&Place { server_id: info.server_id, server });
+                }
             }
-        }
+        });
     }
 
-    /// Watches a server until it ends, once.
+    /// Watches a server until it ends, once, when its agent was told of such capabilities.
     pub(super) fn watch_orphans(&self, place: &Place) {
+        if !Capabilities::of(place.server.initialized_with().as_deref()).are_special() {
+            return;
+        }
         let mut watched = self.inner.watched.lock().unwrap_or_else(PoisonError::into_inner);
         if watched.insert(place.server.instance().to_owned()) {
             spawn_owned("acp-orphans", watch(Arc::downgrade(&self.inner), place.clone()));
@@ -84,7 +85,9 @@ async fn refuse_orphan(remote: &Remote, place: &Place, item: &Item) {
     let Item::Event(event) = item else { return };
     let Ok(envelope) = Envelope::parse(event.payload.clone()) else { return };
     let is_asked = envelope.kind() == Kind::Request && needs_capability(envelope.method());
-    if is_asked && remote.holder(&place.server, envelope.session_id().as_deref(), envelope.method()).is_none() {
+    // Clients of `/v1/acp` say what they can do to servers that they named, and answer what they read there.
+    let is_theirs = !place.server_id.starts_with("sessions-") && place.server.readers().count() > 0;
+    if is_asked && !is_theirs && remote.holder(&place.server, envelope.session_id().as_deref(), envelope.method()).is_none() {
         remote.refuse(place, envelope.id().unwrap_or("null"), envelope.method()).await;
     }
 }
