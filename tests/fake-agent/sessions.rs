@@ -7,6 +7,7 @@
 //! | `late` | on `session/cancel` the turn ends as if nothing had happened |
 //! | `die CODE` | the process exits in mid-turn |
 //! | `ask` | asks permission and answers once that is decided; the permission's answer is said |
+//! | `asks later` | answers, then asks permission between turns |
 //! | `flood N BYTES` | N chunks of so many bytes |
 //! | anything else | said, and the turn ends |
 //!
@@ -106,6 +107,10 @@ fn prompt(id: &Value, params: &Value) {
             say(&session, "dying");
             eprintln!("fake agent: dying in mid-turn");
             std::process::exit(i32::try_from(number(1)).unwrap_or(1));
+        }
+        "asks" => {
+            answer(id, json!({"stopReason": "end_turn"}));
+            ask(&format!("ask-{}", MADE.fetch_add(1, Ordering::Relaxed)), &session);
         }
         "flood" => {
             let chunk = "x".repeat(number(2));
