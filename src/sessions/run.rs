@@ -84,7 +84,9 @@ impl Sessions {
 
     async fn send(&self, live: &Arc<Live>, turn: &Turn) -> Result<Value, Error> {
         let (server_id, agent, acp_session_id) = live.address();
-        if !live.lock().agent_runs {
+        // A server that was just deleted is gone before its sessions hear of it.
+        let is_known = live.lock().agent_runs && self.acp()?.initialized(&server_id).is_some();
+        if !is_known {
             self.prepare_server(live).await?;
         }
         let prompt = turn.doc.prompt.as_ref().map_or("[]", |prompt| prompt.get());
