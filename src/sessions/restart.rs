@@ -26,7 +26,11 @@ impl Sessions {
             let live = self.live(&row.session_id).await?;
             let turn = Turn::from_row(row);
             if turn.state == "running" {
-                live.lock().doc.stats.turns += 1; // that was in memory only
+                {
+                    let mut state = live.lock();
+                    state.doc.stats.turns += 1; // that was in memory only
+                    state.doc.exit = Some(ExitDoc { reason: "server_restarted".to_owned(), ..ExitDoc::default() });
+                }
                 self.lost(&live, turn, "server_restarted").await;
             } else {
                 live.lock().queue.push_back(turn);
@@ -45,7 +49,11 @@ impl Sessions {
 
     /// Nobody will ever know how the turn would have ended. What it left open ends with it.
     pub(super) async fn lost(&self, live: &Arc<Live>, turn: Turn, reason: &'static str) {
-        let left_open = self.left_open(live, &turn.id).await.unwrap_or_else(|error| {
+        let left_open = match turn.doc.started_at_ms {
+            Some(_) => self.left_open(live, &turn.id).await,
+            None => Ok(Vec::new()), // it was never sent
+        };
+        let left_open = left_open.unwrap_or_else(|error| {
             tracing::error!(%error, session = live.id, "what a lost turn had said could not be read: its items stay open");
             Vec::new()
         });
@@ -75,7 +83,6 @@ impl Sessions {
 impl Live {
     fn lost(self: &Arc<Self>, mut turn: Turn, left_open: Vec<Projected>, reason: &'static str) {
         let mut state = self.lock();
-        state.doc.exit = Some(ExitDoc { reason: reason.to_owned(), ..ExitDoc::default() });
         self.append_later(left_open, None);
         turn.failed(reason, None);
         self.end_turn(&mut state, turn);

@@ -12,7 +12,7 @@
 //! | anything else | said, and the turn ends |
 //!
 //! Capabilities come from arguments: `--no-load`, `--resume`, `--close`, `--delete`, `--steer`; `--forgets` refuses to load
-//! and resume. `--record PATH` appends every message about sessions to a file, one JSON object per line.
+//! and resume, `--strict` ids that it didn't make. `--record PATH` appends every message about sessions to a file, one JSON object per line.
 
 use std::io::Write as _;
 use std::sync::Mutex;
@@ -53,7 +53,9 @@ pub fn handle(message: &Value) -> bool {
             let number = MADE.fetch_add(1, Ordering::Relaxed);
             answer(id, json!({"sessionId": format!("fake-{}-{number}", std::process::id())}));
         }
-        "session/load" | "session/resume" if has("--forgets") => refuse(id, "no such session"),
+        "session/load" | "session/resume" if has("--forgets") || has("--strict") && !is_ours(params) => {
+            refuse(id, "no such session")
+        }
         "session/load" => {
             let replayed = json!({"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": "replayed"}});
             notify("session/update", json!({"sessionId": params["sessionId"], "update": replayed}));
@@ -71,6 +73,11 @@ pub fn handle(message: &Value) -> bool {
         _ => return false,
     }
     true
+}
+
+/// A session that an agent of this kind made.
+fn is_ours(params: &Value) -> bool {
+    params["sessionId"].as_str().is_some_and(|session| session.starts_with("fake-"))
 }
 
 fn capabilities() -> Value {
