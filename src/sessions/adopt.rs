@@ -97,6 +97,7 @@ impl Sessions {
         let (sessions, live) = (self.clone(), Arc::clone(live));
         spawn_owned("session-forget", async move {
             let Some(committed) = committed else { return };
+            sessions.gate().cancel_pending(&live.id).await;
             let _ = committed.await; // a closed store: nothing more is written
             // Until here it is known, as deleted: nobody reads its old row meanwhile.
             sessions.registry().remove(&live.id);

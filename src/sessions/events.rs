@@ -56,14 +56,7 @@ impl Sessions {
     /// [`Error::UnknownSession`], or the file can't be read.
     pub async fn snapshot(&self, id: &str, items_max: usize) -> Result<Snapshot, Error> {
         let live = self.live(id).await?;
-        let bounds = self.bounds();
-        let limits = SnapshotLimits {
-            items_max,
-            text_max_bytes: as_usize(bounds.item_text_max_bytes),
-            tool_call_max_bytes: as_usize(bounds.item_tool_call_max_bytes),
-            diff_max_bytes: as_usize(bounds.item_diff_max_bytes),
-        };
-        let mut fold = Fold::new(limits);
+        let mut fold = Fold::new(self.snapshot_limits(items_max));
         let sequence = self.fold(&live, 0, |payload| fold.push(payload)).await?;
         let requests = self.gate().pending_in(id);
         let turns = {
@@ -73,6 +66,16 @@ impl Sessions {
         };
         let (items, items_left_out) = (fold.items(), fold.left_out());
         Ok(Snapshot { session: self.info(&live, true), items, items_left_out, turns, requests, sequence })
+    }
+
+    pub(super) fn snapshot_limits(&self, items_max: usize) -> SnapshotLimits {
+        let bounds = self.bounds();
+        SnapshotLimits {
+            items_max,
+            text_max_bytes: as_usize(bounds.item_text_max_bytes),
+            tool_call_max_bytes: as_usize(bounds.item_tool_call_max_bytes),
+            diff_max_bytes: as_usize(bounds.item_diff_max_bytes),
+        }
     }
 
     /// Calls `each` with every event that follows `after`, up to the newest one. Gives that one's position.

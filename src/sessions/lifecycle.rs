@@ -137,6 +137,7 @@ impl Sessions {
             let mut changed = live.watch();
             while !live.lock().running.is_empty() && changed.changed().await.is_ok() {}
         }
+        self.gate().cancel_pending(&live.id).await; // what was asked between turns
     }
 
     /// The first of the methods that the agent says it has. Only a living agent is asked: nobody starts one to close

@@ -262,7 +262,6 @@ impl Live {
             None => Turn::of_acp(state.next_number(), params, now),
             Some(tag) => state.take_queued(tag)?,
         };
-        state.sending.take_if(|sending| Some(sending.as_str()) == tag);
         turn.doc.started_at_ms = Some(now);
         turn.state = "running";
         state.doc.stats.turns += 1;
@@ -419,6 +418,7 @@ impl State {
 
     fn take_queued(&mut self, id: &str) -> Option<Turn> {
         let at = self.queue.iter().position(|turn| turn.id == id)?;
+        self.sending.take_if(|sending| sending.as_str() == id);
         self.queue.remove(at)
     }
 

@@ -3,9 +3,14 @@
 use std::sync::Arc;
 
 use super::live::Live;
+use super::projection::{Projected, Snapshot};
 use super::turn::Turn;
 use super::types::ExitDoc;
 use super::{Error, Sessions};
+use crate::rt::clock::now_ms;
+
+/// So many of the last events are looked through first for the beginning of a turn.
+const LOOK_BACK_EVENTS: u64 = 1_000;
 
 impl Sessions {
     /// Turns that ran are lost, with the reason; turns that waited are worked on.
@@ -21,7 +26,12 @@ impl Sessions {
             let live = self.live(&row.session_id).await?;
             let turn = Turn::from_row(row);
             if turn.state == "running" {
-                live.lost(turn);
+                {
+                    let mut state = live.lock();
+                    state.doc.stats.turns += 1; // that was in memory only
+                    state.doc.exit = Some(ExitDoc { reason: "server_restarted".to_owned(), ..ExitDoc::default() });
+                }
+                self.lost(&live, turn, "server_restarted").await;
             } else {
                 live.lock().queue.push_back(turn);
             }
@@ -36,15 +46,45 @@ impl Sessions {
         }
         Ok(())
     }
+
+    /// Nobody will ever know how the turn would have ended. What it left open ends with it.
+    pub(super) async fn lost(&self, live: &Arc<Live>, turn: Turn, reason: &'static str) {
+        let left_open = match turn.doc.started_at_ms {
+            Some(_) => self.left_open(live, &turn.id).await,
+            None => Ok(Vec::new()), // it was never sent
+        };
+        let left_open = left_open.unwrap_or_else(|error| {
+            tracing::error!(%error, session = live.id, "what a lost turn had said could not be read: its items stay open");
+            Vec::new()
+        });
+        live.lost(turn, left_open, reason);
+    }
+
+    async fn left_open(&self, live: &Live, turn_id: &str) -> Result<Vec<Projected>, Error> {
+        self.store().settle().await;
+        let (end, mut back) = (live.stream.newest().seq, LOOK_BACK_EVENTS);
+        loop {
+            let after = end.saturating_sub(back);
+            let (mut open, mut is_whole) = (Snapshot::new(self.snapshot_limits(usize::MAX)), after == 0);
+            let each = |payload: &str| {
+                is_whole |= payload.contains(r#""type":"turn.started""#) && payload.contains(turn_id);
+                open.push(payload);
+                open.keep_open();
+            };
+            self.fold(live, after, each).await?;
+            if is_whole {
+                return Ok(open.fail_open(now_ms(), &live.id, turn_id));
+            }
+            back = back.saturating_mul(4);
+        }
+    }
 }
 
 impl Live {
-    /// Nobody will ever know how it would have ended.
-    fn lost(self: &Arc<Self>, mut turn: Turn) {
+    fn lost(self: &Arc<Self>, mut turn: Turn, left_open: Vec<Projected>, reason: &'static str) {
         let mut state = self.lock();
-        state.doc.exit = Some(ExitDoc { reason: "server_restarted".to_owned(), ..ExitDoc::default() });
-        state.doc.stats.turns += 1; // that was in memory only
-        turn.failed("server_restarted", None);
+        self.append_later(left_open, None);
+        turn.failed(reason, None);
         self.end_turn(&mut state, turn);
     }
 }

@@ -93,21 +93,23 @@ impl Sessions {
         let mut turn = Turn::submitted(state.next_number(), prompt, limits, idempotency, now_ms());
         let delivery = if is_busy { "queued" } else { "started" };
         turn.doc.delivery = delivery.to_owned();
-        if let Some((key, digest)) = turn.idempotency.clone() {
-            state.remember_key(Key { key, turn_id: turn.id.clone(), digest, delivery });
-        }
-        let id = turn.id.clone();
+        let (id, key) = (turn.id.clone(), turn.idempotency.clone());
         let mut changes = vec![turn.change(&live.id)];
         if state.row.title.is_none() {
             state.row.title = title(&turn);
             changes.push(Live::save(&mut state));
         }
-        // What is just on its way to the agent is interrupted, too; it is the one at the front.
+        // What is just on its way to the agent is interrupted, too: it stays at the front until then.
         let at = match spec.while_running {
-            WhileRunning::Interrupt => usize::from(state.sending.is_some()),
+            WhileRunning::Interrupt => {
+                usize::from(state.queue.front().is_some_and(|turn| state.sending.as_ref() == Some(&turn.id)))
+            }
             _ => state.queue.len(),
         };
         state.queue.insert(at, turn);
+        if let Some((key, digest)) = key {
+            state.remember_key(Key { key, turn_id: id.clone(), digest, delivery });
+        }
         let position = state.position(&id).unwrap_or_default();
         let data = serde_json::json!({"turnId": id, "position": position, "delivery": delivery});
         let committed = live.say_acked(&mut state, "turn.queued", Source::Client, &data, Some(RowChange::Many(changes)));

@@ -14,6 +14,7 @@ use super::types::ExitDoc;
 use crate::acp::{Asked, Fact, Prompted, Tap, TapServer, TapSource, Transcript, Verdict};
 use crate::processes::Exit;
 use crate::rt::clock::now_ms;
+use crate::rt::spawn_owned;
 
 impl TapSource for Sessions {
     fn tap(&self, server: TapServer) -> Box<dyn Tap> {
@@ -191,6 +192,9 @@ impl ServerTap {
             live.lock().row.closed_at_ms.get_or_insert_with(now_ms);
             self.sessions.drop_queue(&live, "closed");
             live.closed();
+            let sessions = self.sessions.clone();
+            // Beside this task, which takes the answers to the agent.
+            spawn_owned("session-close", async move { sessions.gate().cancel_pending(&live.id).await });
         }
     }
 

@@ -114,6 +114,7 @@ impl Turn {
     pub(super) fn failed(&mut self, reason: &str, error: Option<Value>) {
         let outcome = match reason {
             "server_restarted" | "server_stopped" | "server_deleted" => Outcome::Lost,
+            "exported" if self.doc.started_at_ms.is_some() => Outcome::Lost,
             "interrupted" | "closed" | "inactivity_timeout" | "timeout" => Outcome::Cancelled,
             _ => Outcome::Failed,
         };

@@ -221,7 +221,8 @@ pub(super) fn put_turn(tx: &Transaction<'_>, row: &TurnRow) -> rusqlite::Result<
     tx.prepare_cached(
         "INSERT INTO turns (id, session_id, number, state, idempotency_key, request_hash, doc)
          SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM sessions WHERE id = ?2)
-         ON CONFLICT (id) DO UPDATE SET number = excluded.number, state = excluded.state, doc = excluded.doc",
+         ON CONFLICT (id) DO UPDATE SET number = excluded.number, state = excluded.state, doc = excluded.doc
+             WHERE session_id = excluded.session_id",
     )?
     .execute(params![row.id, row.session_id, as_i64(row.number), row.state, key, hash, row.doc])?;
     Ok(())

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::sessions_support::{create, ended, events, fake, follow, get, heard, outcome, request, say, until_type};
+use crate::sessions_support::{create, ended, events, fake, follow, get, heard, outcome, request, say, until, until_type};
 use crate::support::{Home, Options, Server};
 
 #[tokio::test]
@@ -210,5 +210,39 @@ async fn a_deleted_session_is_gone_everywhere() {
     let turn = say(&server, &other, "fine").await;
     assert_eq!(outcome(&server, &other, &turn).await.0, "finished");
     assert!(!events(&server, &other, "").await.is_empty());
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// What an agent asks between turns waits no longer than its session.
+#[tokio::test]
+async fn requests_end_with_their_session() {
+    let home = Home::new();
+    fake(&home, "--close --delete");
+    let server = Server::start(&home);
+    for door in ["close", "delete", "session/close", "session/delete"] {
+        let id = create(&server, json!({"agent": "amp"})).await;
+        let acp = get(&server, &id).await["acpSessionId"].clone();
+        let mut live = follow(&server, &id, "", None).await;
+        let turn = say(&server, &id, "asks later").await;
+        ended(&server, &id, &turn).await;
+        let asked = until_type(&mut live, "request.created").await["data"]["requestId"].clone();
+        match door {
+            "close" => assert_eq!(request(&server, "POST", &format!("/v1/sessions/{id}/close"), None, None).await.0, 200),
+            "delete" => assert_eq!(request(&server, "DELETE", &format!("/v1/sessions/{id}"), None, None).await.0, 204),
+            method => {
+                server.call("sessions-amp", "amp", 1, method, json!({"sessionId": acp})).await;
+            }
+        }
+        let waits = async || {
+            let (_, page) = server.get("/v1/requests?state=pending").await;
+            (page["requests"] == json!([])).then_some(())
+        };
+        until(&format!("nothing waits after {door}"), waits).await;
+        if door.contains("close") {
+            let (_, shown) = server.get(&format!("/v1/requests/{}", asked.as_str().expect("an id"))).await;
+            assert_eq!((&shown["resolution"]["outcome"], &shown["resolution"]["by"]), (&json!("cancelled"), &json!("cancel")));
+            assert_eq!(get(&server, &id).await["pendingRequests"], 0, "{door}");
+        }
+    }
     assert_eq!(server.stop(), Some(0));
 }

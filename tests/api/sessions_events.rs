@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::sessions_support::{create, ended, events, fake, follow, message, say, until_type, words};
+use crate::sessions_support::{
+    create, ended, events, fake, follow, get, message, outcome, prompts, request, say, until_type, words,
+};
 use crate::support::{Home, Options, Server};
 
 fn sequences(events: &[Value]) -> Vec<u64> {
@@ -171,6 +173,16 @@ async fn rubbish_and_decisions_of_rules_are_told() {
     assert_eq!(server.stop(), Some(0));
 }
 
+async fn export(server: &Server, session: &str) -> String {
+    let response = server.http.get(server.url(&format!("/v1/sessions/{session}/export"))).send().await.expect("an answer");
+    response.text().await.expect("a body")
+}
+
+async fn import(server: &Server, lines: String) -> (u16, Value) {
+    let response = server.http.post(server.url("/v1/sessions/import")).body(lines).send().await.expect("an answer");
+    (response.status().as_u16(), response.json::<Value>().await.expect("JSON"))
+}
+
 #[tokio::test]
 async fn an_exported_session_lives_on_elsewhere() {
     let home = Home::new();
@@ -180,18 +192,10 @@ async fn an_exported_session_lives_on_elsewhere() {
         let turn = say(&server, &id, text).await;
         ended(&server, &id, &turn).await;
     }
-    let export = server.http.get(server.url(&format!("/v1/sessions/{id}/export"))).send().await.expect("an answer");
-    let lines = export.text().await.expect("a body");
+    let lines = export(&server, &id).await;
     let last: Value = serde_json::from_str(lines.lines().last().expect("lines")).expect("JSON");
     assert_eq!(last["type"], "end", "{last}");
 
-    let import = |server: &Server, body: String| {
-        let request = server.http.post(server.url("/v1/sessions/import")).body(body);
-        async move {
-            let response = request.send().await.expect("an answer");
-            (response.status().as_u16(), response.json::<Value>().await.expect("JSON"))
-        }
-    };
     let (status, copy) = import(&server, lines.clone()).await;
     assert_eq!((status, &copy["title"]), (201, &json!("Moves")), "{copy}");
     let other = copy["id"].as_str().expect("an id");
@@ -227,6 +231,7 @@ async fn an_exported_session_lives_on_elsewhere() {
             "line",
         ),
         ("{}\n".to_owned(), "line 1"),
+        (lines.replace(&id, "ses_other"), "a turn of another session"),
     ] {
         let (status, problem) = import(&server, body).await;
         assert_eq!(status, 400, "{problem}");
@@ -234,6 +239,9 @@ async fn an_exported_session_lives_on_elsewhere() {
     }
     let (_, after) = server.get("/v1/sessions").await;
     assert_eq!(before["sessions"].as_array().map(Vec::len), after["sessions"].as_array().map(Vec::len), "nothing half stays");
+    let (_, kept) = server.get(&format!("/v1/sessions/{id}/turns")).await;
+    assert!(kept["turns"].as_array().expect("turns").iter().all(|turn| turn["outcome"] == "finished"), "{kept}");
+    assert_eq!(kept["turns"].as_array().map(Vec::len), Some(2), "{kept}");
 
     let elsewhere = Home::new();
     let there = Server::start(&elsewhere);
@@ -242,4 +250,68 @@ async fn an_exported_session_lives_on_elsewhere() {
     let turn = say(&there, &id, "what was the word?").await;
     assert_eq!(ended(&there, &id, &turn).await["outcome"], "finished");
     assert_eq!((server.stop(), there.stop()), (Some(0), Some(0)));
+}
+
+/// A copy beside its original is another session for the agent, too, which is told what was said.
+#[tokio::test]
+async fn a_copy_and_its_original_both_go_on() {
+    let home = Home::new();
+    fake(&home, "--strict");
+    let server = Server::start(&home);
+    let id = create(&server, json!({"agent": "amp"})).await;
+    let turn = say(&server, &id, "the word is heron").await;
+    ended(&server, &id, &turn).await;
+    let (status, copy) = import(&server, export(&server, &id).await).await;
+    assert_eq!(status, 201, "{copy}");
+    let copy = copy["id"].as_str().expect("an id").to_owned();
+    assert_ne!(get(&server, &copy).await["acpSessionId"], get(&server, &id).await["acpSessionId"]);
+    for (session, text) in [(&copy, "to the copy"), (&id, "to the original"), (&copy, "again")] {
+        let turn = say(&server, session, text).await;
+        assert_eq!(outcome(&server, session, &turn).await, ("finished".into(), None), "{text}");
+        assert_eq!(words(&events(&server, session, "").await).last().map(String::as_str), Some(text));
+    }
+    let asked = prompts(&home);
+    assert!(asked[1].contains("heron") && asked[1].ends_with("|to the copy"), "{asked:?}");
+    assert_eq!(asked[2..], ["to the original", "again"]);
+    assert_eq!(get(&server, &copy).await["restored"]["history"], "transcript");
+    assert_eq!(get(&server, &id).await.get("restored"), None);
+    // Deleted and taken in again: the agent that knew it still runs.
+    let lines = export(&server, &id).await;
+    assert_eq!(request(&server, "DELETE", &format!("/v1/sessions/{id}"), None, None).await.0, 204);
+    let (_, back) = import(&server, lines).await;
+    let back = back["id"].as_str().expect("an id");
+    let turn = say(&server, back, "back").await;
+    assert_eq!(outcome(&server, back, &turn).await, ("finished".into(), None));
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[tokio::test]
+async fn what_was_under_way_in_an_export_is_lost() {
+    let home = Home::new();
+    let server = Server::start(&home);
+    let id = create(&server, json!({"agent": "mock"})).await;
+    let mut live = follow(&server, &id, "", None).await;
+    let running = say(&server, &id, "said before\n/stall").await;
+    until_type(&mut live, "item.delta").await;
+    let queued = say(&server, &id, "never sent").await;
+    let lines = export(&server, &id).await;
+    server.kill();
+    let elsewhere = Home::new();
+    let there = Server::start(&elsewhere);
+    let (status, moved) = import(&there, lines).await;
+    assert_eq!((status, &moved["state"], &moved["exit"]["reason"]), (201, &json!("exited"), &json!("imported")), "{moved}");
+    let all = events(&there, &id, "").await;
+    for (turn, outcome) in [(&running, "lost"), (&queued, "failed")] {
+        let shown = ended(&there, &id, turn).await;
+        assert_eq!((&shown["outcome"], &shown["reason"]), (&json!(outcome), &json!("exported")), "{shown}");
+        assert!(shown["endedAtMs"].is_number(), "{shown}");
+        let ends = |event: &&Value| event["type"] == "turn.ended" && event["turnId"] == turn.as_str();
+        assert_eq!(all.iter().filter(ends).count(), 1, "{all:?}");
+    }
+    let (_, snapshot) = there.get(&format!("/v1/sessions/{id}/snapshot")).await;
+    assert!(snapshot["items"].as_array().expect("items").iter().all(|item| item["status"] != "in_progress"), "{snapshot}");
+    assert!(words(&all).iter().any(|text| text.starts_with("said")), "{all:?}");
+    let turn = say(&there, &id, "goes on").await;
+    assert_eq!(ended(&there, &id, &turn).await["outcome"], "finished");
+    assert_eq!(there.stop(), Some(0));
 }

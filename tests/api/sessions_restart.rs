@@ -138,6 +138,34 @@ async fn an_agent_learns_again_what_was_said() {
     }
 }
 
+/// A kill leaves no item open: who loads the session, and the agent's fresh one, know what was said until then.
+#[tokio::test]
+async fn what_a_lost_turn_had_said_is_kept() {
+    let home = Home::new();
+    fake(&home, "--resume --forgets");
+    let server = Server::start(&home);
+    let id = create(&server, json!({"agent": "amp"})).await;
+    let mut live = follow(&server, &id, "", None).await;
+    let lost = say(&server, &id, "ask").await;
+    until_type(&mut live, "request.created").await;
+    server.kill();
+    let server = Server::start(&home);
+    let all = events(&server, &id, "").await;
+    let at = |kind: &str| {
+        let fits = |event: &Value| event["type"] == kind && event["turnId"] == lost.as_str();
+        all.iter().rposition(|event| fits(event)).unwrap_or_else(|| panic!("no {kind}: {all:?}"))
+    };
+    let item = &all[at("item.completed")]["data"]["item"];
+    assert_eq!((&item["parts"][0]["text"], &item["status"]), (&json!("may I?"), &json!("failed")), "{item}");
+    assert!(at("item.completed") < at("turn.ended"), "{all:?}");
+    assert_eq!(words(&all), ["may I?"], "once");
+    let turn = say(&server, &id, "go on").await;
+    ended(&server, &id, &turn).await;
+    let last = prompts(&home).pop().expect("a prompt");
+    assert!(last.contains("Assistant: may I?"), "{last}");
+    assert_eq!(server.stop(), Some(0));
+}
+
 #[tokio::test]
 async fn a_transcript_is_owed_until_the_agent_has_answered_it() {
     let home = Home::new();

@@ -280,3 +280,40 @@ async fn a_turn_on_its_way_can_be_taken_back() {
     );
     assert_eq!(server.stop(), Some(0));
 }
+
+/// A turn on its way is taken back, and while that is being written down another message wants to interrupt.
+#[tokio::test]
+async fn a_message_may_interrupt_what_was_just_taken_back() {
+    let home = Home::new();
+    fake(&home, "--initialize-ms 1500");
+    let server = Server::start(&home);
+    let id = create(&server, json!({"agent": "amp"})).await;
+    let die = say(&server, &id, "die 1").await;
+    assert_eq!(outcome(&server, &id, &die).await.0, "lost");
+    let turn = say(&server, &id, "taken back").await;
+    until("the agent is being started", async || server.get("/v1/acp").await.1.to_string().contains("running").then_some(()))
+        .await;
+    let database = rusqlite::Connection::open(home.data().join("sandboxd.db")).expect("a database");
+    database.execute_batch("BEGIN IMMEDIATE").expect("nothing can be written now");
+    let (path, body) = (format!("/v1/sessions/{id}/messages"), json!({"text": "urgent", "whileRunning": "interrupt"}));
+    let send = || request(&server, "POST", &path, Some(&body), Some("key"));
+    let (_, (status, urgent), ()) = tokio::join!(
+        cancel(&server, &id, &turn),
+        async {
+            until("it is taken out", async || (get(&server, &id).await["queuedTurns"] == 0).then_some(())).await;
+            send().await
+        },
+        async {
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await; // both are under way
+            database.execute_batch("ROLLBACK").expect("it can again");
+        },
+    );
+    assert_eq!(status, 202, "{urgent}");
+    let urgent = urgent["turnId"].as_str().expect("a turn");
+    assert_eq!(outcome(&server, &id, urgent).await.0, "finished");
+    let again = send().await.1;
+    assert_eq!((&again["turnId"], &again["repeated"]), (&json!(urgent), &json!(true)), "{again}");
+    assert_eq!(outcome(&server, &id, &turn).await, ("cancelled".into(), Some("interrupted".into())));
+    assert_eq!(prompts(&home), ["die 1", "urgent"]);
+    assert_eq!(server.stop(), Some(0));
+}

@@ -7,11 +7,12 @@
 //! | `late` | on `session/cancel` the turn ends as if nothing had happened |
 //! | `die CODE` | the process exits in mid-turn |
 //! | `ask` | asks permission and answers once that is decided; the permission's answer is said |
+//! | `asks later` | answers, then asks permission between turns |
 //! | `flood N BYTES` | N chunks of so many bytes |
 //! | anything else | said, and the turn ends |
 //!
 //! Capabilities come from arguments: `--no-load`, `--resume`, `--close`, `--delete`, `--steer`; `--forgets` refuses to load
-//! and resume; `--keeps PATH` does so for sessions that aren't in the file, into which new ones go. `--record PATH` appends every message about sessions to a file, one JSON object per line.
+//! and resume; `--keeps PATH` does so for sessions that aren't in the file, into which new ones go; `--strict` ids that it didn't make. `--record PATH` appends every message about sessions to a file, one JSON object per line.
 
 use std::io::Write as _;
 use std::sync::Mutex;
@@ -54,7 +55,11 @@ pub fn handle(message: &Value) -> bool {
             append_to("--keeps", &session);
             answer(id, json!({"sessionId": session}));
         }
-        "session/load" | "session/resume" if has("--forgets") || is_lost(&params["sessionId"]) => refuse(id, "no such session"),
+        "session/load" | "session/resume"
+            if has("--forgets") || is_lost(&params["sessionId"]) || has("--strict") && !is_ours(params) =>
+        {
+            refuse(id, "no such session")
+        }
         "session/load" => {
             let replayed = json!({"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": "replayed"}});
             notify("session/update", json!({"sessionId": params["sessionId"], "update": replayed}));
@@ -72,6 +77,11 @@ pub fn handle(message: &Value) -> bool {
         _ => return false,
     }
     true
+}
+
+/// A session that an agent of this kind made.
+fn is_ours(params: &Value) -> bool {
+    params["sessionId"].as_str().is_some_and(|session| session.starts_with("fake-"))
 }
 
 fn capabilities() -> Value {
@@ -108,6 +118,10 @@ fn prompt(id: &Value, params: &Value) {
             say(&session, "dying");
             eprintln!("fake agent: dying in mid-turn");
             std::process::exit(i32::try_from(number(1)).unwrap_or(1));
+        }
+        "asks" => {
+            answer(id, json!({"stopReason": "end_turn"}));
+            ask(&format!("ask-{}", MADE.fetch_add(1, Ordering::Relaxed)), &session);
         }
         "flood" => {
             let chunk = "x".repeat(number(2));

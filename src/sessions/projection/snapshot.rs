@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use super::event::{Projected, Source, Stamp};
 use super::joined::Joined;
 use super::json::{Key, Members};
 use super::parts::parts;
@@ -82,6 +83,27 @@ impl Snapshot {
     pub fn items(&self) -> Vec<Box<RawValue>> {
         let shown = self.entries.iter().filter_map(|entry| Shown::of(entry, self.limits.diff_max_bytes));
         shown.filter_map(|shown| serde_json::value::to_raw_value(&shown).ok()).collect()
+    }
+
+    /// Lets go of items that have ended.
+    pub fn keep_open(&mut self) {
+        self.entries.retain(|entry| !entry.ended);
+    }
+
+    /// `item.completed`, as failed, of what a turn left open that is lost.
+    pub fn fail_open(&self, now_ms: i64, session_id: &str, turn_id: &str) -> Vec<Projected> {
+        let mut stamp = Stamp::new(session_id);
+        stamp.turn_id = Some(turn_id.to_owned());
+        let open = self.entries.iter().filter(|entry| !entry.ended && entry.turn_id.as_deref() == Some(turn_id));
+        let failed = open.filter_map(|entry| {
+            let mut item = Shown::of(entry, self.limits.diff_max_bytes)?;
+            item.0.retain(|(key, _)| key != "turnId");
+            item.set("status", "failed");
+            item.set("completedAtMs", now_ms);
+            item.set("reason", "the agent ended");
+            Some(stamp.concluded(now_ms, "item.completed", Source::Daemon, Lost { item }))
+        });
+        failed.collect()
     }
 
     fn whole(&mut self, stored: &Stored<'_>, ended: bool) {
@@ -166,6 +188,12 @@ impl Entry {
             self.status = Some(if failed { "failed" } else { "completed" });
         }
     }
+}
+
+/// `data` of `item.completed`.
+#[derive(Serialize)]
+struct Lost {
+    item: Shown,
 }
 
 /// An item with what has grown since.

@@ -42,6 +42,8 @@ struct Taken {
     old_id: Option<String>,
     /// What its turns are called here, by what they were called there.
     turns: HashMap<String, String>,
+    /// Those that hadn't ended.
+    unfinished: Vec<Turn>,
 }
 
 impl Sessions {
@@ -79,11 +81,14 @@ impl Import {
     pub async fn finish(&mut self) -> Result<SessionInfo, Error> {
         let rest = std::mem::take(&mut self.rest);
         self.line(&rest).await?;
-        let Some(taken) = self.taken.as_ref().filter(|_| self.is_whole) else {
+        let Some(taken) = self.taken.as_mut().filter(|_| self.is_whole) else {
             return Err(Error::invalid("the export isn't whole: its last line, of type end, is missing"));
         };
-        let exit = ExitDoc { reason: "imported".to_owned(), ..ExitDoc::default() };
-        taken.live.imported(exit, taken.old_id.as_deref());
+        taken.live.lock().doc.exit = Some(ExitDoc { reason: "imported".to_owned(), ..ExitDoc::default() });
+        for turn in std::mem::take(&mut taken.unfinished) {
+            self.sessions.lost(&taken.live, turn, "exported").await;
+        }
+        taken.live.imported(taken.old_id.as_deref());
         self.sessions.store().flush();
         let info = self.sessions.info(&taken.live, true);
         self.taken = None; // it stays
@@ -115,6 +120,12 @@ impl Import {
             (line, Some(taken)) => {
                 self.sessions.store().room().await;
                 self.events += u64::from(matches!(line, Line::Event(_)));
+                if let Line::Turn(turn) = &line
+                    && taken.old_id.is_none()
+                    && self.sessions.store().turn(&turn.id).await?.is_some()
+                {
+                    return Err(at(format!("{} is a turn of another session here", turn.id)));
+                }
                 taken.take(line, self.sessions.store()).map_err(&at)
             }
         }
@@ -132,13 +143,17 @@ impl Sessions {
             session.id.starts_with("ses_") && session.id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         let _one_at_a_time = self.inner.importing.lock().await;
         let is_known = self.registry().get(&session.id).is_some();
-        let is_taken =
-            !is_ours || is_known || self.store().session(&session.id).await?.is_some() || self.was_used(&session.id).await?;
+        let is_copy = is_known || self.store().session(&session.id).await?.is_some() || self.was_used(&session.id).await?;
+        let is_taken = is_copy || !is_ours;
         let id = if is_taken { new_id("ses") } else { session.id.clone() };
+        let server_id = format!("sessions-{}", session.agent);
+        // Two sessions can't share one of the agent's: it won't know the new id, and is told the transcript.
+        let other = self.store().session_by_acp(Some(&server_id), None, &session.acp_session_id).await?;
+        let acp_session_id = if is_copy || other.is_some() { new_id("copy") } else { session.acp_session_id };
         let row = SessionRow {
             id: id.clone(),
-            server_id: format!("sessions-{}", session.agent),
-            acp_session_id: session.acp_session_id,
+            server_id,
+            acp_session_id,
             agent: session.agent,
             cwd: session.cwd,
             title: session.title,
@@ -152,7 +167,7 @@ impl Sessions {
         let live = self.insert(row, doc, stream, 0);
         let change = Live::save(&mut live.lock());
         self.store().change(change).await?; // turns and events hang on the row
-        Ok(Taken { live, old_id: is_taken.then_some(session.id), turns: HashMap::new() })
+        Ok(Taken { live, old_id: is_taken.then_some(session.id), turns: HashMap::new(), unfinished: Vec::new() })
     }
 
     /// A deleted session's stream may still be there under this id.
@@ -182,14 +197,17 @@ impl Taken {
         if line.number <= state.last_number || line.number > NUMBER_MAX {
             return Err(format!("the turn's number must be more than {} and at most {NUMBER_MAX}", state.last_number));
         }
+        if self.turns.contains_key(&line.id) {
+            return Err(format!("the turn {} is there twice", line.id));
+        }
         let id = if self.old_id.is_some() { new_id("turn") } else { line.id.clone() };
         self.turns.insert(line.id, id.clone());
         let idempotency = line.idempotency_key.zip(line.request_hash);
         let (session_id, doc) = (self.live.id.clone(), line.doc.get().to_owned());
         let mut turn = Turn::from_row(TurnRow { id, session_id, number: line.number, state: line.state, idempotency, doc });
         if turn.state != "ended" {
-            turn.failed("exported", None);
-            turn.state = "ended";
+            turn.state = "running"; // never sent from here, also when this server is killed now
+            self.unfinished.push(turn.clone());
         }
         state.last_number = turn.number;
         let change = turn.change(&self.live.id);
@@ -217,9 +235,8 @@ impl Taken {
 }
 
 impl Live {
-    fn imported(&self, exit: ExitDoc, old_id: Option<&str>) {
+    fn imported(&self, old_id: Option<&str>) {
         let mut state = self.lock();
-        state.doc.exit = Some(exit);
         let change = Self::save(&mut state);
         self.say(&mut state, "session.imported", Source::Daemon, &json!({"exportedAs": old_id}), Some(change));
     }

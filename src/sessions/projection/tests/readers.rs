@@ -66,6 +66,38 @@ fn a_diff_that_is_shown_has_a_bound() {
 }
 
 #[test]
+fn what_a_lost_turn_left_open_is_ended_as_failed() {
+    let mut bench = Bench::new(LIMITS);
+    a_turn(&mut bench, "turn_1");
+    bench.turn("turn_2", json!([{"type": "text", "text": "More"}]));
+    bench.update(json!({"sessionUpdate": "tool_call", "toolCallId": "c3", "title": "make", "kind": "execute"}));
+    bench.update(json!({"sessionUpdate": "tool_call_update", "toolCallId": "c3", "status": "in_progress"}));
+    bench.chunk("said so far");
+    bench.flush();
+    let mut open = Snapshot::new(SNAPSHOT);
+    for event in &bench.out {
+        open.push(text_of(event));
+        open.keep_open();
+    }
+    assert_eq!(open.fail_open(1, "ses_1", "turn_1"), [], "it has ended");
+    let before = replayed(&bench.out).len();
+    bench.out.extend(open.fail_open(9_999, "ses_1", "turn_2"));
+    let told = replayed(&bench.out).split_off(before);
+    assert_eq!(
+        told,
+        [
+            json!({"sessionUpdate": "tool_call", "toolCallId": "c3", "title": "make", "kind": "execute", "status": "failed"}),
+            json!({"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": "said so far"}}),
+        ]
+    );
+    assert!(transcript(&bench.out, 10_000).text.ends_with("Assistant: said so far\n"));
+    let last = value(bench.out.last().expect("events"));
+    assert_eq!((&last["turnId"], &last["synthetic"], &last["source"]), (&json!("turn_2"), &json!(true), &json!("daemon")));
+    let item = &last["data"]["item"];
+    assert_eq!((&item["status"], &item["completedAtMs"], item.get("turnId")), (&json!("failed"), &json!(9_999), None));
+}
+
+#[test]
 fn a_client_that_loads_the_session_sees_it_whole() {
     let mut bench = Bench::new(LIMITS);
     a_turn(&mut bench, "turn_1");
