@@ -135,20 +135,21 @@ impl Acp {
         server.mailbox.send(command).await.map_err(|_| self.gone(server_id))
     }
 
-    /// Gives what `look` sees when all that passed through a server is in the file, and nothing passes meanwhile; it is
-    /// given the newest position of the server's events, and must not wait. Cancel safe.
+    /// Gives what `look` sees when all that passed through a server is in the file, also what `first` appended, and nothing
+    /// passes meanwhile; it is given the newest position of the server's events. Both must not wait. Cancel safe.
     ///
     /// # Errors
     /// As [`Acp::answer`].
     pub async fn look<T: Send + 'static>(
         &self,
         server_id: &str,
+        first: impl FnOnce() + Send + 'static,
         look: impl FnOnce(u64) -> T + Send + 'static,
     ) -> Result<T, Error> {
         let server = self.get(server_id).await?;
         let (reply, seen) = oneshot::channel();
         let look = Box::new(move |newest| drop(reply.send(look(newest)))); // who asked may have left
-        server.mailbox.send(Command::Look { look }).await.map_err(|_| self.gone(server_id))?;
+        server.mailbox.send(Command::Look { first: Box::new(first), look }).await.map_err(|_| self.gone(server_id))?;
         seen.await.map_err(|_| self.gone(server_id))
     }
 

@@ -25,8 +25,9 @@ impl SessionBook for Sessions {
             sessions.prepare_server(&live).await.ok()?; // its server may have been deleted meanwhile
             let (server_id, ..) = live.address();
             // What passed is told as history, what passes next comes live: nothing may fall between.
+            let told = live.clone();
             let look = move |newest| known(&live, newest);
-            sessions.acp().ok()?.look(&server_id, look).await.ok()
+            sessions.acp().ok()?.look(&server_id, move || told.end_message(), look).await.ok()
         })
     }
 

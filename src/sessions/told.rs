@@ -78,6 +78,16 @@ impl Live {
         self.append_later(out, None);
     }
 
+    /// What the agent says between turns is ended, so that the history has it.
+    pub(super) fn end_message(&self) {
+        let mut state = self.lock();
+        if state.running.is_empty() {
+            let mut out = Vec::new();
+            state.projector.end_message(now_ms(), &mut out);
+            self.append_later(out, None);
+        }
+    }
+
     /// A mode or an option was set by a client.
     pub(super) fn set(&self, method: &str, params: &str, result: &str) {
         let mut state = self.lock();

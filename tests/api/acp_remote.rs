@@ -153,7 +153,8 @@ async fn two_connections_share_a_session_and_its_questions() {
     assert_ne!(elsewhere, session);
     assert_eq!(one.delete().await, 202);
     let id = two.prompt(&session, "still here").await;
-    assert_eq!(text_of(&second.until_answer(&id).await), "still here");
+    // What the first one's turn said may have come behind the answer to the other's.
+    assert!(text_of(&second.until_answer(&id).await).ends_with("still here"));
 }
 
 #[tokio::test]

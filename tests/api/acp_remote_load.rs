@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::acp_remote_client::{Remote, text_of};
-use crate::sessions_support::{create, ended, events, get, say, words};
+use crate::sessions_support::{create, ended, events, fake, get, say, words};
 use crate::support::{Home, Server};
 
 /// Clients that load the session at different moments of one turn.
@@ -43,6 +43,24 @@ async fn a_load_at_a_turns_end_loses_nothing() {
             assert_eq!(text_of(&seen), said, "round {round}");
         }
     }
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[tokio::test]
+async fn a_load_between_turns_has_what_the_agent_says_there() {
+    let home = Home::new();
+    fake(&home, "");
+    let server = Server::start(&home);
+    let id = create(&server, json!({"agent": "amp"})).await;
+    let session = get(&server, &id).await["acpSessionId"].as_str().expect("an id").to_owned();
+    let tell = |text: &str| json!({"sessionId": session, "text": text});
+    server.call("sessions-amp", "amp", 1, "fake/tell", tell("by the ")).await;
+    let mut client = Remote::connect(&server, "?agent=amp").await;
+    client.request(Some(&session), "session/load", json!({"sessionId": session, "cwd": "/tmp", "mcpServers": []})).await;
+    server.call("sessions-amp", "amp", 2, "fake/tell", tell("way")).await;
+    let mut stream = client.stream(Some(&session), None).await;
+    let seen = stream.until(|message| message["params"]["update"]["content"]["text"] == "way").await;
+    assert_eq!(text_of(&seen), "by the way");
     assert_eq!(server.stop(), Some(0));
 }
 

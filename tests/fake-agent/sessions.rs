@@ -68,6 +68,10 @@ pub fn handle(message: &Value) -> bool {
         "session/resume" | "session/close" | "session/delete" => answer(id, json!({})),
         "session/prompt" => prompt(id, params),
         "session/cancel" => cancelled(params["sessionId"].as_str().unwrap_or_default()),
+        "fake/tell" => {
+            say(params["sessionId"].as_str().unwrap_or_default(), params["text"].as_str().unwrap_or_default());
+            answer(id, json!({}));
+        }
         "_session/steering" => {
             let session = params["sessionId"].as_str().unwrap_or_default();
             let is_open = OPEN.lock().expect("free").iter().any(|open| open.session == session);

@@ -48,8 +48,9 @@ pub(super) enum Command {
     Answer { id: String, result: String, by: String, reply: oneshot::Sender<bool> },
     /// A session that another server carried before; see [`Acp::remember`](super::Acp::remember).
     Remember { session_id: String, params: String, settings: Vec<(String, String)> },
-    /// To be called with the newest position of the events, when all that passed is in the file; nothing passes meanwhile.
-    Look { look: Box<dyn FnOnce(u64) + Send> },
+    /// `first` is called, then `look` with the newest position of the events, when all that passed and what `first` appended
+    /// is in the file; nothing passes meanwhile.
+    Look { first: Box<dyn FnOnce() + Send>, look: Box<dyn FnOnce(u64) + Send> },
     /// The agent process shall end; the next request starts another. The reply comes when nothing of it is left.
     StopAgent { reason: String, grace: Duration, only_idle: bool, reply: oneshot::Sender<()> },
     /// The server is deleted; the reply comes when its processes are gone.
@@ -196,7 +197,8 @@ impl Running {
                         let _ = reply.send(self.answer_agent(&id, &result, &by)); // who asked may have left
                     }
                     Some(Command::Remember { session_id, params, settings }) => self.remember(&session_id, params, settings),
-                    Some(Command::Look { look }) => {
+                    Some(Command::Look { first, look }) => {
+                        first();
                         self.owner.store.settle().await;
                         look(self.owner.outbound.newest().seq);
                     }

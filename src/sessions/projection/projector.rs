@@ -317,6 +317,11 @@ impl Projector {
         Noted::Unparsed
     }
 
+    /// Ends the message that goes on, when there is one: what follows is another.
+    pub fn end_message(&mut self, now_ms: i64, out: &mut Vec<Projected>) {
+        self.close_message(now_ms, Status::Completed, out);
+    }
+
     fn close_message(&mut self, now_ms: i64, status: Status, out: &mut Vec<Projected>) {
         self.flush(now_ms, out);
         if let Some(message) = self.message.take() {
