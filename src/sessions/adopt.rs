@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Sessions;
 use super::create::Made;
+use super::lifecycle::{DELETE_OR_CLOSE, method_of};
 use super::live::Live;
 use super::projection::Source;
 use super::tap::object;
@@ -32,7 +33,13 @@ impl Sessions {
     ) -> Option<Arc<Live>> {
         let now = now_ms();
         let (id, made) = match tag {
-            Some(tag) => (tag.to_owned(), self.creating(tag)?),
+            Some(tag) => match self.creating(tag) {
+                Some(made) => (tag.to_owned(), made),
+                None => {
+                    self.close_unwanted(server, acp_session_id);
+                    return None;
+                }
+            },
             None => (new_id("ses"), Made::default()),
         };
         let asked = object(params);
@@ -80,6 +87,19 @@ impl Sessions {
         live.show(&mut state);
         drop(state);
         Some(live)
+    }
+
+    /// The answer came too late: the agent needn't keep it.
+    fn close_unwanted(&self, server: &TapServer, acp_session_id: &str) {
+        let (sessions, session) = (self.clone(), acp_session_id.to_owned());
+        let (server_id, agent) = (server.server_id.clone(), server.agent.clone());
+        spawn_owned("session-close", async move {
+            let initialized = sessions.initialized(&server_id);
+            let Some(method) = method_of(initialized.as_ref(), DELETE_OR_CLOSE) else { return };
+            if let Err(error) = sessions.ask(&server_id, &agent, method, &json!({"sessionId": session}), None).await {
+                tracing::info!(%error, session, "the agent didn't close a session that nobody waited for any more");
+            }
+        });
     }
 
     fn initialized(&self, server_id: &str) -> Option<RawJson> {

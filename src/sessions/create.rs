@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 
 use serde_json::{Value, json};
 
+use super::lifecycle::DELETE_OR_CLOSE;
 use super::live::Live;
 use super::tap::object;
 use super::types::{McpPolicy, SessionInfo, SessionSpec, TurnLimits};
@@ -135,7 +136,7 @@ impl Sessions {
 
     /// What was made of a session that can't be what its creator wants.
     async fn undo(&self, live: &Arc<Live>) {
-        self.close_at_agent(live, &[("session/delete", "delete"), ("session/close", "close")]).await;
+        self.close_at_agent(live, DELETE_OR_CLOSE).await;
         let _ = self.forget(live).await; // a panic in it is logged
     }
 

@@ -14,6 +14,16 @@ use crate::rt::clock::now_ms;
 use crate::rt::raw_json::RawJson;
 use crate::rt::spawn_owned;
 
+/// Methods that end a session at its agent for good, best first, and the capabilities that say that it has them.
+pub(super) const DELETE_OR_CLOSE: &[(&str, &str)] = &[("session/delete", "delete"), ("session/close", "close")];
+
+/// The first of the methods that an agent says it has, in its answer to `initialize`.
+pub(super) fn method_of(initialized: Option<&RawJson>, methods: &[(&'static str, &str)]) -> Option<&'static str> {
+    let answer = initialized.map(RawJson::parse).unwrap_or_default();
+    let capabilities = &answer["agentCapabilities"]["sessionCapabilities"];
+    methods.iter().find(|(_, capability)| !capabilities[capability].is_null()).map(|(method, _)| *method)
+}
+
 impl Sessions {
     /// Changes a session; absent members stay. Mode, model and options are set at the agent first: what it refuses
     /// changes nothing. Dropping the future may leave it half done.
@@ -123,7 +133,7 @@ impl Sessions {
         let deleting = spawn_owned("session-delete", async move {
             live.lock().row.closed_at_ms.get_or_insert_with(now_ms);
             sessions.stop_work(&live).await;
-            sessions.close_at_agent(&live, &[("session/delete", "delete"), ("session/close", "close")]).await;
+            sessions.close_at_agent(&live, DELETE_OR_CLOSE).await;
             let _ = sessions.forget(&live).await; // a panic in it is logged
         });
         deleting.await.map_err(|_| Error::Acp(crate::acp::Error::Stopping))
@@ -142,13 +152,10 @@ impl Sessions {
 
     /// The first of the methods that the agent says it has. Only a living agent is asked: nobody starts one to close
     /// something.
-    pub(super) async fn close_at_agent(&self, live: &Arc<Live>, methods: &[(&str, &str)]) {
+    pub(super) async fn close_at_agent(&self, live: &Arc<Live>, methods: &[(&'static str, &str)]) {
         let method = {
             let state = live.lock();
-            let answer = state.doc.initialized.as_ref().map(RawJson::parse).unwrap_or_default();
-            let capabilities = &answer["agentCapabilities"]["sessionCapabilities"];
-            let can = |capability: &str| state.agent_runs && !capabilities[capability].is_null();
-            methods.iter().find(|(_, capability)| can(capability)).map(|(method, _)| *method)
+            method_of(state.doc.initialized.as_ref().filter(|_| state.agent_runs), methods)
         };
         let Some(method) = method else { return };
         let (server_id, agent, session) = live.address();

@@ -256,6 +256,7 @@ impl Live {
         let (state, now) = (&mut *state, now_ms());
         if tag.is_some() && !state.running.is_empty() {
             state.is_deferred = true;
+            state.queue.iter_mut().filter(|turn| Some(turn.id.as_str()) == tag).for_each(|turn| turn.taken_up = None);
             return None;
         }
         let mut turn = match tag {
@@ -263,6 +264,7 @@ impl Live {
             Some(tag) => state.take_queued(tag)?,
         };
         turn.doc.started_at_ms = Some(now);
+        turn.taken_up.get_or_insert_with(Instant::now);
         turn.state = "running";
         state.doc.stats.turns += 1;
         state.doc.exit = None;

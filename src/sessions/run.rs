@@ -31,7 +31,10 @@ impl Sessions {
             self.until_free(live).await;
             let next = {
                 let mut state = live.lock();
-                let next = state.queue.front().filter(|_| !self.is_stopping()).cloned();
+                let next = state.queue.front_mut().filter(|_| !self.is_stopping()).map(|turn| {
+                    turn.taken_up.get_or_insert_with(Instant::now);
+                    turn.clone()
+                });
                 state.sending = next.as_ref().map(|turn| turn.id.clone());
                 state.has_runner = next.is_some();
                 next
@@ -55,7 +58,7 @@ impl Sessions {
     /// Sends one turn and waits for its end. What keeps it from being sent ends it, with the reason; or it stays in the
     /// queue, to be tried again.
     async fn run(&self, live: &Arc<Live>, turn: &Turn, tries: usize) {
-        let began = Instant::now();
+        let began = turn.taken_up.unwrap_or_else(Instant::now);
         let sending = self.send(live, turn);
         tokio::pin!(sending);
         let sent = loop {

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use super::live::outcome_word;
 use super::projection::Outcome;
@@ -19,6 +20,8 @@ pub(super) struct Turn {
     /// Key and digest of the request.
     pub(super) idempotency: Option<(String, String)>,
     pub(super) doc: TurnDoc,
+    /// When it came to the front of the queue and was about to be sent, the first time.
+    pub(super) taken_up: Option<Instant>,
 }
 
 impl Turn {
@@ -38,7 +41,7 @@ impl Turn {
             limits,
             ..TurnDoc::default()
         };
-        Self { id: new_id("turn"), number, state: "queued", idempotency, doc }
+        Self { id: new_id("turn"), number, state: "queued", idempotency, doc, taken_up: None }
     }
 
     /// A turn that a client of ACP began; `params` are those of its session/prompt.
@@ -55,7 +58,7 @@ impl Turn {
             created_at_ms: now,
             ..TurnDoc::default()
         };
-        Self { id: new_id("turn"), number, state: "queued", idempotency: None, doc }
+        Self { id: new_id("turn"), number, state: "queued", idempotency: None, doc, taken_up: None }
     }
 
     /// As the file has it.
@@ -66,7 +69,7 @@ impl Turn {
             _ => "ended",
         };
         let doc = serde_json::from_str(&row.doc).unwrap_or_default();
-        Self { id: row.id, number: row.number, state, idempotency: row.idempotency, doc }
+        Self { id: row.id, number: row.number, state, idempotency: row.idempotency, doc, taken_up: None }
     }
 
     /// For the file.

@@ -111,7 +111,7 @@ pub struct Restored {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExitDoc {
-    /// `agent_exited`, `server_stopped`, `server_restarted`, `server_deleted`, `idle`, `deadline` or `closed`.
+    /// `agent_exited`, `server_stopped`, `server_restarted`, `server_deleted`, `idle`, `deadline`, `closed` or `imported`.
     pub reason: String,
     /// What it returned.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -131,7 +131,8 @@ pub struct TurnLimits {
     /// Milliseconds without a word from the agent, waiting for decisions not counted; 0 or absent: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inactivity_timeout_ms: Option<u64>,
-    /// Milliseconds altogether; 0 or absent: no limit.
+    /// Milliseconds altogether, from when the turn is taken out of the queue to be sent: starting its agent counts,
+    /// waiting behind others doesn't; 0 or absent: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::time::Instant;
 
 use super::Sessions;
 use super::live::{Live, Running};
@@ -20,18 +19,17 @@ impl Sessions {
     pub(super) fn watch_turn(&self, live: &Arc<Live>, turn_id: String) {
         let (sessions, live) = (self.clone(), Arc::clone(live));
         spawn_owned("turn-watch", async move {
-            let began = Instant::now();
             loop {
                 tokio::select! {
                     () = live.until_over(&turn_id) => return,
                     () = tokio::time::sleep(LOOK_PAUSE) => {}
                 }
-                let Some((limits, quiet)) = live.quiet(&turn_id, as_duration(sessions.bounds().session_silent_ms)) else {
+                let Some((limits, spent, quiet)) = live.quiet(&turn_id, as_duration(sessions.bounds().session_silent_ms)) else {
                     continue; // its end is being written
                 };
                 let reason = if is_over(limits.inactivity_timeout_ms, quiet) {
                     "inactivity_timeout"
-                } else if is_over(limits.timeout_ms, began.elapsed()) {
+                } else if is_over(limits.timeout_ms, spent) {
                     "timeout"
                 } else {
                     continue;
@@ -128,20 +126,21 @@ impl Live {
         self.lock().running.iter().any(|running| running.turn.id == turn_id)
     }
 
-    /// A turn's limits, and how long its agent has said nothing: no time at all while a decision is waited for. Says when
+    /// A turn's limits, how long ago it was taken up, and how long its agent has said nothing: no time at all while a decision is waited for. Says when
     /// the session becomes silent. `None` when the turn isn't under way.
-    fn quiet(&self, turn_id: &str, silent_after: Duration) -> Option<(TurnLimits, Duration)> {
+    fn quiet(&self, turn_id: &str, silent_after: Duration) -> Option<(TurnLimits, Duration, Duration)> {
         let mut state = self.lock();
-        let limits = state.running.iter().find(|running| running.turn.id == turn_id)?.turn.doc.limits;
+        let turn = &state.running.iter().find(|running| running.turn.id == turn_id)?.turn;
+        let (limits, spent) = (turn.doc.limits, turn.taken_up.map_or(Duration::ZERO, |taken_up| taken_up.elapsed()));
         if state.pending_requests > 0 {
-            return Some((limits, Duration::ZERO));
+            return Some((limits, spent, Duration::ZERO));
         }
         let quiet = state.last_word.elapsed();
         if quiet >= silent_after && !state.is_silent {
             state.is_silent = true;
             self.show(&mut state);
         }
-        Some((limits, quiet))
+        Some((limits, spent, quiet))
     }
 }
 

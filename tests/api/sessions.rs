@@ -246,3 +246,17 @@ async fn requests_end_with_their_session() {
     }
     assert_eq!(server.stop(), Some(0));
 }
+
+/// Nobody waits for it any more: the agent needn't keep it.
+#[tokio::test]
+async fn a_session_that_comes_too_late_is_closed_at_its_agent() {
+    let home = Home::new();
+    fake(&home, "--close --new-ms 1500");
+    let server = Server::start_with(&home, &Options::default().env("SANDBOXD_SESSION_CALL_TIMEOUT_MS", "1000"));
+    let (status, problem) = server.send("/v1/sessions", &json!({"agent": "amp"})).await;
+    assert!(status >= 400, "{problem}");
+    let closed = until("it is closed", async || heard(&home, "session/close").pop()).await;
+    assert!(closed["params"]["sessionId"].as_str().is_some_and(|session| session.starts_with("fake-")), "{closed}");
+    assert_eq!(server.get("/v1/sessions").await.1["sessions"], json!([]));
+    assert_eq!(server.stop(), Some(0));
+}

@@ -317,3 +317,22 @@ async fn a_message_may_interrupt_what_was_just_taken_back() {
     assert_eq!(prompts(&home), ["die 1", "urgent"]);
     assert_eq!(server.stop(), Some(0));
 }
+
+/// A turn's time runs from when it is taken up, not anew from when the agent gets it.
+#[tokio::test]
+async fn starting_the_agent_counts_for_a_turn() {
+    const INITIALIZE_MS: i64 = 2_000;
+    const TIMEOUT_MS: i64 = 3_000;
+    let home = Home::new();
+    fake(&home, &format!("--initialize-ms {INITIALIZE_MS}"));
+    let server = Server::start(&home);
+    let id = create(&server, json!({"agent": "amp"})).await;
+    let die = say(&server, &id, "die 1").await;
+    assert_eq!(outcome(&server, &id, &die).await.0, "lost");
+    let turn = message(&server, &id, json!({"text": "stall", "limits": {"timeoutMs": TIMEOUT_MS}})).await["turnId"].clone();
+    let turn = ended(&server, &id, turn.as_str().expect("a turn")).await;
+    assert_eq!((&turn["outcome"], &turn["reason"]), (&json!("cancelled"), &json!("timeout")), "{turn}");
+    let at = |key: &str| turn[key].as_i64().unwrap_or_else(|| panic!("no {key}: {turn}"));
+    assert!(at("endedAtMs") - at("startedAtMs") < TIMEOUT_MS, "the agent had only the rest of it: {turn}");
+    assert_eq!(server.stop(), Some(0));
+}

@@ -12,7 +12,9 @@
 //! | anything else | said, and the turn ends |
 //!
 //! Capabilities come from arguments: `--no-load`, `--resume`, `--close`, `--delete`, `--steer`; `--forgets` refuses to load
-//! and resume; `--keeps PATH` does so for sessions that aren't in the file, into which new ones go; `--strict` ids that it didn't make. `--record PATH` appends every message about sessions to a file, one JSON object per line.
+//! and resume; `--keeps PATH` does so for sessions that aren't in the file, into which new ones go; `--strict` ids that it didn't make;
+//! `--new-ms N` makes a session late.
+//! `--record PATH` appends every message about sessions to a file, one JSON object per line.
 
 use std::io::Write as _;
 use std::sync::Mutex;
@@ -50,6 +52,9 @@ pub fn handle(message: &Value) -> bool {
     match method {
         "initialize" => answer(id, capabilities()),
         "session/new" => {
+            if let Some(ms) = std::env::args().skip_while(|arg| arg != "--new-ms").nth(1) {
+                std::thread::sleep(std::time::Duration::from_millis(ms.parse().expect("a number")));
+            }
             let number = MADE.fetch_add(1, Ordering::Relaxed);
             let session = format!("fake-{}-{number}", std::process::id());
             append_to("--keeps", &session);
