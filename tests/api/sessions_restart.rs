@@ -153,7 +153,7 @@ async fn what_a_lost_turn_had_said_is_kept() {
     let all = events(&server, &id, "").await;
     let at = |kind: &str| {
         let fits = |event: &Value| event["type"] == kind && event["turnId"] == lost.as_str();
-        all.iter().rposition(|event| fits(event)).unwrap_or_else(|| panic!("no {kind}: {all:?}"))
+        all.iter().rposition(fits).unwrap_or_else(|| panic!("no {kind}: {all:?}"))
     };
     let item = &all[at("item.completed")]["data"]["item"];
     assert_eq!((&item["parts"][0]["text"], &item["status"]), (&json!("may I?"), &json!("failed")), "{item}");
