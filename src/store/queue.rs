@@ -19,6 +19,8 @@ const LITTLE_BYTES: u64 = 64 * 1024;
 const COMMAND_OVERHEAD_BYTES: u64 = 128;
 /// How long an event that nobody flushes waits, once or twice, for company in a transaction.
 const TICK: Duration = Duration::from_millis(2);
+/// So many of those that may be later are committed at once.
+const LATER_SLICE: usize = 32;
 /// How long events wait that may be later, when nobody wants them sooner.
 const LATER_MAX: Duration = Duration::from_millis(4);
 /// After so many ticks without traffic the writer's thread sleeps.
@@ -231,7 +233,9 @@ impl Queue {
         let mut waiting = self.lock();
         let count = waiting.commands.len().min(max);
         let mut batch: Vec<_> = waiting.commands.drain(..count).collect();
-        let room = (max - count).min(waiting.later.len());
+        // A slice: what comes meanwhile doesn't wait for all of it. Of much, a larger one.
+        let slice = LATER_SLICE.max(waiting.later.len() / 4);
+        let room = (max - count).min(slice).min(waiting.later.len());
         batch.extend(waiting.later.drain(..room));
         waiting.later_taken();
         waiting.taken += batch.len() as u64;

@@ -75,13 +75,20 @@ impl Shared {
         let mut chores_at = Some(Instant::now()); // what the last run left
         loop {
             self.queue.wait(chores_at);
-            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(working) = writer.as_mut() else { return };
-            if let Some(close) = working.work() {
-                self.end(writer.take(), close);
-                return;
+            // Held for one batch at a time: callers with a few events come in between.
+            loop {
+                let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(working) = writer.as_mut() else { return };
+                let (is_more, close) = working.work();
+                if let Some(close) = close {
+                    self.end(writer.take(), close);
+                    return;
+                }
+                if !is_more {
+                    chores_at = working.chores();
+                    break;
+                }
             }
-            chores_at = working.chores();
         }
     }
 

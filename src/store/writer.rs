@@ -88,19 +88,13 @@ impl Writer {
         (self.path.clone(), Arc::clone(&self.checkpoint), Arc::clone(&self.queue))
     }
 
-    /// Commits what is queued. Gives the reply to a request to close, which comes last.
-    pub(super) fn work(&mut self) -> Option<oneshot::Sender<()>> {
-        loop {
-            let batch = self.queue.take(as_usize(self.bounds.store_batch_max_events));
-            if batch.is_empty() {
-                return None;
-            }
-            let (batch, close) = split_at_close(batch);
-            self.handle(batch);
-            if close.is_some() {
-                return close;
-            }
-        }
+    /// Commits a batch of what is queued. True when there may be more; gives the reply to a request to close, which comes
+    /// last.
+    pub(super) fn work(&mut self) -> (bool, Option<oneshot::Sender<()>>) {
+        let batch = self.queue.take(as_usize(self.bounds.store_batch_max_events));
+        let (is_more, (batch, close)) = (!batch.is_empty(), split_at_close(batch));
+        self.handle(batch);
+        (is_more, close)
     }
 
     /// Commits a few events without waiting for anyone. When another process writes, they go back into the queue. False

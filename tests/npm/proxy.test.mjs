@@ -27,7 +27,7 @@ scenario('claude', `completes a turn of ${TURN_MS / 1000} s once, cut off every 
 
 async function completesOnce(stage, proxy, name) {
   const client = new SessionClient(proxy.url, { patient: true });
-  proxy.swallowAnswers(LOST_ANSWERS); // whosever
+  proxy.swallowAnswers(`session of ${name}`, LOST_ANSWERS);
   const session = await client.create({ agent: name, cwd: stage.server.workDir }, `session of ${name}`);
   assert.equal((await client.list()).filter(({ agent }) => agent === name).length, 1, `more than one session of ${name}`);
   const ofSession = stage.track(new Watcher(`${proxy.url}/v1/sessions/${session.id}/events`));
@@ -58,7 +58,7 @@ async function completesOnce(stage, proxy, name) {
 /** A client that loses its answer and asks again, under the same key. */
 async function submitAgainAndAgain(client, proxy, session, text) {
   const cutsBefore = client.cuts;
-  proxy.swallowAnswers(LOST_ANSWERS);
+  proxy.swallowAnswers(`/${session.id}/messages`, LOST_ANSWERS);
   const first = await client.submit(session.id, text, { key: 'once' });
   const again = await client.submit(session.id, text, { key: 'once' });
   assert.deepEqual([again.turnId, again.repeated], [first.turnId, true]);

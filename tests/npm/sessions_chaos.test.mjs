@@ -1,7 +1,8 @@
 // Twenty sessions at once, watched from two doors, while doors and the server die.
 //
 // Real agents: all twenty sessions of the first test (7 Claude Code, 7 Codex, 6 OpenCode), with REAL_ROUNDS rounds in which
-// the server dies. The other rounds, ten in all, meet twenty sessions of the mock, because real agents take long to come back.
+// the server dies; ten with LONG=1. The other rounds meet twenty sessions of the mock, because real agents take long to come
+// back.
 
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -12,11 +13,11 @@ import { scenario } from './lib/scenario.mjs';
 import { SessionClient, Watcher } from './lib/session_client.mjs';
 import { until } from './lib/wait.mjs';
 
-const REAL_ROUNDS = 3;
+const REAL_ROUNDS = process.env.LONG ? 10 : 3;
 const MOCK_ROUNDS = 7;
 const [DROPS, PAUSE_MS] = [30, 50];
 const EXPECTED = Array.from({ length: DROPS }, (_, index) => `drop${index}`);
-const GUARD_MS = 400_000;
+const GUARD_MS = process.env.LONG ? 1_200_000 : 400_000;
 
 scenario('claude', 'with codex and opencode: twenty sessions outlive their doors and the server', async (stage) => {
   const crowd = await Crowd.gather(stage, { claude: 7, codex: 7, opencode: 6 });
@@ -24,6 +25,7 @@ scenario('claude', 'with codex and opencode: twenty sessions outlive their doors
   await remoteDoorDies(crowd);
   await rawDoorDies(crowd);
   for (let round = 0; round < REAL_ROUNDS; round += 1) await serverDies(crowd, round);
+  await remoteSeesAll(crowd);
   await crowd.everyone((member) => assertRemembers(stage, member));
   await crowd.everyone((member) => member.assertPromptedOnce());
   assert.ok(crowd.lost > 0, 'no turn was under way when the server died');
@@ -172,6 +174,22 @@ async function remoteDoorDies(crowd) {
     await until(() => seen().length >= DROPS, 'the whole turn again');
     assert.deepEqual(seen(), EXPECTED);
     await other.leave();
+  }));
+}
+
+/** A client of the remote transport that comes after all that is told what was said, lost turns included. */
+async function remoteSeesAll(crowd) {
+  const firsts = ['claude', 'codex', 'opencode'].map((name) => crowd.members.find((member) => member.name === name));
+  await Promise.all(firsts.map(async (member) => {
+    const client = await RemoteClient.open(crowd.stage, 'http', { query: `?agent=${member.name}&server=${member.serverId}` });
+    await client.load(member.acpSessionId, crowd.stage.server.workDir);
+    const turns = await member.client.turns(member.id);
+    const said = [];
+    for (const { id } of turns) said.push(...(await member.saidIn(id)).pieces);
+    const seen = () => client.textOf(member.acpSessionId).match(/drop\d+/g) ?? [];
+    await until(() => seen().length >= said.length, `all that was said in ${member.name}`);
+    assert.deepEqual(seen(), said);
+    await client.leave();
   }));
 }
 

@@ -15,7 +15,8 @@ class CuttingProxy {
   cuts = 0;
   /** Connections that were cut with the answer already there. */
   swallowed = 0;
-  #toSwallow = 0;
+  /** How many answers never arrive, by what stands in their requests' heads. */
+  #toSwallow = new Map();
   #sockets = new Set();
 
   constructor(port, limitMs) {
@@ -26,9 +27,17 @@ class CuttingProxy {
     return `http://127.0.0.1:${this.server.address().port}`;
   }
 
-  /** The next `count` answers never arrive: their requests were done, but nobody learns of it. */
-  swallowAnswers(count) {
-    this.#toSwallow = count;
+  /** The next `count` answers to requests with `about` in their heads never arrive: they were done, but nobody learns of it. */
+  swallowAnswers(about, count) {
+    this.#toSwallow.set(about, count);
+  }
+
+  #swallows(head) {
+    const [about, count] = [...this.#toSwallow].find(([text, left]) => left > 0 && head.includes(text)) ?? [];
+    if (!about) return false;
+    this.#toSwallow.set(about, count - 1);
+    this.swallowed += 1;
+    return true;
   }
 
   async close() {
@@ -51,13 +60,14 @@ class CuttingProxy {
         cut();
       });
     }
+    let head = '';
+    client.on('data', (data) => {
+      const text = data.toString('latin1');
+      if (/^[A-Z]+ \//.test(text)) head = text;
+    });
     client.pipe(upstream);
     upstream.on('data', (data) => {
-      if (this.#toSwallow > 0) {
-        this.#toSwallow -= 1;
-        this.swallowed += 1;
-        return cut();
-      }
+      if (this.#swallows(head)) return cut();
       if (!client.write(data)) upstream.pause();
     });
     client.on('drain', () => upstream.resume());
