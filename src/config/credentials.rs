@@ -24,9 +24,12 @@ impl Env {
     }
 }
 
-/// True for the value of a variable that somebody keeps a secret in: not for where a file or a folder is.
+/// True for the value of a variable that somebody may keep a secret in, whatever its name: not for where a file, a folder
+/// or a site is, nor for plain words like `production`.
 pub fn may_be_secret(value: &str) -> bool {
-    !is_path(value)
+    let is_word = value.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'-' | b'_' | b'.'));
+    let is_site = value.starts_with("http") && value.contains("://") && !value.contains(['@', '?', '#']);
+    !is_path(value) && !is_word && !is_site
 }
 
 fn is_secret(name: &str) -> bool {
@@ -54,6 +57,16 @@ fn password(value: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_that_may_be_secret() {
+        for yes in ["sk-ant-123", "hunter2", "https://u:p@host/x", "Correct Horse", "0123456789"] {
+            assert!(may_be_secret(yes), "{yes}");
+        }
+        for no in ["/tmp", "production", "my-team.local", "https://example.test/mcp", ""] {
+            assert!(!may_be_secret(no), "{no}");
+        }
+    }
 
     #[test]
     fn names_tell_what_is_secret() {
