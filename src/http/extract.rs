@@ -139,7 +139,8 @@ pub async fn read_body(body: Body, max_bytes: usize, idle: Duration) -> Result<B
     Ok(collected.freeze())
 }
 
-fn too_slow(idle: Duration) -> ApiError {
+/// 408.
+pub fn too_slow(idle: Duration) -> ApiError {
     let why = format!("nothing of the request's body came for {} ms: send it again", idle.as_millis());
     ApiError::new(ErrorCode::RequestTimeout, why)
 }
