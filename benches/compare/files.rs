@@ -102,9 +102,7 @@ pub fn list(ctx: &Context) -> Result<Vec<Row>> {
         for _ in 0..ctx.times(BLOCKS) {
             lanes.each(|_, lane| ctx.solo.block_on(lane.list_block(&path, count, times)));
         }
-        rows.extend(lanes.report(vec![
-            lanes.row(name, "ms", Better::Lower, |lane| Summary::quantile(&lane.blocks, 0.5)),
-        ]));
+        rows.extend(lanes.report(vec![lanes.row(name, "ms", Better::Lower, |lane| Summary::quantile(&lane.blocks, 0.5))]));
     }
     Ok(rows)
 }
@@ -178,7 +176,8 @@ pub fn large_file(ctx: &Context) -> Result<Vec<Row>> {
         });
     }
     let copied = Summary::median(&copies);
-    let note = format!("a plain copy through 1 MiB of memory: {:.0} MiB/s; the reference takes no more than 2 MiB up", copied.value);
+    let note =
+        format!("a plain copy through 1 MiB of memory: {:.0} MiB/s; the reference takes no more than 2 MiB up", copied.value);
     Ok(lanes.report(vec![
         lanes.row("GET 1 GiB", "MiB/s", Better::Higher, |lane| Summary::median(&lane.others.concat())).note(note),
         lanes.row("PUT 1 GiB", "MiB/s", Better::Higher, |lane| {

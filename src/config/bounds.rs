@@ -118,7 +118,7 @@ bounds! {
 
     // fs
     fs_hash_cache_max = 16_384, "Hashes of files that are remembered; the oldest are forgotten, and such files are read again.";
-    fs_transfers_max = 64, "Uploads and downloads of files, and archives, under way at once; one more waits.";
+    fs_transfers_max = 256, "Files and directories that are transferred in pieces at once, up or down; one more is 503.";
 
     // store
     store_queue_max_bytes = 4 * MIB, "Events that wait for the disk; agents aren't read meanwhile.";

@@ -40,6 +40,8 @@ pub enum Error {
     TooMuch { what: String, max: u64, bound: &'static str },
     #[error("{} can't be a root for files: {cause}", .path.display())]
     Root { path: PathBuf, cause: String },
+    #[error("{max} files are being transferred (fs_transfers_max): try again when one is through")]
+    Busy { max: u64 },
     #[error("the server is stopping")]
     Stopping,
 }
@@ -61,6 +63,7 @@ impl Error {
             Self::BrokeOff(_) => "broke_off",
             Self::TooMuch { .. } => "too_much",
             Self::Root { .. } => "root",
+            Self::Busy { .. } => "busy",
             Self::Stopping => "stopping",
         }
     }

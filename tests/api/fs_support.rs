@@ -32,8 +32,19 @@ impl Files {
 
     /// A request with a path below `work`.
     pub fn ask(&self, method: Method, route: &str, below: &str) -> RequestBuilder {
+        self.ask_with(method, route, below, &[])
+    }
+
+    /// The same with more in its query.
+    pub fn ask_with(&self, method: Method, route: &str, below: &str, query: &[(&str, &str)]) -> RequestBuilder {
         let path = self.path(below).display().to_string();
-        self.server.http.request(method, self.server.url(&format!("/v1/fs/{route}"))).query(&[("path", path)])
+        self.request(method, route, &[&[("path", path.as_str())], query].concat())
+    }
+
+    /// A request with any query.
+    pub fn request(&self, method: Method, route: &str, query: &[(&str, &str)]) -> RequestBuilder {
+        let url = reqwest::Url::parse_with_params(&self.server.url(&format!("/v1/fs/{route}")), query).expect("a URL");
+        self.server.http.request(method, url)
     }
 
     pub async fn put(&self, below: &str, content: &str) -> Value {
