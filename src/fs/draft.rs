@@ -78,8 +78,7 @@ pub struct Draft {
     size: u64,
     fsync: Fsync,
     /// When it comes in pieces.
-    #[allow(dead_code)] // held
-    permit: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// A name that goes when nobody takes it over.
@@ -127,7 +126,7 @@ impl Fs {
             hasher: Hasher::default(),
             size: 0,
             fsync,
-            permit: None,
+            _permit: None,
         })
     }
 
@@ -164,7 +163,7 @@ impl Fs {
         blocking(move || {
             let draft = fs.begin(&reach, at, fsync)?;
             draft.check(&expected)?;
-            Ok(Draft { permit, ..draft })
+            Ok(Draft { _permit: permit, ..draft })
         })
         .await
     }
