@@ -18,6 +18,7 @@ use crate::acp::{self, Acp, AgentSource, BoxFuture, Launch, LaunchError, Quirks}
 use crate::agents::credentials::{DiscoverOptions, discover};
 use crate::agents::{self, Agents, AgentsConfig};
 use crate::config::{Auth, Config, as_duration, as_usize};
+use crate::fs::{Fs, FsConfig};
 use crate::http::{self, AppState};
 use crate::processes::{self, Children, Processes};
 use crate::rt::clock::now_ms;
@@ -63,6 +64,9 @@ pub enum Error {
     /// What waits for a decision can't be taken up.
     #[error(transparent)]
     Gate(#[from] crate::sessions::gate::Error),
+    /// A root for files isn't there.
+    #[error(transparent)]
+    Fs(#[from] crate::fs::Error),
     /// Sessions can't be taken up.
     #[error(transparent)]
     Sessions(#[from] crate::sessions::Error),
@@ -137,6 +141,8 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         copies: config.dirs.data.join("skills").join(store.path().file_stem().unwrap_or_default()),
         bounds: config.bounds.clone(),
     });
+    let home = config.dirs.home.clone().unwrap_or_else(|| PathBuf::from("/"));
+    let fs = Fs::new(FsConfig { home: home.clone(), roots: config.fs_roots.clone(), bounds: config.bounds.clone() })?;
     let source = Arc::new(Catalogue(agents.clone()));
     let gate = Gate::start(store.clone(), config.bounds.clone()).await?;
     let sessions = Sessions::new(sessions::Parts {
@@ -145,7 +151,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         gate: gate.clone(),
         traces: traces.clone(),
         workspace: workspace.clone(),
-        home: config.dirs.home.clone().unwrap_or_else(|| PathBuf::from("/")),
+        home,
         data: config.dirs.data.clone(),
         requests: store.open_stream("requests").await?,
     });
@@ -162,6 +168,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         agents,
         processes,
         workspace,
+        fs,
         sessions,
         store,
         traces,

@@ -199,6 +199,8 @@ pub struct Config {
     pub env: Env,
     /// Our own executable, for the built-in mock agent.
     pub self_exe: PathBuf,
+    /// Directories that routes for files may not lead out of; none: anywhere.
+    pub fs_roots: Vec<PathBuf>,
     /// Missing agents are an error instead of being installed on first use.
     pub require_preinstall: bool,
 }
@@ -224,6 +226,7 @@ impl Config {
             bounds: Bounds::from_env(&env)?,
             self_exe: self_exe(),
             require_preinstall,
+            fs_roots: env.get("SANDBOXD_FS_ROOTS").map(|roots| std::env::split_paths(roots).collect()).unwrap_or_default(),
             otlp: Otlp::from_env(&env),
             env,
         })

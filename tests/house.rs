@@ -17,9 +17,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("acp", &["processes", "store"]),
     ("traces", &["store"]),
     ("workspace", &["processes"]),
+    ("fs", &[]),
     ("sessions", &["acp", "processes", "store", "traces", "workspace"]),
-    ("http", &["acp", "agents", "processes", "sessions", "store", "traces", "workspace"]),
-    ("app", &["acp", "agents", "http", "processes", "sessions", "store", "traces", "workspace"]),
+    ("http", &["acp", "agents", "fs", "processes", "sessions", "store", "traces", "workspace"]),
+    ("app", &["acp", "agents", "fs", "http", "processes", "sessions", "store", "traces", "workspace"]),
     ("cli", &["agents", "app", "mock", "processes"]),
 ];
 

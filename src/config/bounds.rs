@@ -116,6 +116,10 @@ bounds! {
     permission_rules_max = 500, "Rules of the permission policy, and decisions that are remembered: as many each. A longer policy is refused; the oldest decision is forgotten.";
     permission_rule_max_bytes = 16 * KIB, "One rule as JSON; a longer one is refused, and a decision that would need it isn't remembered.";
 
+    // fs
+    fs_hash_cache_max = 16_384, "Hashes of files that are remembered; the oldest are forgotten, and such files are read again.";
+    fs_transfers_max = 256, "Files and directories that are transferred in pieces at once, up or down; one more is 503.";
+
     // store
     store_queue_max_bytes = 4 * MIB, "Events that wait for the disk; agents aren't read meanwhile.";
     store_batch_max_events = 4096, "Events in one transaction (group commit).";

@@ -139,12 +139,16 @@ pub async fn read_body(body: Body, max_bytes: usize, idle: Duration) -> Result<B
     Ok(collected.freeze())
 }
 
-fn too_slow(idle: Duration) -> ApiError {
+/// 408.
+pub fn too_slow(idle: Duration) -> ApiError {
     let why = format!("nothing of the request's body came for {} ms: send it again", idle.as_millis());
     ApiError::new(ErrorCode::RequestTimeout, why)
 }
 
-async fn drain(mut body: Body, max_bytes: usize) {
+/// Reads a body that is refused on for a while and throws it away, so that the client reads our answer instead of a reset
+/// connection.
+pub async fn drain(body: Body, max_bytes: usize) {
+    let mut body = body;
     let mut drained = 0;
     let give_up = tokio::time::sleep(Duration::from_secs(5));
     tokio::pin!(give_up);

@@ -30,6 +30,7 @@ use crate::acp::Acp;
 use crate::acp::remote::Remote;
 use crate::agents::Agents;
 use crate::config::{Config, as_duration, as_usize};
+use crate::fs::Fs;
 use crate::processes::Processes;
 use crate::sessions::Sessions;
 use crate::store::{Store, Stream};
@@ -53,6 +54,8 @@ pub struct AppState {
     pub processes: Processes,
     /// What is configured per directory.
     pub workspace: Workspace,
+    /// Files.
+    pub fs: Fs,
     /// ACP sessions that last.
     pub sessions: Sessions,
     /// The log.

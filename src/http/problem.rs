@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use crate::acp::{self, LaunchError};
-use crate::{agents, processes, sessions, store, traces, workspace};
+use crate::{agents, fs, processes, sessions, store, traces, workspace};
 
 tokio::task_local! {
     /// The id of the request being answered; every problem names it.
@@ -44,6 +44,8 @@ codes! {
     MethodNotAllowed = "method_not_allowed", "Method Not Allowed", METHOD_NOT_ALLOWED;
     NotAcceptable = "not_acceptable", "Not Acceptable", NOT_ACCEPTABLE;
     RequestTimeout = "timeout", "Request Timeout", REQUEST_TIMEOUT;
+    PreconditionFailed = "precondition_failed", "Precondition Failed", PRECONDITION_FAILED;
+    RangeNotSatisfiable = "invalid_request", "Range Not Satisfiable", RANGE_NOT_SATISFIABLE;
     Conflict = "conflict", "Conflict", CONFLICT;
     PayloadTooLarge = "invalid_request", "Payload Too Large", PAYLOAD_TOO_LARGE;
     UpgradeRequired = "upgrade_required", "Upgrade Required", UPGRADE_REQUIRED;
@@ -329,6 +331,40 @@ impl From<sessions::Error> for ApiError {
             Error::Acp(error) => error.into(),
             Error::Store(error) => error.into(),
             Error::File { .. } => Self::new(ErrorCode::StorageUnavailable, text),
+        }
+    }
+}
+
+impl From<fs::Error> for ApiError {
+    fn from(error: fs::Error) -> Self {
+        use fs::Error;
+        let text = error.to_string();
+        match error {
+            Error::Invalid(_)
+            | Error::NotFound(_)
+            | Error::NotAFile(_)
+            | Error::NotADirectory(_)
+            | Error::DestinationExists(_)
+            | Error::BrokeOff(_) => Self::invalid(text).member("code", error.code()),
+            Error::Outside(path) => Self::new(ErrorCode::PermissionDenied, format!("permission denied: {text}"))
+                .member("code", "outside")
+                .member("path", path.to_string_lossy()),
+            Error::Denied { path, .. } => Self::new(ErrorCode::PermissionDenied, format!("permission denied: {text}"))
+                .member("code", "denied")
+                .member("path", path.to_string_lossy()),
+            Error::NoSpace { .. } => {
+                Self::new(ErrorCode::StorageUnavailable, format!("{text}: free some and try again; what was there is as it was"))
+            }
+            Error::Changed { path, found } => Self::with_message(ErrorCode::PreconditionFailed, "precondition failed", &text)
+                .member("path", path.to_string_lossy())
+                .member("sha256", json!(found)),
+            Error::Os { errno, path, .. } => Self::with_message(ErrorCode::AgentStartFailed, "stream error", &text)
+                .member("errno", errno)
+                .member("path", path.to_string_lossy()),
+            Error::TooMuch { .. } => Self::new(ErrorCode::PayloadTooLarge, format!("invalid request: {text}")),
+            Error::Busy { .. } => Self::new(ErrorCode::Busy, text),
+            Error::Root { .. } => Self::new(ErrorCode::Internal, text),
+            Error::Stopping => Self::new(ErrorCode::Stopping, "the server is stopping: try again once it is back"),
         }
     }
 }

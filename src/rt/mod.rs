@@ -5,6 +5,7 @@ pub mod clock;
 pub mod files;
 pub mod http_client;
 pub mod ids;
+pub mod keyed;
 pub mod raw_json;
 pub mod redact;
 

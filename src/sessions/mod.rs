@@ -19,7 +19,6 @@ mod error;
 mod events;
 pub mod gate;
 mod janitor;
-mod keyed;
 mod lifecycle;
 mod live;
 mod message;
@@ -55,12 +54,12 @@ pub use types::{
 use crate::acp::Acp;
 use crate::config::{Bounds, as_usize};
 use crate::rt::clock::now_ms;
+use crate::rt::keyed::Keyed;
 use crate::store::{Store, Stream};
 use crate::traces::Traces;
 use crate::workspace::Workspace;
 use create::Creating;
 use gate::Gate;
-use keyed::Keyed;
 use projection::Limits;
 use registry::Registry;
 

@@ -10,6 +10,8 @@ mod chaos;
 mod directory_config;
 mod edge;
 mod events;
+mod fs;
+mod fs_support;
 mod lifecycle;
 mod otlp;
 mod pid_one;

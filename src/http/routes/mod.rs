@@ -5,6 +5,7 @@ pub(super) mod acp_remote;
 mod agents;
 mod directory_config;
 mod events;
+mod fs;
 mod processes;
 mod requests;
 mod server;
@@ -47,6 +48,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(sessions::router())
         .merge(events::router())
         .merge(directory_config::router())
+        .merge(fs::router())
         .merge(requests::router())
         .merge(traces::router())
 }

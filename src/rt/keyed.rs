@@ -7,11 +7,11 @@ use tokio::sync::OwnedMutexGuard;
 
 /// Locks by key; a key that nobody uses costs nothing.
 #[derive(Default)]
-pub(super) struct Keyed(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
+pub struct Keyed(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
 
 impl Keyed {
     /// Waits for those who came before with this key. Cancel safe.
-    pub(super) async fn enter(&self, key: &str) -> OwnedMutexGuard<()> {
+    pub async fn enter(&self, key: &str) -> OwnedMutexGuard<()> {
         let turn = {
             let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner); // a map is whole after each change
             turns.retain(|_, turn| Arc::strong_count(turn) > 1);

@@ -1,0 +1,341 @@
+//! Writing a file so that readers see the old content or the new: it grows beside its place under a name of its own, and
+//! takes the place at the end.
+//!
+//! ```text
+//!  begin ──▶ pieces ──▶ commit: is the place as expected? ──▶ rename (a place that can't be renamed over: copied into)
+//!    └──────── dropped anywhere before: nothing is left ◀──┘ no
+//! ```
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Uid, fchmod, fchown, fsync, openat, renameat_with, unlinkat};
+use rustix::io::Errno;
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
+
+use super::entry::{Kind, Meta};
+use super::hash::{Hasher, Sha256Hex};
+use super::reach::Place;
+use super::{Error, Fs, Located, Reach, blocking};
+use crate::rt::ids::new_id;
+
+/// Names of what is being written begin so; they are left out of listings of changes.
+pub(super) const PREFIX: &str = ".sandboxd-tmp_";
+/// As far as the umask lets.
+const FILE_MODE: Mode = Mode::from_bits_retain(0o666);
+
+/// What must be there for a write to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Expected {
+    /// Whatever there is.
+    #[default]
+    Anything,
+    /// Nothing.
+    Nothing,
+    /// Anything but nothing.
+    Something,
+    /// One of these contents.
+    Content(Vec<Sha256Hex>),
+    /// None of these.
+    Not(Vec<Sha256Hex>),
+}
+
+/// How sure a write is when it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fsync {
+    /// It is with the kernel: it survives us, not the machine.
+    #[default]
+    No,
+    /// It is on the disk, with its name.
+    Yes,
+}
+
+/// A file that was written.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// Where a client said.
+    pub at: Located,
+    /// Bytes.
+    pub size: u64,
+    /// Its content.
+    pub hash: Sha256Hex,
+    /// What was there before; `None` when nothing was.
+    pub before: Option<Meta>,
+}
+
+/// A file that is being written. Dropping it leaves nothing.
+pub struct Draft {
+    fs: Fs,
+    at: Located,
+    place: Arc<Place>,
+    /// `None` when nothing can be made beside the place: then the content is copied into it.
+    temporary: Option<Temporary>,
+    file: File,
+    hasher: Hasher,
+    size: u64,
+    fsync: Fsync,
+    /// When it comes in pieces.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// A name that goes when nobody takes it over.
+struct Temporary {
+    place: Arc<Place>,
+    name: String,
+    is_kept: bool,
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            let _ = unlinkat(&self.place.directory, &self.name, AtFlags::empty()); // it may be gone with its directory
+        }
+    }
+}
+
+impl Fs {
+    /// Begins to write a file; directories above it are made. Blocks: for a thread that may.
+    ///
+    /// # Errors
+    /// [`Error::NotAFile`] when something else has the name, [`Error::Outside`], [`Error::Denied`], [`Error::NoSpace`].
+    pub(super) fn begin(&self, reach: &Reach, at: Located, fsync: Fsync) -> Result<Draft, Error> {
+        let place = Arc::new(reach.target(&at, true)?);
+        if let Some(meta) = present(&place)?
+            && meta.kind != Kind::File
+        {
+            return Err(Error::NotAFile(at.path().to_path_buf()));
+        }
+        let failed = |errno| Error::of("write", at.path(), errno);
+        let name = format!("{PREFIX}{}", new_id("w"));
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let (file, temporary) = match openat(&place.directory, &name, flags, FILE_MODE) {
+            Ok(file) => (file, Some(Temporary { place: Arc::clone(&place), name, is_kept: false })),
+            // A directory that we may not write in, with a file that we may.
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) if may_write(&place) => (nameless().map_err(failed)?, None),
+            Err(errno) => return Err(failed(errno)),
+        };
+        Ok(Draft {
+            fs: self.clone(),
+            at,
+            place,
+            temporary,
+            file: file.into(),
+            hasher: Hasher::default(),
+            size: 0,
+            fsync,
+            _permit: None,
+        })
+    }
+
+    /// Writes a file whose content is in memory. Dropping the future doesn't stop it.
+    ///
+    /// # Errors
+    /// As [`Fs::begin_write`] and [`Fs::commit`].
+    pub async fn write(
+        &self,
+        reach: &Reach,
+        at: Located,
+        content: bytes::Bytes,
+        expected: Expected,
+        fsync: Fsync,
+    ) -> Result<Written, Error> {
+        let alone = self.alone(&at).await;
+        let (fs, reach) = (self.clone(), reach.clone());
+        blocking(move || {
+            let mut draft = fs.begin(&reach, at, fsync)?;
+            draft.push(&content)?;
+            draft.commit(&expected, alone)
+        })
+        .await
+    }
+
+    /// Begins to write a file. Dropping the draft leaves nothing.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], [`Error::Changed`] when already now something else is there,
+    /// [`Error::NotAFile`] when something else has the name, [`Error::Outside`], [`Error::Denied`], [`Error::NoSpace`].
+    pub async fn begin_write(&self, reach: &Reach, at: Located, fsync: Fsync, expected: &Expected) -> Result<Draft, Error> {
+        let (fs, reach, expected) = (self.clone(), reach.clone(), expected.clone());
+        let permit = Some(self.transfer()?);
+        blocking(move || {
+            let draft = fs.begin(&reach, at, fsync)?;
+            draft.check(&expected)?;
+            Ok(Draft { _permit: permit, ..draft })
+        })
+        .await
+    }
+
+    /// Adds to a draft. Dropping the future drops the draft.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], or what else the system says.
+    pub async fn push(&self, draft: Draft, pieces: Vec<bytes::Bytes>) -> Result<Draft, Error> {
+        let mut draft = draft;
+        blocking(move || pieces.iter().try_for_each(|piece| draft.push(piece)).map(|()| draft)).await
+    }
+
+    /// Puts a draft in its place if what is there is what was expected. Dropping the future doesn't stop it.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] when something else is there, and as [`Fs::push`].
+    pub async fn commit(&self, draft: Draft, expected: Expected) -> Result<Written, Error> {
+        let alone = self.alone(&draft.at).await;
+        blocking(move || draft.commit(&expected, alone)).await
+    }
+
+    /// Changes of one path come one after another.
+    pub(super) async fn alone(&self, at: &Located) -> OwnedMutexGuard<()> {
+        self.inner.changing.enter(&at.path().to_string_lossy()).await
+    }
+}
+
+impl Draft {
+    /// Adds to it. Blocks.
+    pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), Error> {
+        self.file.write_all(piece).map_err(|error| self.failed(&error))?;
+        self.hasher.update(piece);
+        self.size += piece.len() as u64;
+        Ok(())
+    }
+
+    fn failed(&self, error: &io::Error) -> Error {
+        Error::io("write", self.at.path(), error)
+    }
+
+    /// Puts it in its place. Blocks. `_alone` is held until then.
+    pub(super) fn commit(mut self, expected: &Expected, _alone: OwnedMutexGuard<()>) -> Result<Written, Error> {
+        let before = self.check(expected)?;
+        if let Some(before) = &before {
+            self.be_like(before);
+        }
+        if self.fsync == Fsync::Yes {
+            self.file.sync_all().map_err(|error| self.failed(&error))?;
+        }
+        self.take_place(expected, before.as_ref())?;
+        if self.fsync == Fsync::Yes {
+            self.sync_name()?;
+        }
+        let hash = self.hasher.finish();
+        if let Ok(meta) = Meta::of_open(&self.file) {
+            self.fs.inner.hashes.put(&meta, &meta, &hash);
+        }
+        Ok(Written { at: self.at, size: self.size, hash, before })
+    }
+
+    /// What is in its place, when that is as expected.
+    fn check(&self, expected: &Expected) -> Result<Option<Meta>, Error> {
+        let before = present(&self.place)?;
+        let found = match (&before, expected) {
+            (Some(_), Expected::Content(_) | Expected::Not(_)) => self.hash_of(&self.place.name)?,
+            _ => None,
+        };
+        let fits = match expected {
+            Expected::Anything => true,
+            Expected::Nothing => before.is_none(),
+            Expected::Something => before.is_some(),
+            Expected::Content(any) => found.as_ref().is_some_and(|found| any.contains(found)),
+            Expected::Not(none) => found.as_ref().is_none_or(|found| !none.contains(found)),
+        };
+        if !fits {
+            let found = if found.is_none() && before.is_some() { self.hash_of(&self.place.name)? } else { found };
+            return Err(Error::Changed { path: self.at.path().to_path_buf(), found: found.map(|hash| hash.as_str().to_owned()) });
+        }
+        Ok(before)
+    }
+
+    fn hash_of(&self, name: impl rustix::path::Arg) -> Result<Option<Sha256Hex>, Error> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match openat(&self.place.directory, name, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            opened => File::from(opened.map_err(|errno| Error::of("read", self.at.path(), errno))?),
+        };
+        let meta = Meta::of_open(&file).map_err(|errno| Error::of("look at", self.at.path(), errno))?;
+        self.fs.inner.hashes.of(&file, &meta).map(Some).map_err(|error| self.failed(&error))
+    }
+
+    /// Mode and owner stay those of what was there, as far as we may.
+    fn be_like(&self, before: &Meta) {
+        let _ = fchown(&self.file, Some(Uid::from_raw(before.uid)), Some(Gid::from_raw(before.gid))); // only root may give away
+        let _ = fchmod(&self.file, Mode::from_bits_retain(before.mode)); // after the owner, which clears setuid
+    }
+
+    fn take_place(&mut self, expected: &Expected, before: Option<&Meta>) -> Result<(), Error> {
+        let (directory, name) = (&self.place.directory, &self.place.name);
+        let Some(temporary) = self.temporary.as_ref().map(|temporary| temporary.name.clone()) else {
+            return self.copy_into();
+        };
+        let rename = |flags| renameat_with(directory, &temporary, directory, name, flags);
+        let renamed = match (expected, before) {
+            (Expected::Nothing, _) => rename(RenameFlags::NOREPLACE),
+            (Expected::Content(any), Some(_)) => {
+                // Whoever writes without asking us may do so until the last moment: what comes out is looked at.
+                match rename(RenameFlags::EXCHANGE) {
+                    Ok(()) => match self.hash_of(&temporary)? {
+                        Some(hash) if any.contains(&hash) => return Ok(()), // the old content goes with the draft
+                        found => {
+                            let _ = rename(RenameFlags::EXCHANGE); // as it was
+                            return Err(self.changed(found));
+                        }
+                    },
+                    Err(Errno::INVAL | Errno::NOSYS) => rename(RenameFlags::empty()), // not on this file system
+                    failed => failed,
+                }
+            }
+            _ => rename(RenameFlags::empty()),
+        };
+        match renamed {
+            Ok(()) => {
+                self.temporary.iter_mut().for_each(|temporary| temporary.is_kept = true);
+                Ok(())
+            }
+            Err(Errno::EXIST) => Err(self.changed(self.hash_of(name)?)),
+            // A file that something is mounted on, as /etc/hosts in containers.
+            Err(Errno::BUSY | Errno::XDEV) => self.copy_into(),
+            Err(errno) => Err(Error::of("write", self.at.path(), errno)),
+        }
+    }
+
+    fn changed(&self, found: Option<Sha256Hex>) -> Error {
+        Error::Changed { path: self.at.path().to_path_buf(), found: found.map(|hash| hash.as_str().to_owned()) }
+    }
+
+    fn copy_into(&self) -> Result<(), Error> {
+        let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let place = openat(&self.place.directory, &self.place.name, flags, Mode::empty());
+        let mut place = File::from(place.map_err(|errno| Error::of("write", self.at.path(), errno))?);
+        let mut copy = || {
+            io::Seek::rewind(&mut &self.file)?;
+            io::copy(&mut &self.file, &mut place)?;
+            if self.fsync == Fsync::Yes { place.sync_all() } else { Ok(()) }
+        };
+        copy().map_err(|error| self.failed(&error))
+    }
+
+    fn sync_name(&self) -> Result<(), Error> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(self.place.directory.as_fd(), ".", flags, Mode::empty());
+        let synced = directory.and_then(fsync);
+        synced.map_err(|errno| Error::of("sync the directory of", self.at.path(), errno))
+    }
+}
+
+fn may_write(place: &Place) -> bool {
+    rustix::fs::accessat(&place.directory, &place.name, rustix::fs::Access::WRITE_OK, AtFlags::empty()).is_ok()
+}
+
+/// A file without a name, where such files are kept.
+fn nameless() -> Result<rustix::fd::OwnedFd, Errno> {
+    openat(rustix::fs::CWD, std::env::temp_dir(), OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
+}
+
+/// What has the name now.
+pub(super) fn present(place: &Place) -> Result<Option<Meta>, Error> {
+    match Meta::of(&place.directory, Path::new(&place.name)) {
+        Ok(meta) => Ok(Some(meta)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(Error::of("look at", &PathBuf::from(&place.path), errno)),
+    }
+}

@@ -1,0 +1,169 @@
+//! Where a client's paths may lead: anywhere the server may go, or nowhere but beneath some directories.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, readlinkat};
+use rustix::io::Errno;
+
+use super::beneath::{self, REACH};
+use super::entry::Meta;
+use super::{Error, Located};
+
+/// Directories are made with this, as far as the umask lets.
+const DIRECTORY_MODE: Mode = Mode::from_bits_retain(0o777);
+/// As many links one path may have (path_resolution(7)).
+const LINKS_MAX: usize = 40;
+
+/// Where paths may lead. Cloning shares it.
+#[derive(Clone)]
+pub struct Reach {
+    /// Relative paths start here.
+    base: Arc<Path>,
+    home: Arc<Path>,
+    /// `None`: anywhere.
+    roots: Option<Arc<[Root]>>,
+}
+
+/// A directory that is held, so that it stays the same whatever its path becomes.
+struct Root {
+    path: PathBuf,
+    directory: OwnedFd,
+}
+
+/// A name in a directory that is held.
+pub(super) struct Place {
+    pub(super) directory: OwnedFd,
+    pub(super) name: OsString,
+    /// The same as a path, for people.
+    pub(super) path: PathBuf,
+}
+
+impl Reach {
+    /// With no roots, anywhere.
+    ///
+    /// # Errors
+    /// [`Error::Root`].
+    pub fn new(home: PathBuf, roots: &[PathBuf]) -> Result<Self, Error> {
+        let home: Arc<Path> = home.into();
+        let roots = if roots.is_empty() { None } else { Some(hold(roots)?) };
+        Ok(Self { base: Arc::clone(&home), home, roots })
+    }
+
+    /// The same, with relative paths that start at `base`.
+    #[must_use]
+    pub fn from_base(&self, base: &Path) -> Self {
+        Self { base: base.into(), ..self.clone() }
+    }
+
+    /// Nowhere but beneath these, as far as they can be reached from here.
+    ///
+    /// # Errors
+    /// [`Error::Root`].
+    pub fn beneath(&self, roots: &[PathBuf]) -> Result<Self, Error> {
+        for root in roots {
+            self.open(&Located::from(root.clone()), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+                .map_err(|error| Error::Root { path: root.clone(), cause: error.to_string() })?;
+        }
+        Ok(Self { roots: Some(hold(roots)?), ..self.clone() })
+    }
+
+    /// True for directories that everything else needs: `/`, the home, the roots.
+    pub(super) fn needs(&self, directory: &Meta) -> bool {
+        let roots = self.roots.iter().flat_map(|roots| roots.iter()).map(|root| Meta::of_open(&root.directory));
+        let known = [Path::new("/"), &self.home].map(|path| Meta::of(CWD, path)).into_iter().chain(roots);
+        known.flatten().any(|known| known.id == directory.id)
+    }
+
+    /// What a client's path names.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]; see [`Located::new`].
+    pub fn locate(&self, raw: &OsStr) -> Result<Located, Error> {
+        Located::new(raw, &self.base, &self.home)
+    }
+
+    /// Opens what a path leads to. Never blocks on a FIFO when `flags` have `NONBLOCK`.
+    pub(super) fn open(&self, at: &Located, flags: OFlags, mode: Mode) -> Result<OwnedFd, Error> {
+        self.try_open(at.path(), flags, mode).map_err(|errno| Error::of(REACH, at.path(), errno))
+    }
+
+    fn try_open(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+        let Some(roots) = &self.roots else { return openat(CWD, path, flags | OFlags::CLOEXEC, mode) };
+        let below = |root: &Root| path.strip_prefix(&root.path).ok().map(Path::to_path_buf);
+        // The innermost: a link within it may not lead to what only an outer one has.
+        let found = roots.iter().filter_map(|root| Some((root, below(root)?)));
+        let (root, below) = found.max_by_key(|(root, _)| root.path.as_os_str().len()).ok_or(Errno::XDEV)?;
+        beneath::open(root.directory.as_fd(), &below, flags, mode)
+    }
+
+    /// A directory, to look things up in.
+    pub(super) fn directory(&self, at: &Located) -> Result<OwnedFd, Error> {
+        match self.open(at, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
+            Err(Error::Os { errno, .. }) if errno == Errno::NOTDIR.raw_os_error() => {
+                Err(Error::NotADirectory(at.path().to_path_buf()))
+            }
+            opened => opened,
+        }
+    }
+
+    /// The name of a path in its directory, whether or not it is there.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what has no name of its own, like `/`.
+    pub(super) fn place(&self, at: &Located, makes_parents: bool) -> Result<Place, Error> {
+        let no_name = || Error::Invalid(format!("{} has no name of its own", at.path().display()));
+        let (parent, name) = at.split().ok_or_else(no_name)?;
+        let parent = Located::from(parent.to_path_buf());
+        let directory = match self.directory(&parent) {
+            Err(Error::NotFound(_)) if makes_parents => self.make(&parent)?,
+            opened => opened?,
+        };
+        Ok(Place { directory, name: name.to_owned(), path: at.path().to_path_buf() })
+    }
+
+    /// Where a write to a path goes: what its links lead to, whether or not that is there.
+    pub(super) fn target(&self, at: &Located, makes_parents: bool) -> Result<Place, Error> {
+        let mut at = at.clone();
+        for _ in 0..LINKS_MAX {
+            let place = self.place(&at, makes_parents)?;
+            match readlinkat(&place.directory, &place.name, Vec::new()) {
+                Ok(link) => {
+                    let parent = at.split().map_or(Path::new("/"), |(parent, _)| parent);
+                    at = Located::from(parent.join(OsStr::from_bytes(link.to_bytes())));
+                }
+                Err(Errno::INVAL | Errno::NOENT) => return Ok(place), // no link
+                Err(errno) => return Err(Error::of("read the link", at.path(), errno)),
+            }
+        }
+        Err(Error::of("resolve", at.path(), Errno::LOOP))
+    }
+
+    /// A directory with all those above it.
+    pub(super) fn make(&self, at: &Located) -> Result<OwnedFd, Error> {
+        match self.directory(at) {
+            Err(Error::NotFound(_)) => {}
+            opened => return opened,
+        }
+        let place = self.place(at, true)?;
+        match mkdirat(&place.directory, &place.name, DIRECTORY_MODE) {
+            Ok(()) | Err(Errno::EXIST) => self.directory(at), // somebody else may have made it
+            Err(errno) => Err(Error::of("make the directory", at.path(), errno)),
+        }
+    }
+}
+
+fn hold(roots: &[PathBuf]) -> Result<Arc<[Root]>, Error> {
+    let hold = |path: &PathBuf| {
+        let opened = openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let failed = |errno: Errno| Error::Root { path: path.clone(), cause: std::io::Error::from(errno).to_string() };
+        if path.is_relative() {
+            return Err(Error::Root { path: path.clone(), cause: "it is not an absolute path".to_owned() });
+        }
+        Ok(Root { path: path.clone(), directory: opened.map_err(failed)? })
+    };
+    roots.iter().map(hold).collect()
+}

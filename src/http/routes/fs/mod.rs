@@ -1,0 +1,27 @@
+//! `/v1/fs`: files of the sandbox.
+
+mod conditions;
+mod entries;
+mod file;
+mod target;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::stream;
+use tokio::sync::mpsc;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::fs;
+use crate::http::AppState;
+
+pub(super) fn router() -> OpenApiRouter<AppState> {
+    entries::router().merge(file::router())
+}
+
+/// A body that comes in pieces. An error cuts the connection, so that nobody takes a part for the whole.
+fn body_of(pieces: mpsc::Receiver<Result<Bytes, fs::Error>>) -> Body {
+    Body::from_stream(stream::unfold(pieces, |mut pieces| async move {
+        let piece = pieces.recv().await?;
+        Some((piece.map_err(std::io::Error::other), pieces))
+    }))
+}
