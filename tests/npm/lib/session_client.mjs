@@ -6,6 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { until } from './wait.mjs';
 
 const RETRY_PAUSE_MS = 50;
+/** A patient client gives up when nothing at all gets through for so long: whoever started the server has ended it. */
+const PATIENCE_MS = 90_000;
 const WAIT_MS = 20_000;
 
 /** An answer that is no success, as an error. */
@@ -29,11 +31,12 @@ export class SessionClient {
   }
 
   async call(method, path, body, headers = {}) {
+    const giveUpAt = Date.now() + PATIENCE_MS;
     for (;;) {
       try {
         return await this.#callOnce(method, path, body, headers);
       } catch (error) {
-        if (error instanceof Refusal || !this.#patient) throw error;
+        if (error instanceof Refusal || !this.#patient || Date.now() > giveUpAt) throw error;
         this.cuts += 1;
         await sleep(RETRY_PAUSE_MS);
       }
