@@ -36,6 +36,7 @@ mod transfer;
 mod turn;
 mod types;
 mod watch;
+mod witness;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -50,6 +51,7 @@ pub use types::{
     AttachmentRef, Cost, ExitDoc, McpPolicy, MessageSpec, Restored, SessionDetails, SessionInfo, SessionPatch, SessionSpec,
     SessionState, Stats, Submitted, TurnInfo, TurnLimits, UsageDoc, WhileRunning,
 };
+pub use witness::{Diff, Touch, Witness};
 
 use crate::acp::Acp;
 use crate::config::{Bounds, as_usize};
@@ -102,6 +104,8 @@ struct Inner {
     retries: Keyed,
     /// One at a time reads a session from the file; by its id.
     loads: Keyed,
+    /// Keeps book of files.
+    witness: OnceLock<Arc<dyn Witness>>,
 }
 
 impl Sessions {
@@ -116,6 +120,7 @@ impl Sessions {
             handshakes: Keyed::default(),
             retries: Keyed::default(),
             loads: Keyed::default(),
+            witness: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
     }

@@ -102,6 +102,9 @@ impl Tap for ServerTap {
     fn prompted(&mut self, prompt: Prompted<'_>) -> bool {
         let Some(live) = self.known(prompt.session) else { return prompt.tag.is_none() };
         let Some(turn_id) = live.prompted(prompt, self.server.events.newest().seq) else { return false };
+        if let Some(witness) = self.sessions.witness() {
+            witness.turn_began(&live.id, &turn_id, &live.lock().row.cwd);
+        }
         self.sessions.watch_turn(live, turn_id);
         true
     }
@@ -177,7 +180,10 @@ impl ServerTap {
 
     fn updated(&mut self, session: &str, update: &str) {
         let Some(live) = self.known(session).cloned() else { return };
-        live.update(update);
+        let touches = live.update(update);
+        if let Some(witness) = self.sessions.witness() {
+            touches.into_iter().for_each(|touch| witness.touched(touch));
+        }
         if !self.told.iter().any(|told| Arc::ptr_eq(told, &live)) {
             self.told.push(live);
         }

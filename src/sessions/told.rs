@@ -8,13 +8,14 @@ use super::gate;
 use super::live::{Live, State};
 use super::projection::{Noted, Outcome, Phase, Source, ToolNoted};
 use super::types::{Cost, ExitDoc, Restored, UsageDoc};
+use super::witness::{self, Touch};
 use crate::rt::clock::now_ms;
 use crate::store::RowChange;
 use crate::traces::{RequestSeen, ToolPhase, ToolSeen, UsageSeen};
 
 impl Live {
-    /// The agent told something of the session.
-    pub(super) fn update(&self, update: &str) {
+    /// The agent told something of the session. Gives what that says of files.
+    pub(super) fn update(&self, update: &str) -> Vec<Touch> {
         let mut state = self.lock();
         let (state, now) = (&mut *state, now_ms());
         let mut out = Vec::new();
@@ -25,10 +26,12 @@ impl Live {
         if out.is_empty() && change.is_some() {
             state.projector.flush(now, &mut out);
         }
+        let touches = out.iter().filter_map(witness::touch).collect();
         self.append_later(out, change);
         if std::mem::take(&mut state.is_silent) {
             self.show(state);
         }
+        touches
     }
 
     fn noted(&self, state: &mut State, noted: Noted, now: i64) -> Vec<RowChange> {

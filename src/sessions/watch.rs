@@ -19,25 +19,33 @@ impl Sessions {
     pub(super) fn watch_turn(&self, live: &Arc<Live>, turn_id: String) {
         let (sessions, live) = (self.clone(), Arc::clone(live));
         spawn_owned("turn-watch", async move {
-            loop {
-                tokio::select! {
-                    () = live.until_over(&turn_id) => return,
-                    () = tokio::time::sleep(LOOK_PAUSE) => {}
-                }
-                let Some((limits, spent, quiet)) = live.quiet(&turn_id, as_duration(sessions.bounds().session_silent_ms)) else {
-                    continue; // its end is being written
-                };
-                let reason = if is_over(limits.inactivity_timeout_ms, quiet) {
-                    "inactivity_timeout"
-                } else if is_over(limits.timeout_ms, spent) {
-                    "timeout"
-                } else {
-                    continue;
-                };
-                sessions.cancel_turn(&live, reason).await;
-                return live.until_over(&turn_id).await;
+            sessions.look_after(&live, &turn_id).await;
+            live.until_over(&turn_id).await;
+            if let Some(witness) = sessions.witness() {
+                witness.turn_ended(&live.id, &turn_id);
             }
         });
+    }
+
+    async fn look_after(&self, live: &Arc<Live>, turn_id: &str) {
+        loop {
+            tokio::select! {
+                () = live.until_over(turn_id) => return,
+                () = tokio::time::sleep(LOOK_PAUSE) => {}
+            }
+            let Some((limits, spent, quiet)) = live.quiet(turn_id, as_duration(self.bounds().session_silent_ms)) else {
+                continue; // its end is being written
+            };
+            let reason = if is_over(limits.inactivity_timeout_ms, quiet) {
+                "inactivity_timeout"
+            } else if is_over(limits.timeout_ms, spent) {
+                "timeout"
+            } else {
+                continue;
+            };
+            self.cancel_turn(live, reason).await;
+            return;
+        }
     }
 
     /// Asks the agent to end what is under way in a session (ACP v1, "Cancellation"), and takes back what is just on its way
