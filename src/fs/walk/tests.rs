@@ -108,7 +108,7 @@ fn a_walk_that_nobody_waits_for_ends() {
     let mut walk = Walk::new(&reach(), &at, selection, None, &bounds(), Arc::new(|| true)).expect("a walk");
     let count = std::iter::from_fn(|| walk.next()).count();
     assert!(count < 1000 && walk.is_stopped(), "{count}");
-    let rest = paths_from(&reach(), home.path(), &everything(), Some(&walk.position().to_vec()));
+    let rest = paths_from(&reach(), home.path(), &everything(), Some(walk.position()));
     assert_eq!(count + rest.len(), 1000, "and tells where to go on");
 }
 
