@@ -42,6 +42,7 @@ test)
   need util-linux setsid mount
   need procps ps
   need git git
+  need ripgrep rg
   need bash bash
   need vim vim
   need less less

@@ -119,6 +119,17 @@ bounds! {
     // fs
     fs_hash_cache_max = 16_384, "Hashes of files that are remembered; the oldest are forgotten, and such files are read again.";
     fs_transfers_max = 256, "Files and directories that are transferred in pieces at once, up or down; one more is 503.";
+    fs_walk_depth_max = 256, "Levels that a listing or a search of a tree goes down; what is deeper is left out.";
+    fs_walk_page_max_entries = 100_000, "Entries on one page of a tree, and names that one search for names gives; the rest is on the next page, or truncated.";
+    fs_walk_timeout_ms = 30_000, "Time for one page of a tree, or one search for names; then it ends with where to go on, or truncated.";
+    fs_ignore_file_max_bytes = 256 * KIB, "Of a file with ignore rules so much is read.";
+    fs_searches_max = 4, "Searches through contents, and replacements, under way at once; one more waits.";
+    fs_search_timeout_ms = 60_000, "Time for one search through contents; then it ends, truncated.";
+    fs_search_matches_max = 100_000, "Lines that one search finds; then it ends, truncated.";
+    fs_search_answer_max_bytes = 8 * MIB, "A search's answer that isn't streamed, and a replacement's plan; then it ends, truncated.";
+    fs_search_line_max_bytes = 16 * KIB, "Of a line that is shown so much, around its first match.";
+    fs_search_heap_max_bytes = 32 * MIB, "Memory for one line, or for one file in a search over lines; a file that needs more is skipped and told.";
+    fs_replace_files_max = 2_000, "Files that one replacement changes; then it ends, truncated.";
 
     // store
     store_queue_max_bytes = 4 * MIB, "Events that wait for the disk; agents aren't read meanwhile.";

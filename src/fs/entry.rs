@@ -1,5 +1,7 @@
 //! What a file is, and how that is written in JSON: by hand, for a directory may have a hundred thousand of them.
 
+use std::ffi::OsStr;
+use std::io::Write as _;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -144,7 +146,7 @@ impl Encoder {
         }
         // The contract knows two types; what else there is says so beside it.
         let known = if meta.kind == Kind::Directory { "directory" } else { "file" };
-        self.push(&format!(r#","entryType":"{known}","size":{},"modified":""#, meta.size));
+        let _ = write!(self.out, r#","entryType":"{known}","size":{},"modified":""#, meta.size); // a Vec takes all
         self.time(meta.modified);
         self.out.push(b'"');
         if !matches!(meta.kind, Kind::File | Kind::Directory) {
@@ -198,9 +200,14 @@ impl Encoder {
         }
         match nanoseconds {
             0 => {}
-            n if n % 1_000_000 == 0 => self.push(&format!(".{:03}", n / 1_000_000)),
-            n if n % 1_000 == 0 => self.push(&format!(".{:06}", n / 1_000)),
-            n => self.push(&format!(".{n:09}")),
+            n => {
+                let (digits, width) = match n {
+                    n if n % 1_000_000 == 0 => (n / 1_000_000, 3),
+                    n if n % 1_000 == 0 => (n / 1_000, 6),
+                    n => (n, 9),
+                };
+                let _ = write!(self.out, ".{digits:0width$}"); // the same
+            }
         }
         self.push("+00:00");
     }
@@ -223,6 +230,16 @@ impl Prefix {
         escape(&raw, &mut escaped);
         let is_odd = std::str::from_utf8(&raw).is_err();
         Self { raw, escaped, is_odd }
+    }
+
+    /// That of a directory in it.
+    pub(super) fn below(&self, name: &[u8]) -> Self {
+        Self::new(Path::new(OsStr::from_bytes(&self.path_of(name))))
+    }
+
+    /// The path of something in it.
+    pub(super) fn path_of(&self, name: &[u8]) -> Vec<u8> {
+        [&self.raw, name].concat()
     }
 }
 

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `path`, `reach`, `beneath` | what a client's path names, and where it may lead |
 //! | `entry`, `list` | what a file is, and what a directory holds |
+//! | `walk`, `names`, `search`, `replace` | trees: listed, looked through for names and contents, changed at many places |
 //! | `read`, `hash` | contents, and what tells one content from another |
 //! | `draft`, `change` | writes that are all or nothing; directories, moves, removals |
 //! | `copy` | copies of files and trees |
@@ -19,9 +20,13 @@ mod entry;
 mod error;
 mod hash;
 mod list;
+mod names;
 mod path;
 mod reach;
 mod read;
+mod replace;
+mod search;
+mod walk;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,9 +36,13 @@ pub use entry::{Kind, Meta};
 pub use error::Error;
 pub use hash::{Sha256Hex, Validator};
 pub use list::Listing;
-pub use path::Located;
+pub use names::FindNames;
+pub use path::{Located, shown};
 pub use reach::Reach;
 pub use read::{Content, Opened};
+pub use replace::{Replace, ReplaceFile};
+pub use search::{Case, Pattern, Search, SearchItem};
+pub use walk::{TreePage, Wanted};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -63,6 +72,8 @@ struct Inner {
     changing: Keyed,
     /// One permit per transfer in pieces: each holds a thread.
     transfers: Arc<Semaphore>,
+    /// As many searches as may be under way.
+    searches: Arc<Semaphore>,
     bounds: Bounds,
 }
 
@@ -76,7 +87,8 @@ impl Fs {
         let reach = Reach::new(home, &roots)?;
         let hashes = hash::Cache::new(as_usize(bounds.fs_hash_cache_max));
         let transfers = Arc::new(Semaphore::new(as_usize(bounds.fs_transfers_max)));
-        Ok(Self { inner: Arc::new(Inner { reach, hashes, changing: Keyed::default(), transfers, bounds }) })
+        let searches = Arc::new(Semaphore::new(as_usize(bounds.fs_searches_max)));
+        Ok(Self { inner: Arc::new(Inner { reach, hashes, changing: Keyed::default(), transfers, searches, bounds }) })
     }
 
     /// Held while something is transferred in pieces.

@@ -4,6 +4,10 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::Value;
+
 use super::Error;
 
 /// An absolute path: what a client wrote, not normalised, links not followed.
@@ -58,6 +62,14 @@ impl From<PathBuf> for Located {
     /// Of a path that is absolute already.
     fn from(path: PathBuf) -> Self {
         Self(path)
+    }
+}
+
+/// A path in an answer: under `key`, and when it isn't UTF-8 its bytes beside it.
+pub fn shown(answer: &mut Value, key: &str, path: &Path) {
+    answer[key] = path.to_string_lossy().into();
+    if path.to_str().is_none() {
+        answer[format!("{key}Base64")] = BASE64_STANDARD.encode(path.as_os_str().as_bytes()).into();
     }
 }
 

@@ -12,6 +12,7 @@ mod edge;
 mod events;
 mod fs;
 mod fs_support;
+mod fs_trees;
 mod lifecycle;
 mod otlp;
 mod pid_one;

@@ -11,8 +11,9 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::selection::{Patterns, PatternsQuery, at_least_one};
 use super::target::{OptionalTarget, OptionalTargetQuery, PathText, Target, TargetQuery, path_answer, reach, shown};
-use crate::fs::Listing;
+use crate::fs::{Listing, TreePage};
 use crate::http::extract::{ApiJson, ApiQuery};
 use crate::http::problem::ApiError;
 use crate::http::{AppState, ProblemDetails};
@@ -85,21 +86,42 @@ struct ListQuery {
     /// False leaves out names that begin with a dot.
     #[serde(default = "yes")]
     hidden: bool,
+    /// True lists all below, too: by names, a directory before what it holds, as `{"entries": […], "nextCursor": …}`, which
+    /// is null at the end.
+    #[serde(default)]
+    recursive: bool,
+    /// With `recursive`, so many levels; 1 is the directory itself.
+    depth: Option<usize>,
+    /// With `recursive`, shows what ignore rules leave out, too.
+    #[serde(default)]
+    ignored: bool,
+    /// With `recursive`, at most so many entries.
+    limit: Option<usize>,
+    /// With `recursive`, `nextCursor` of the page before.
+    cursor: Option<String>,
 }
 
 fn yes() -> bool {
     true
 }
 
-/// Lists a directory.
-#[utoipa::path(get, path = "/v1/fs/entries", tag = "fs", operation_id = "get_fs_entries", params(OptionalTargetQuery, ListQuery),
+/// Lists a directory, or a tree.
+#[utoipa::path(get, path = "/v1/fs/entries", tag = "fs", operation_id = "get_fs_entries", params(OptionalTargetQuery, ListQuery, PatternsQuery),
     responses((status = 200, body = Vec<FsEntry>), (status = 400, body = ProblemDetails), (status = 403, body = ProblemDetails)))]
 async fn list_entries(
     State(state): State<AppState>,
     OptionalTarget(target): OptionalTarget,
     ApiQuery(query): ApiQuery<ListQuery>,
+    patterns: Patterns,
 ) -> Result<Response, ApiError> {
-    let body = match state.fs.list(&target.reach, target.at, query.hidden).await? {
+    let listing = if query.recursive {
+        let wanted = patterns.wanted(query.hidden, query.ignored, query.depth);
+        let page = TreePage { limit: at_least_one("limit", query.limit)?, cursor: query.cursor };
+        state.fs.list_tree(&target.reach, target.at, &wanted, &page).await?
+    } else {
+        state.fs.list(&target.reach, target.at, query.hidden).await?
+    };
+    let body = match listing {
         Listing::Whole(entries) => Body::from(entries),
         Listing::Pieces(pieces) => super::body_of(pieces),
     };

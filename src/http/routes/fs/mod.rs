@@ -3,6 +3,10 @@
 mod conditions;
 mod entries;
 mod file;
+mod names;
+mod replace;
+mod search;
+mod selection;
 mod target;
 
 use axum::body::Body;
@@ -15,7 +19,7 @@ use crate::fs;
 use crate::http::AppState;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
-    entries::router().merge(file::router())
+    entries::router().merge(file::router()).merge(names::router()).merge(search::router()).merge(replace::router())
 }
 
 /// A body that comes in pieces. An error cuts the connection, so that nobody takes a part for the whole.

@@ -1,8 +1,8 @@
 //! The file that a request is about: `path` of its query, byte for byte, and where that may lead.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::Path;
 
 use axum::extract::FromRequestParts;
 use base64::Engine as _;
@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
+pub(super) use crate::fs::shown;
 use crate::fs::{Located, Reach};
 use crate::http::AppState;
 use crate::http::problem::ApiError;
@@ -137,14 +138,6 @@ impl PathText {
             }
         };
         Ok(reach.locate(&raw)?)
-    }
-}
-
-/// A path in an answer: under `key`, and when it isn't UTF-8 its bytes beside it.
-pub(super) fn shown(answer: &mut Value, key: &str, path: &Path) {
-    answer[key] = path.to_string_lossy().into();
-    if path.to_str().is_none() {
-        answer[format!("{key}Base64")] = BASE64_STANDARD.encode(PathBuf::from(path).as_os_str().as_bytes()).into();
     }
 }
 
