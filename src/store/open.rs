@@ -17,6 +17,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("../../schemas/sql/0002_processes.sql")),
     M::up(include_str!("../../schemas/sql/0003_sessions.sql")),
     M::up(include_str!("../../schemas/sql/0004_traces.sql")),
+    M::up(include_str!("../../schemas/sql/0006_files.sql")),
 ];
 
 /// How long a connection waits for a lock that another process holds.

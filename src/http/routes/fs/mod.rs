@@ -1,8 +1,11 @@
 //! `/v1/fs`: files of the sandbox.
 
 mod conditions;
+mod conflicts;
+mod edit;
 mod entries;
 mod file;
+mod history;
 mod target;
 
 use axum::body::Body;
@@ -15,7 +18,11 @@ use crate::fs;
 use crate::http::AppState;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
-    entries::router().merge(file::router())
+    entries::router()
+        .merge(file::router())
+        .merge(edit::router())
+        .merge(history::router())
+        .merge(conflicts::router())
 }
 
 /// A body that comes in pieces. An error cuts the connection, so that nobody takes a part for the whole.
