@@ -18,7 +18,7 @@ use crate::acp::{self, Acp, AgentSource, BoxFuture, Launch, LaunchError, Quirks}
 use crate::agents::credentials::{DiscoverOptions, discover};
 use crate::agents::{self, Agents, AgentsConfig};
 use crate::config::{Auth, Config, as_duration, as_usize};
-use crate::fs::{Fs, FsConfig};
+use crate::fs::{Fs, FsConfig, NoNotices};
 use crate::http::{self, AppState};
 use crate::processes::{self, Children, Processes};
 use crate::rt::clock::now_ms;
@@ -143,6 +143,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
     });
     let home = config.dirs.home.clone().unwrap_or_else(|| PathBuf::from("/"));
     let fs = Fs::new(FsConfig { home: home.clone(), roots: config.fs_roots.clone(), bounds: config.bounds.clone() })?;
+    fs.connect(store.clone(), Arc::new(NoNotices)).await?;
     let source = Arc::new(Catalogue(agents.clone()));
     let gate = Gate::start(store.clone(), config.bounds.clone()).await?;
     let sessions = Sessions::new(sessions::Parts {
@@ -211,6 +212,7 @@ async fn shut_down(state: &AppState, children: &Children, server: tokio::task::J
     children.end_all().await;
     state.processes.log_what_waits();
     state.traces.shut_down().await;
+    state.fs.settle().await;
     if tokio::time::timeout(ANSWER_TIME, server).await.is_err() {
         tracing::warn!("requests were not answered in time: their connections are cut");
     }

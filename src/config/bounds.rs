@@ -130,6 +130,20 @@ bounds! {
     fs_search_line_max_bytes = 16 * KIB, "Of a line that is shown so much, around its first match.";
     fs_search_heap_max_bytes = 32 * MIB, "Memory for one line, or for one file in a search over lines; a file that needs more is skipped and told.";
     fs_replace_files_max = 2_000, "Files that one replacement changes; then it ends, truncated.";
+    fs_edit_max_bytes = MIB, "A file that is edited (`/v1/fs/edit`), or compared for a diff; a longer one is 413, or has no diff.";
+    fs_diff_max_bytes = 100_000, "A diff that is kept and shown, and a merged content; a longer diff is cut (diffTruncated).";
+    fs_edits_max = 50_000, "Edits in the history of files; the oldest beyond that go.";
+    fs_edits_max_age_ms = 30 * 24 * 3_600_000, "How long edits are kept, and what was replaced.";
+    fs_preimage_max_bytes = 4 * MIB, "A file that is kept when it is replaced or removed; a larger one can't be restored (restorable).";
+    fs_preimage_tree_max_bytes = 16 * MIB, "The same for all files of a directory that is removed.";
+    fs_preimage_tree_max_names = 1000, "The same, in names.";
+    fs_preimages_max_bytes = 256 * MIB, "All contents that are kept so; the ones replaced longest ago go, and their edits can't be taken back.";
+    fs_rollback_max_edits = 1000, "Edits that one rollback takes back; more is 413.";
+    fs_seen_max = 20_000, "Files that sessions saw, over all sessions, with what they had then; the ones seen longest ago are forgotten.";
+    fs_conflict_edits_max = 200, "Latest edits of a file that are looked at for conflicts between sessions.";
+    fs_conflict_max_age_ms = 24 * 3_600_000, "How long an edit counts for such conflicts.";
+    fs_leases_max = 1000, "Leases of files at once; one more is 413.";
+    fs_lease_max_ms = 24 * 3_600_000, "The longest time that a lease may ask for; more is 400.";
 
     // store
     store_queue_max_bytes = 4 * MIB, "Events that wait for the disk; agents aren't read meanwhile.";

@@ -9,9 +9,12 @@ use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, openat, renameat_with,
 use rustix::io::Errno;
 
 use super::draft::{PREFIX, present};
+use super::edit::Planned;
 use super::entry::{Encoder, Kind, Meta};
+use super::history::{After, Captured, Change, Image};
+use super::ledger::Stale;
 use super::reach::Place;
-use super::{Error, Fs, Located, Reach, blocking, list};
+use super::{Error, Fs, Located, Reach, Sha256Hex, blocking, list};
 use crate::rt::ids::new_id;
 
 const OPEN_DIRECTORY: OFlags =
@@ -43,8 +46,21 @@ impl Fs {
     /// # Errors
     /// [`Error::NotADirectory`] when something else has the name, [`Error::Outside`], [`Error::Denied`].
     pub async fn make_directory(&self, reach: &Reach, at: Located) -> Result<(), Error> {
-        let reach = reach.clone();
-        blocking(move || reach.make(&at).map(drop)).await
+        let (fs, reach) = (self.clone(), reach.clone());
+        blocking(move || {
+            if fs.inner.journal.get().is_none() || !matches!(reach.directory(&at), Err(Error::NotFound(_))) {
+                return reach.make(&at).map(drop);
+            }
+            let above = reach.missing_above(&at).len();
+            reach.make(&at)?;
+            let place = reach.place(&at, false)?;
+            let made = Captured::of(&place, fs.keep_limits())?;
+            let mut change = Change::new("mkdir", &reach, place.real_path(), Captured::default(), After::Captured(made));
+            change.made_above(above);
+            fs.note(change);
+            Ok(())
+        })
+        .await
     }
 
     /// Removes what has a name: a link, not what it leads to; a directory that holds anything only when `recursive`.
@@ -54,19 +70,23 @@ impl Fs {
     /// what must not go: the roots, the home, the root directory.
     pub async fn remove(&self, reach: &Reach, at: Located, recursive: bool) -> Result<(), Error> {
         let _alone = self.alone(&at).await;
-        let reach = reach.clone();
-        blocking(move || {
+        let (fs, reach) = (self.clone(), reach.clone());
+        let removed = blocking(move || {
             let place = reach.place(&at, false)?;
             let meta = present(&place)?.ok_or_else(|| Error::NotFound(at.path().to_path_buf()))?;
             reach.spare(&at, &meta)?;
             let failed = |errno| Error::of("remove", at.path(), errno);
+            fs.may_remove(&reach, &place, &meta)?;
+            let was = fs.keep(&place, &meta);
             match meta.kind {
-                Kind::Directory if recursive => remove_tree(&place).map_err(failed),
-                Kind::Directory => unlinkat(&place.directory, &place.name, AtFlags::REMOVEDIR).map_err(failed),
-                _ => unlinkat(&place.directory, &place.name, AtFlags::empty()).map_err(failed),
+                Kind::Directory if recursive => remove_tree(&place).map_err(failed)?,
+                Kind::Directory => unlinkat(&place.directory, &place.name, AtFlags::REMOVEDIR).map_err(failed)?,
+                _ => unlinkat(&place.directory, &place.name, AtFlags::empty()).map_err(failed)?,
             }
-        })
-        .await
+            fs.note(Change::new("delete", &reach, place.real_path(), was, After::Known(Image::default())));
+            Ok(())
+        });
+        self.explained(removed.await).await
     }
 
     /// Gives something another name, perhaps in another directory, which is made. Nothing is lost when it fails: what had
@@ -77,11 +97,13 @@ impl Fs {
     /// [`Error::Outside`], [`Error::Denied`], [`Error::NoSpace`].
     pub async fn relocate(&self, reach: &Reach, from: Located, to: Located, overwrite: bool) -> Result<(), Error> {
         let _alone = (self.alone(&from).await, if from == to { None } else { Some(self.alone(&to).await) });
-        let reach = reach.clone();
+        let (fs, reach) = (self.clone(), reach.clone());
         blocking(move || {
             let source = reach.place(&from, false)?;
             let meta = present(&source)?.ok_or_else(|| Error::NotFound(from.path().to_path_buf()))?;
             reach.spare(&from, &meta)?;
+            let keeps = fs.inner.journal.get().is_some();
+            let above = if keeps { reach.missing_above(&to).len() } else { 0 };
             let destination = reach.place(&to, true)?;
             let there = present(&destination)?;
             if there.is_some() && !overwrite {
@@ -90,9 +112,70 @@ impl Fs {
             if let Some(there) = &there {
                 reach.spare(&to, there)?;
             }
-            rename(&source, &meta, &destination, there.as_ref())
+            if !keeps || there.as_ref().is_some_and(|there| there.id == meta.id && is_same_name(&source, &destination)) {
+                return rename(&source, &meta, &destination, there.as_ref());
+            }
+            let was = there.as_ref().map(|there| fs.keep(&destination, there)).unwrap_or_default();
+            let moved = Captured::moved(&source, &meta, fs.keep_limits());
+            let origin = source.real_path();
+            rename(&source, &meta, &destination, there.as_ref())?;
+            let mut change = Change::new("move", &reach, destination.real_path(), was, After::Captured(moved));
+            change.from = Some(origin);
+            change.made_above(above);
+            fs.note(change);
+            Ok(())
         })
         .await
+    }
+}
+
+impl Fs {
+    /// A session doesn't remove a file that is newer than what it saw.
+    fn may_remove(&self, reach: &Reach, place: &Place, meta: &Meta) -> Result<(), Error> {
+        if meta.kind != Kind::File || reach.author().session_id.is_none() {
+            return Ok(());
+        }
+        let path = place.real_path();
+        let Some(base) = self.must_be(reach.author(), &path) else { return Ok(()) };
+        let current = self.hash_at(place, meta)?;
+        if current.as_str() == base {
+            return Ok(());
+        }
+        let current = Some(current.as_str().to_owned());
+        Err(Error::Stale(Box::new(Stale { path, base, yours: None, current, texts: None, merged: None })))
+    }
+
+    /// The hash of a file's content. Blocks.
+    pub(super) fn hash_at(&self, place: &Place, meta: &Meta) -> Result<Sha256Hex, Error> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = openat(&place.directory, &place.name, flags, Mode::empty());
+        let file = file.map_err(|errno| Error::of("read", &place.path, errno))?.into();
+        self.inner.hashes.of(&file, meta).map_err(|error| Error::io("read", &place.path, &error))
+    }
+
+    /// The end of an edit that leaves nothing. Blocks.
+    pub(super) fn remove_edited(
+        &self,
+        reach: &Reach,
+        planned: Planned,
+        at: &Located,
+        is_guarded: bool,
+    ) -> Result<Option<String>, Error> {
+        let place = reach.target(at, false)?;
+        let meta = present(&place)?.ok_or_else(|| Error::NotFound(at.path().to_path_buf()))?;
+        if is_guarded {
+            self.may_remove(reach, &place, &meta)?;
+        }
+        let found = self.hash_at(&place, &meta)?;
+        if planned.old.as_deref().map(Sha256Hex::of).as_ref() != Some(&found) {
+            return Err(Error::Changed { path: at.path().to_path_buf(), found: Some(found.as_str().to_owned()) });
+        }
+        let was = self.keep(&place, &meta);
+        let removed = unlinkat(&place.directory, &place.name, AtFlags::empty());
+        removed.map_err(|errno| Error::of("remove", at.path(), errno))?;
+        let mut change = Change::new("edit", reach, place.real_path(), was, After::Known(Image::default()));
+        change.diff = Some(planned.diff);
+        Ok(self.note(change))
     }
 }
 

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use super::change::remove_tree;
 use super::draft::{PREFIX, present};
 use super::entry::{Kind, Meta};
+use super::history::{After, Captured, Change};
 use super::reach::Place;
 use super::{Error, Fs, Located, Reach, blocking};
 use crate::rt::ids::new_id;
@@ -32,10 +33,12 @@ impl Fs {
     /// [`Error::Outside`], [`Error::Denied`], [`Error::NoSpace`].
     pub async fn copy(&self, reach: &Reach, from: Located, to: Located, overwrite: bool) -> Result<(), Error> {
         let _alone = self.alone(&to).await;
-        let reach = reach.clone();
+        let (fs, reach) = (self.clone(), reach.clone());
         blocking(move || {
             let source = reach.place(&from, false)?;
             let meta = present(&source)?.ok_or_else(|| Error::NotFound(from.path().to_path_buf()))?;
+            let keeps = fs.inner.journal.get().is_some();
+            let above = if keeps { reach.missing_above(&to).len() } else { 0 };
             let destination = reach.place(&to, true)?;
             let there = present(&destination)?;
             match &there {
@@ -45,6 +48,7 @@ impl Fs {
                 }
                 _ => {}
             }
+            let was = there.as_ref().map(|there| fs.keep(&destination, there)).unwrap_or_default();
             let draft = beside(&destination)?;
             let copied = one(&source, &meta, &draft).and_then(|()| {
                 let flags = if overwrite { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
@@ -54,7 +58,14 @@ impl Fs {
                     errno => Error::of("copy to", to.path(), errno),
                 })
             });
-            copied.inspect_err(|_| discard(&draft))
+            copied.inspect_err(|_| discard(&draft))?;
+            if keeps {
+                let made = Captured::of(&destination, fs.keep_limits()).unwrap_or_else(|_| Captured::unknown());
+                let mut change = Change::new("copy", &reach, destination.real_path(), was, After::Captured(made));
+                change.made_above(above);
+                fs.note(change);
+            }
+            Ok(())
         })
         .await
     }

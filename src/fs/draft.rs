@@ -16,8 +16,12 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Uid, fchmod, fchown, f
 use rustix::io::Errno;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
 
+use super::edit::Diff;
 use super::entry::{Kind, Meta};
 use super::hash::{Hasher, Sha256Hex};
+use super::history::image::read;
+use super::history::{self, After, Captured, Change, Image};
+use super::ledger::Stale;
 use super::reach::Place;
 use super::{Error, Fs, Located, Reach, blocking};
 use crate::rt::ids::new_id;
@@ -64,6 +68,8 @@ pub struct Written {
     pub hash: Sha256Hex,
     /// What was there before; `None` when nothing was.
     pub before: Option<Meta>,
+    /// Its edit in the history, when there is one.
+    pub edit_id: Option<String>,
 }
 
 /// A file that is being written. Dropping it leaves nothing.
@@ -79,6 +85,20 @@ pub struct Draft {
     fsync: Fsync,
     /// When it comes in pieces.
     _permit: Option<OwnedSemaphorePermit>,
+    reach: Reach,
+    /// Directories that were made for it.
+    made: usize,
+    note: Note,
+    /// What was in its place.
+    was: Captured,
+}
+
+/// What the history says of it.
+struct Note {
+    op: &'static str,
+    diff: Option<Diff>,
+    /// What its session saw last must be there.
+    is_guarded: bool,
 }
 
 /// A name that goes when nobody takes it over.
@@ -102,6 +122,7 @@ impl Fs {
     /// # Errors
     /// [`Error::NotAFile`] when something else has the name, [`Error::Outside`], [`Error::Denied`], [`Error::NoSpace`].
     pub(super) fn begin(&self, reach: &Reach, at: Located, fsync: Fsync) -> Result<Draft, Error> {
+        let made = if self.inner.journal.get().is_some() { reach.missing_above(&at).len() } else { 0 };
         let place = Arc::new(reach.target(&at, true)?);
         if let Some(meta) = present(&place)?
             && meta.kind != Kind::File
@@ -127,6 +148,10 @@ impl Fs {
             size: 0,
             fsync,
             _permit: None,
+            reach: reach.clone(),
+            made,
+            note: Note { op: "write", diff: None, is_guarded: true },
+            was: Captured::default(),
         })
     }
 
@@ -144,12 +169,12 @@ impl Fs {
     ) -> Result<Written, Error> {
         let alone = self.alone(&at).await;
         let (fs, reach) = (self.clone(), reach.clone());
-        blocking(move || {
+        let written = blocking(move || {
             let mut draft = fs.begin(&reach, at, fsync)?;
             draft.push(&content)?;
             draft.commit(&expected, alone)
-        })
-        .await
+        });
+        self.explained(written.await).await
     }
 
     /// Begins to write a file. Dropping the draft leaves nothing.
@@ -183,7 +208,7 @@ impl Fs {
     /// [`Error::Changed`] when something else is there, and as [`Fs::push`].
     pub async fn commit(&self, draft: Draft, expected: Expected) -> Result<Written, Error> {
         let alone = self.alone(&draft.at).await;
-        blocking(move || draft.commit(&expected, alone)).await
+        self.explained(blocking(move || draft.commit(&expected, alone)).await).await
     }
 
     /// Changes of one path come one after another.
@@ -193,6 +218,11 @@ impl Fs {
 }
 
 impl Draft {
+    /// What the history says of it, and whether it must be newer than nothing that its session hasn't seen.
+    pub(super) fn note_as(&mut self, op: &'static str, diff: Option<Diff>, is_guarded: bool) {
+        self.note = Note { op, diff, is_guarded };
+    }
+
     /// Adds to it. Blocks.
     pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), Error> {
         self.file.write_all(piece).map_err(|error| self.failed(&error))?;
@@ -208,8 +238,10 @@ impl Draft {
     /// Puts it in its place. Blocks. `_alone` is held until then.
     pub(super) fn commit(mut self, expected: &Expected, _alone: OwnedMutexGuard<()>) -> Result<Written, Error> {
         let before = self.check(expected)?;
+        let expected = &self.guarded(expected, before.as_ref())?;
         if let Some(before) = &before {
             self.be_like(before);
+            self.was = self.fs.keep(&self.place, before);
         }
         if self.fsync == Fsync::Yes {
             self.file.sync_all().map_err(|error| self.failed(&error))?;
@@ -218,11 +250,55 @@ impl Draft {
         if self.fsync == Fsync::Yes {
             self.sync_name()?;
         }
-        let hash = self.hasher.finish();
+        let hash = std::mem::take(&mut self.hasher).finish();
         if let Ok(meta) = Meta::of_open(&self.file) {
             self.fs.inner.hashes.put(&meta, &meta, &hash);
         }
-        Ok(Written { at: self.at, size: self.size, hash, before })
+        let edit_id = self.noted(&hash);
+        Ok(Written { at: self.at, size: self.size, hash, before, edit_id })
+    }
+
+    /// A session doesn't write over what is newer than what it saw. Who named the content that must be there knows it.
+    fn guarded(&self, expected: &Expected, before: Option<&Meta>) -> Result<Expected, Error> {
+        let is_told = matches!(expected, Expected::Content(_)) && self.note.op == "write";
+        if before.is_none() || is_told || !self.note.is_guarded || self.reach.author().session_id.is_none() {
+            return Ok(expected.clone());
+        }
+        let path = self.place.real_path();
+        let Some(base) = self.fs.must_be(self.reach.author(), &path) else { return Ok(expected.clone()) };
+        let (current, yours) = (self.hash_of(&self.place.name)?, self.hasher.clone().finish());
+        match current {
+            Some(current) if current.as_str() == base || current == yours => Ok(Expected::Content(vec![current])),
+            None => Ok(expected.clone()),
+            current => {
+                let texts = self.text(&self.file).zip(self.text_there());
+                let (yours, current) = (Some(yours.as_str().to_owned()), current.map(|hash| hash.as_str().to_owned()));
+                Err(Error::Stale(Box::new(Stale { path, base, yours, current, texts, merged: None })))
+            }
+        }
+    }
+
+    /// A content that is short enough to be compared.
+    fn text(&self, file: &File) -> Option<bytes::Bytes> {
+        read(file, Meta::of_open(file).ok()?.size, self.fs.inner.bounds.fs_edit_max_bytes)
+    }
+
+    fn text_there(&self) -> Option<bytes::Bytes> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&self.place.directory, &self.place.name, flags, Mode::empty()).ok()?;
+        self.text(&file.into())
+    }
+
+    /// Tells the history.
+    fn noted(&mut self, hash: &Sha256Hex) -> Option<String> {
+        self.fs.inner.journal.get()?;
+        let path = self.place.real_path();
+        let known = || After::Known(Image::file(hash, self.size, 0o644, (0, 0)));
+        let after = history::written(&self.file, hash, self.size).unwrap_or_else(known);
+        let mut change = Change::new(self.note.op, &self.reach, path, std::mem::take(&mut self.was), after);
+        change.made_above(self.made);
+        change.diff = self.note.diff.take();
+        self.fs.note(change)
     }
 
     /// What is in its place, when that is as expected.
@@ -263,7 +339,8 @@ impl Draft {
     }
 
     fn take_place(&mut self, expected: &Expected, before: Option<&Meta>) -> Result<(), Error> {
-        let (directory, name) = (&self.place.directory, &self.place.name);
+        let place = Arc::clone(&self.place);
+        let (directory, name) = (&place.directory, &place.name);
         let Some(temporary) = self.temporary.as_ref().map(|temporary| temporary.name.clone()) else {
             return self.copy_into();
         };
@@ -302,7 +379,8 @@ impl Draft {
         Error::Changed { path: self.at.path().to_path_buf(), found: found.map(|hash| hash.as_str().to_owned()) }
     }
 
-    fn copy_into(&self) -> Result<(), Error> {
+    fn copy_into(&mut self) -> Result<(), Error> {
+        self.was.read_now(self.fs.keep_limits());
         let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let place = openat(&self.place.directory, &self.place.name, flags, Mode::empty());
         let mut place = File::from(place.map_err(|errno| Error::of("write", self.at.path(), errno))?);

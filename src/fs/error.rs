@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use super::Sha256Hex;
+use super::edit::Mismatch;
+use super::ledger::{Conflict, Lease, Stale};
+
 /// Why a call on files can't be done. Texts of the first group are the contract's.
 #[derive(Debug, Clone, thiserror::Error)]
 #[allow(missing_docs)] // the texts say what each is
@@ -32,6 +36,28 @@ pub enum Error {
         /// The hash of what is there.
         found: Option<String>,
     },
+    #[error("{} can't be edited so: {why}", .path.display())]
+    Mismatch {
+        path: PathBuf,
+        why: Mismatch,
+        /// The hash of what is there.
+        found: Option<Sha256Hex>,
+    },
+    #[error("{} has become another file since this session saw it: read it again", .0.path.display())]
+    Stale(Box<Stale>),
+    #[error("other sessions changed the same or neighbouring lines a moment ago: {} of them", .0.len())]
+    Conflicts(Vec<Conflict>),
+    #[error("session {} works on {} for some more time", .0.session_id, .0.path.display())]
+    Leased(Box<Lease>),
+    #[error("no edit {id}")]
+    UnknownEdit { id: String },
+    #[error("edit {id} is {status} already")]
+    Settled { id: String, status: String },
+    #[error("{} can't be taken back: nothing was done", count(.0.len()))]
+    MovedOn(Vec<MovedOn>),
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
+
     #[error("{why} (os error {errno})")]
     Os { why: String, errno: i32, path: PathBuf },
     #[error("the transfer broke off: {0}")]
@@ -44,6 +70,22 @@ pub enum Error {
     Busy { max: u64 },
     #[error("the server is stopping")]
     Stopping,
+}
+
+/// An edit that can't be taken back, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MovedOn {
+    /// The edit.
+    pub edit_id: String,
+    /// The file.
+    pub path: PathBuf,
+    /// Why, as a word: `changed` (something else is there now), `not_kept` (what was there is not kept), or `occupied`
+    /// (something has the name that it shall have again).
+    pub why: &'static str,
+}
+
+fn count(edits: usize) -> String {
+    if edits == 1 { "an edit".to_owned() } else { format!("{edits} edits") }
 }
 
 impl Error {
@@ -59,6 +101,14 @@ impl Error {
             Self::Denied { .. } => "denied",
             Self::NoSpace { .. } => "no_space",
             Self::Changed { .. } => "changed",
+            Self::Mismatch { .. } => "mismatch",
+            Self::Stale(_) => "stale",
+            Self::Conflicts(_) => "conflicts",
+            Self::Leased(_) => "leased",
+            Self::UnknownEdit { .. } => "unknown_edit",
+            Self::Settled { .. } => "settled",
+            Self::MovedOn(_) => "moved_on",
+            Self::Store(_) => "store",
             Self::Os { .. } => "os",
             Self::BrokeOff(_) => "broke_off",
             Self::TooMuch { .. } => "too_much",

@@ -9,6 +9,9 @@
 //! | `read`, `hash` | contents, and what tells one content from another |
 //! | `draft`, `change` | writes that are all or nothing; directories, moves, removals |
 //! | `copy` | copies of files and trees |
+//! | `edit` | edits of texts: by text, by lines, by a patch |
+//! | `history` | what was changed, in whose name, and taking it back |
+//! | `ledger` | what sessions know of files, and where they meet |
 //!
 //! No path is resolved twice: what is checked is what was opened.
 
@@ -16,9 +19,12 @@ mod beneath;
 mod change;
 mod copy;
 mod draft;
+mod edit;
 mod entry;
 mod error;
 mod hash;
+mod history;
+mod ledger;
 mod list;
 mod names;
 mod path;
@@ -29,12 +35,15 @@ mod search;
 mod walk;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use draft::{Draft, Expected, Fsync, Written};
+pub use edit::{Diff, EditOptions, EditSpec, Edited, Hunk, Mismatch};
 pub use entry::{Kind, Meta};
-pub use error::Error;
+pub use error::{Error, MovedOn};
 pub use hash::{Sha256Hex, Validator};
+pub use history::{Author, EditInfo, EditQuery, External, HistoryPage, STREAM, Side};
+pub use ledger::{Conflict, FileState, Lease, LeaseSpec, Leases, Merged, NoNotices, Notices, SeenFile, Severity, Stale};
 pub use list::Listing;
 pub use names::FindNames;
 pub use path::{Located, shown};
@@ -48,6 +57,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{Bounds, as_usize};
 use crate::rt::keyed::Keyed;
+use crate::store::Store;
 
 /// What the room needs from outside.
 pub struct FsConfig {
@@ -75,6 +85,9 @@ struct Inner {
     /// As many searches as may be under way.
     searches: Arc<Semaphore>,
     bounds: Bounds,
+    leases: Arc<Leases>,
+    /// Where changes are noted, once there is a store.
+    journal: OnceLock<history::Journal>,
 }
 
 impl Fs {
@@ -88,7 +101,21 @@ impl Fs {
         let hashes = hash::Cache::new(as_usize(bounds.fs_hash_cache_max));
         let transfers = Arc::new(Semaphore::new(as_usize(bounds.fs_transfers_max)));
         let searches = Arc::new(Semaphore::new(as_usize(bounds.fs_searches_max)));
-        Ok(Self { inner: Arc::new(Inner { reach, hashes, changing: Keyed::default(), transfers, searches, bounds }) })
+        let leases = Arc::new(Leases::new(as_usize(bounds.fs_leases_max)));
+        let (changing, journal) = (Keyed::default(), OnceLock::new());
+        Ok(Self { inner: Arc::new(Inner { reach, hashes, changing, transfers, searches, bounds, leases, journal }) })
+    }
+
+    /// Keeps a history of what is changed from here on, and what sessions have seen; `notices` is told of conflicts. Once:
+    /// a second call changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the file can't be read.
+    pub async fn connect(&self, store: Store, notices: Arc<dyn Notices>) -> Result<(), Error> {
+        let leases = Arc::clone(&self.inner.leases);
+        let journal = history::Journal::start(store, &self.inner.bounds, self.keep_limits(), leases, notices).await?;
+        let _ = self.inner.journal.set(journal); // it was connected before
+        Ok(())
     }
 
     /// Held while something is transferred in pieces.

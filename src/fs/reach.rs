@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::beneath::{self, REACH};
 use super::entry::Meta;
-use super::{Error, Located};
+use super::{Author, Error, Located};
 
 /// Directories are made with this, as far as the umask lets.
 const DIRECTORY_MODE: Mode = Mode::from_bits_retain(0o777);
@@ -26,6 +26,8 @@ pub struct Reach {
     home: Arc<Path>,
     /// `None`: anywhere.
     roots: Option<Arc<[Root]>>,
+    /// In whose name.
+    author: Arc<Author>,
 }
 
 /// A directory that is held, so that it stays the same whatever its path becomes.
@@ -42,6 +44,21 @@ pub(super) struct Place {
     pub(super) path: PathBuf,
 }
 
+impl Place {
+    /// Where it really is: its directory without links.
+    pub(super) fn real_path(&self) -> PathBuf {
+        real_path(&self.directory).map_or_else(|| self.path.clone(), |directory| directory.join(&self.name))
+    }
+}
+
+/// The path of a directory that is held; `None` when it has none any more, or nobody says.
+fn real_path(directory: &OwnedFd) -> Option<PathBuf> {
+    use std::os::fd::AsRawFd as _;
+    let link = readlinkat(CWD, format!("/proc/self/fd/{}", directory.as_raw_fd()), Vec::new()).ok()?;
+    let path = PathBuf::from(OsStr::from_bytes(link.to_bytes()));
+    (path.is_absolute() && !link.to_bytes().ends_with(b" (deleted)")).then_some(path)
+}
+
 impl Reach {
     /// With no roots, anywhere.
     ///
@@ -50,7 +67,37 @@ impl Reach {
     pub fn new(home: PathBuf, roots: &[PathBuf]) -> Result<Self, Error> {
         let home: Arc<Path> = home.into();
         let roots = if roots.is_empty() { None } else { Some(hold(roots)?) };
-        Ok(Self { base: Arc::clone(&home), home, roots })
+        Ok(Self { base: Arc::clone(&home), home, roots, author: Arc::default() })
+    }
+
+    /// The same in somebody's name: what is read and changed through it is remembered so.
+    #[must_use]
+    pub fn in_name_of(&self, author: Author) -> Self {
+        Self { author: Arc::new(author), ..self.clone() }
+    }
+
+    /// In whose name files are read and changed.
+    pub(super) fn author(&self) -> &Arc<Author> {
+        &self.author
+    }
+
+    /// True when a path, with no links in it, may be reached.
+    pub(super) fn covers(&self, real: &Path) -> bool {
+        self.roots.as_ref().is_none_or(|roots| roots.iter().any(|root| real.starts_with(&root.path)))
+    }
+
+    /// The directories above a path that aren't there, topmost first.
+    pub(super) fn missing_above(&self, at: &Located) -> Vec<PathBuf> {
+        let mut missing = Vec::new();
+        let mut above = at.path().parent();
+        while let Some(directory) = above
+            && matches!(self.directory(&Located::from(directory.to_path_buf())), Err(Error::NotFound(_)))
+        {
+            missing.push(directory.to_path_buf());
+            above = directory.parent();
+        }
+        missing.reverse();
+        missing
     }
 
     /// The same, with relative paths that start at `base`.
@@ -157,6 +204,8 @@ impl Reach {
 }
 
 fn hold(roots: &[PathBuf]) -> Result<Arc<[Root]>, Error> {
+    // By its own path and without links: edits are known by the latter.
+    let real = |path: &PathBuf| std::fs::canonicalize(path).ok().filter(|real| real != path);
     let hold = |path: &PathBuf| {
         let opened = openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let failed = |errno: Errno| Error::Root { path: path.clone(), cause: std::io::Error::from(errno).to_string() };
@@ -165,5 +214,5 @@ fn hold(roots: &[PathBuf]) -> Result<Arc<[Root]>, Error> {
         }
         Ok(Root { path: path.clone(), directory: opened.map_err(failed)? })
     };
-    roots.iter().map(hold).collect()
+    roots.iter().cloned().chain(roots.iter().filter_map(real)).map(|root| hold(&root)).collect()
 }

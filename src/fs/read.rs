@@ -25,6 +25,7 @@ const HASHED_MAX_BYTES: u64 = 4 * 1024 * 1024;
 pub struct Opened {
     file: Arc<File>,
     at: Located,
+    reach: Reach,
     /// What it was when it was opened.
     pub meta: Meta,
     /// Tells its content from others.
@@ -57,7 +58,10 @@ impl Fs {
                 }
                 None => Validator::times(&meta),
             };
-            Ok(Opened { file: Arc::new(file), at, meta, validator })
+            if let Validator::Content(hash) = &validator {
+                fs.saw(&reach, &at, hash.as_str());
+            }
+            Ok(Opened { file: Arc::new(file), at, reach, meta, validator })
         })
         .await
     }
@@ -158,7 +162,9 @@ impl Opened {
             start = end;
         }
         if let (Some(hasher), Ok(after)) = (hasher, Meta::of_open(&*self.file)) {
-            fs.inner.hashes.put(&self.meta, &after, &hasher.finish());
+            let hash = hasher.finish();
+            fs.inner.hashes.put(&self.meta, &after, &hash);
+            fs.saw(&self.reach, &self.at, hash.as_str());
         }
         Ok(())
     }

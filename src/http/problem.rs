@@ -358,6 +358,55 @@ impl From<fs::Error> for ApiError {
             Error::Changed { path, found } => Self::with_message(ErrorCode::PreconditionFailed, "precondition failed", &text)
                 .member("path", path.to_string_lossy())
                 .member("sha256", json!(found)),
+            Error::Mismatch { path, why, found } => {
+                let problem = Self::with_message(ErrorCode::Conflict, "conflict", &text)
+                    .member("code", "mismatch")
+                    .member("path", path.to_string_lossy())
+                    .member("sha256", json!(found.map(|found| found.as_str().to_owned())));
+                match why {
+                    fs::Mismatch::Ambiguous { count, lines } => problem.member("count", count).member("lines", lines),
+                    fs::Mismatch::NoOccurrence { count, .. } => problem.member("count", count),
+                    fs::Mismatch::NoLines { has, .. } => problem.member("lineCount", has),
+                    fs::Mismatch::Hunk { number, line } => problem.member("hunk", number).member("line", line),
+                    fs::Mismatch::Missing | fs::Mismatch::Nothing | fs::Mismatch::Something => problem,
+                }
+            }
+            Error::Stale(stale) => {
+                let problem = Self::with_message(ErrorCode::Conflict, "conflict", &text)
+                    .member("code", "stale")
+                    .member("path", stale.path.to_string_lossy())
+                    .member("baseSha256", stale.base)
+                    .member("yourSha256", json!(stale.yours))
+                    .member("currentSha256", json!(stale.current));
+                match stale.merged {
+                    None => problem,
+                    Some(merged) => problem
+                        .member("theirDiff", json!(merged.theirs))
+                        .member("yourDiff", json!(merged.yours))
+                        .member("merged", json!(merged.merged))
+                        .member("mergesCleanly", merged.is_clean),
+                }
+            }
+            Error::Conflicts(conflicts) => {
+                let shown: Vec<_> = conflicts.iter().map(fs::Conflict::to_json).collect();
+                Self::with_message(ErrorCode::Conflict, "conflict", &text).member("code", "conflicts").member("conflicts", shown)
+            }
+            Error::Leased(lease) => Self::with_message(ErrorCode::Conflict, "conflict", &text)
+                .member("code", "leased")
+                .member("leaseId", lease.id)
+                .member("sessionId", lease.session_id)
+                .member("endsAtMs", lease.ends_at_ms),
+            Error::UnknownEdit { id } => Self::not_found("edit", id, &text),
+            Error::Settled { status, .. } => {
+                Self::with_message(ErrorCode::Conflict, "conflict", &text).member("code", "settled").member("editStatus", status)
+            }
+            Error::MovedOn(edits) => {
+                let of =
+                    |moved: fs::MovedOn| json!({"editId": moved.edit_id, "path": moved.path.to_string_lossy(), "why": moved.why});
+                let shown: Vec<_> = edits.into_iter().map(of).collect();
+                Self::with_message(ErrorCode::Conflict, "conflict", &text).member("code", "moved_on").member("movedOn", shown)
+            }
+            Error::Store(error) => error.into(),
             Error::Os { errno, path, .. } => Self::with_message(ErrorCode::AgentStartFailed, "stream error", &text)
                 .member("errno", errno)
                 .member("path", path.to_string_lossy()),

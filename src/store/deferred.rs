@@ -40,7 +40,7 @@ impl Deferred {
     /// stream without its row would take no event any more.
     fn lose_one(&mut self) {
         let of = |wanted: fn(&RowChange) -> bool| self.changes.iter().position(wanted);
-        let least = of(|change| matches!(change, RowChange::PutSpan(_)))
+        let least = of(|change| matches!(change, RowChange::PutSpan(_) | RowChange::PutFsEdit(..)))
             .or_else(|| of(|change| matches!(change, RowChange::PutAcpSession { .. })))
             .or_else(|| of(|change| !matches!(change, RowChange::PutStream { .. })));
         let lost = self.changes.remove(least.unwrap_or(0));

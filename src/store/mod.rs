@@ -14,6 +14,7 @@ mod batch;
 mod checkpoint;
 mod deferred;
 mod extent;
+mod files;
 mod log;
 #[cfg(test)]
 mod log_tests;
@@ -44,6 +45,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
+pub use files::{FsBlob, FsEditFilter, FsEditRow, FsKeep, FsSeenRow};
 pub use log::{LogEvent, LogFilter, LogGap, LogPage};
 pub use requests::RequestFilter;
 pub use rows::{AcpServerRow, AcpSessionRow, ProcessEnd, ProcessRow, RowChange};

@@ -18,6 +18,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("../../schemas/sql/0003_sessions.sql")),
     M::up(include_str!("../../schemas/sql/0004_traces.sql")),
     M::up(include_str!("../../schemas/sql/0005_words_owed.sql")),
+    M::up(include_str!("../../schemas/sql/0006_files.sql")),
 ];
 
 /// How long a connection waits for a lock that another process holds.

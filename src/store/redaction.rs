@@ -1,7 +1,7 @@
 //! What of a change of rows may hold secrets that nobody needs again.
 //!
 //! Left as given is what things are started or restored with: the handshakes and sessions of ACP servers (an MCP server's
-//! environment and headers), the requests of processes that are started again, and permission rules.
+//! environment and headers), the requests of processes that are started again, permission rules, and contents of files.
 
 use std::collections::BTreeMap;
 
@@ -30,6 +30,10 @@ pub(super) fn clean(change: &mut RowChange, redactor: &Redactor) {
         RowChange::PutTurn(row) => redactor.clean_json(&mut row.doc),
         RowChange::PutRequest(row) => redactor.clean_json(&mut row.doc),
         RowChange::PutSpan(row) => clean_span(row, redactor),
+        RowChange::PutFsEdit(row, _) => {
+            redactor.clean_json(&mut row.doc);
+            row.diff.iter_mut().for_each(|diff| redactor.clean_text(diff));
+        }
         RowChange::Many(changes) => changes.iter_mut().for_each(|change| clean(change, redactor)),
         RowChange::PutAcpServer(_)
         | RowChange::DeleteAcpServer { .. }
@@ -45,6 +49,9 @@ pub(super) fn clean(change: &mut RowChange, redactor: &Redactor) {
         | RowChange::ReplaceRules { .. }
         | RowChange::LoseSpans
         | RowChange::TrimSpans { .. }
+        | RowChange::SetFsEditStatus { .. }
+        | RowChange::PutFsSeen(_)
+        | RowChange::TrimFs(_)
         | RowChange::KeepSpanCursor { .. } => {}
     }
 }

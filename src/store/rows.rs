@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, Transaction};
 
+use super::files::{self, FsBlob, FsEditRow, FsKeep, FsSeenRow};
 use super::processes;
 use super::session_rows::{self, RequestRow, RuleRow, SessionRow, SpanRow, TurnRow};
 use super::spans;
@@ -181,6 +182,19 @@ pub enum RowChange {
         /// Position in that stream.
         position: u64,
     },
+    /// A file was changed, or its change was proposed; with the contents that are kept for it.
+    PutFsEdit(Box<FsEditRow>, Vec<FsBlob>),
+    /// A change of a file was taken back, or a proposal decided.
+    SetFsEditStatus {
+        /// The edit.
+        id: String,
+        /// The new status.
+        status: &'static str,
+    },
+    /// Sessions saw files.
+    PutFsSeen(Vec<FsSeenRow>),
+    /// The oldest of changed files beyond some bounds go, some at a time.
+    TrimFs(FsKeep),
     /// Several, in order.
     Many(Vec<RowChange>),
 }
@@ -240,6 +254,13 @@ impl RowChange {
             Self::LoseSpans => spans::lose(tx)?,
             Self::TrimSpans { keep } => spans::trim(tx, *keep)?,
             Self::KeepSpanCursor { position } => spans::keep_cursor(tx, *position)?,
+            Self::PutFsEdit(row, blobs) => {
+                files::put_edit(tx, row)?;
+                blobs.iter().try_for_each(|blob| files::put_blob(tx, blob, row.time_ms))?;
+            }
+            Self::SetFsEditStatus { id, status } => files::set_status(tx, id, status)?,
+            Self::PutFsSeen(rows) => files::put_seen(tx, rows)?,
+            Self::TrimFs(keep) => files::trim(tx, keep)?,
             Self::Many(changes) => changes.iter().try_for_each(|change| change.apply(tx))?,
         }
         Ok(())
@@ -262,6 +283,7 @@ impl RowChange {
             Self::PutRequest(_) => "request",
             Self::PutRule(_) | Self::DeleteRule { .. } | Self::ReplaceRules { .. } => "permission rules",
             Self::PutSpan(_) | Self::LoseSpans | Self::TrimSpans { .. } | Self::KeepSpanCursor { .. } => "spans",
+            Self::PutFsEdit(..) | Self::SetFsEditStatus { .. } | Self::PutFsSeen(_) | Self::TrimFs(_) => "edits of files",
             Self::Many(_) => "several",
         }
     }
@@ -281,6 +303,7 @@ impl RowChange {
             (Self::PutTurn(row), Self::PutTurn(later)) => row.id == later.id,
             (Self::PutRequest(row), Self::PutRequest(later)) => row.id == later.id,
             (Self::PutSpan(row), Self::PutSpan(later)) => row.span_id == later.span_id,
+            (Self::TrimFs(_), Self::TrimFs(_)) => true,
             _ => false,
         }
     }

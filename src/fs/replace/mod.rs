@@ -90,7 +90,7 @@ impl Fs {
     /// # Errors
     /// [`Error::Invalid`] for patterns, [`Error::NotFound`], [`Error::Outside`], [`Error::Denied`].
     pub async fn plan_replace(&self, reach: &Reach, replace: Replace) -> Result<Value, Error> {
-        self.planned(reach, &replace, true).await.map(Plan::answer)
+        self.plan_of(reach, &replace, true).await.map(Plan::answer)
     }
 
     /// Changes what fits now, without a plan. Dropping the future doesn't stop it once files are being changed.
@@ -98,7 +98,7 @@ impl Fs {
     /// # Errors
     /// As [`Fs::plan_replace`]; what befalls a single file is in the answer.
     pub async fn replace_all(&self, reach: &Reach, replace: Replace) -> Result<Value, Error> {
-        let plan = self.planned(reach, &replace, false).await?;
+        let plan = self.plan_of(reach, &replace, false).await?;
         let files = plan.files.into_iter().map(|file| ReplaceFile { at: file.at, expected: file.hash, only: None });
         let mut answer = self.apply_replace(reach, replace, files.collect()).await?;
         answer["truncated"] = plan.reason.is_some().into();
@@ -173,7 +173,7 @@ impl Fs {
         result
     }
 
-    async fn planned(&self, reach: &Reach, replace: &Replace, is_shown: bool) -> Result<Plan, Error> {
+    async fn plan_of(&self, reach: &Reach, replace: &Replace, is_shown: bool) -> Result<Plan, Error> {
         let work = Work::new(replace, &self.inner.bounds)?;
         if replace.places.is_empty() || replace.places.len() > PLACES_MAX {
             return Err(Error::Invalid(format!("a replacement starts at between 1 and {PLACES_MAX} paths")));

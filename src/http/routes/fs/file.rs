@@ -104,13 +104,15 @@ struct FsWriteResult {
     bytes_written: u64,
     /// The hash of its content: hex.
     sha256: String,
+    /// What the history calls the change: `GET /v1/fs/edits/{id}`.
+    edit_id: Option<String>,
 }
 
 /// Writes a file whole: readers see the old content or the new. Directories above it are made.
 #[utoipa::path(put, path = "/v1/fs/file", tag = "fs", operation_id = "put_fs_file", params(TargetQuery, WriteQuery),
     request_body(content = String, content_type = "application/octet-stream"),
     responses((status = 200, body = FsWriteResult), (status = 400, body = ProblemDetails), (status = 403, body = ProblemDetails),
-              (status = 408, body = ProblemDetails), (status = 412, body = ProblemDetails), (status = 415, body = ProblemDetails),
+              (status = 408, body = ProblemDetails), (status = 409, body = ProblemDetails), (status = 412, body = ProblemDetails), (status = 415, body = ProblemDetails),
               (status = 507, body = ProblemDetails)))]
 async fn write_file(
     State(state): State<AppState>,
@@ -184,6 +186,9 @@ fn answer(written: &Written) -> Response {
     let mut answer = path_answer(written.at.path());
     answer["bytesWritten"] = written.size.into();
     answer["sha256"] = written.hash.as_str().into();
+    if let Some(id) = &written.edit_id {
+        answer["editId"] = id.as_str().into();
+    }
     let etag = Validator::Content(written.hash.clone()).etag();
     ([(header::ETAG, etag)], Json(answer)).into_response()
 }

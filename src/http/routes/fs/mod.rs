@@ -1,8 +1,11 @@
 //! `/v1/fs`: files of the sandbox.
 
 mod conditions;
+mod conflicts;
+mod edit;
 mod entries;
 mod file;
+mod history;
 mod names;
 mod replace;
 mod search;
@@ -19,7 +22,14 @@ use crate::fs;
 use crate::http::AppState;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
-    entries::router().merge(file::router()).merge(names::router()).merge(search::router()).merge(replace::router())
+    entries::router()
+        .merge(file::router())
+        .merge(names::router())
+        .merge(search::router())
+        .merge(replace::router())
+        .merge(edit::router())
+        .merge(history::router())
+        .merge(conflicts::router())
 }
 
 /// A body that comes in pieces. An error cuts the connection, so that nobody takes a part for the whole.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use axum::extract::FromRequestParts;
 use base64::Engine as _;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 pub(super) use crate::fs::shown;
-use crate::fs::{Located, Reach};
+use crate::fs::{Author, Located, Reach};
 use crate::http::AppState;
 use crate::http::problem::ApiError;
 
@@ -27,8 +27,28 @@ pub(super) struct TargetQuery {
     /// The file: absolute, below the home (`~/…`), or relative to the home, or to the session's directory. Names that are
     /// not UTF-8 are percent-encoded byte for byte.
     path: String,
-    /// Relative paths start in this session's directory.
+    /// Relative paths start in this session's directory, and what is done is done in its name.
     session_id: Option<String>,
+    /// The tool call of that session that this belongs to.
+    tool_call_id: Option<String>,
+    /// True writes over what the session hasn't seen.
+    #[serde(default)]
+    force: bool,
+}
+
+/// The same where there is no `path`.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code)] // the same
+pub(super) struct AuthorQuery {
+    /// Relative paths start in this session's directory, and what is done is done in its name.
+    session_id: Option<String>,
+    /// The tool call of that session that this belongs to.
+    tool_call_id: Option<String>,
+    /// True writes over what the session hasn't seen.
+    #[serde(default)]
+    force: bool,
 }
 
 /// The same where `path` may be left out.
@@ -49,6 +69,17 @@ pub(super) struct Target {
     pub(super) at: Located,
 }
 
+/// Where the paths of a request may lead, and in whose name it acts.
+pub(super) struct Reached(pub(super) Reach);
+
+impl FromRequestParts<AppState> for Reached {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        Raw::of(parts)?.reach(state).await.map(Self)
+    }
+}
+
 /// The same, or the directory where relative paths start.
 pub(super) struct OptionalTarget(pub(super) Target);
 
@@ -58,8 +89,9 @@ impl FromRequestParts<AppState> for Target {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let query = Raw::of(parts)?;
         let missing = || ApiError::invalid("Failed to deserialize query string: missing field `path`");
+        let reach = query.reach(state).await?;
         let path = query.path.ok_or_else(missing)?;
-        Self::new(state, &path, query.session_id.as_deref()).await
+        Ok(Self { at: reach.locate(&path)?, reach })
     }
 }
 
@@ -68,24 +100,14 @@ impl FromRequestParts<AppState> for OptionalTarget {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let query = Raw::of(parts)?;
-        Target::new(state, &query.path.unwrap_or_default(), query.session_id.as_deref()).await.map(Self)
-    }
-}
-
-impl Target {
-    async fn new(state: &AppState, path: &OsString, session_id: Option<&str>) -> Result<Self, ApiError> {
-        let reach = reach(state, session_id).await?;
-        Ok(Self { at: reach.locate(path)?, reach })
+        let reach = query.reach(state).await?;
+        Ok(Self(Target { at: reach.locate(&query.path.unwrap_or_default())?, reach }))
     }
 }
 
 /// Where a request's paths may lead.
 pub(super) async fn reach(state: &AppState, session_id: Option<&str>) -> Result<Reach, ApiError> {
-    let reach = state.fs.reach();
-    match session_id {
-        Some(id) => Ok(reach.from_base(Path::new(&state.sessions.get(id).await?.cwd))),
-        None => Ok(reach.clone()),
-    }
+    Raw { session_id: session_id.map(str::to_owned), ..Raw::default() }.reach(state).await
 }
 
 /// What is read of a query without taking it for UTF-8.
@@ -93,17 +115,61 @@ pub(super) async fn reach(state: &AppState, session_id: Option<&str>) -> Result<
 struct Raw {
     path: Option<OsString>,
     session_id: Option<String>,
+    tool_call_id: Option<String>,
+    force: Option<bool>,
+}
+
+/// For questions about what was done: they are asked in nobody's name. The path, when there is one, without links.
+pub(super) async fn optional_path(
+    state: &AppState,
+    uri: &http::Uri,
+    session_id: Option<&str>,
+) -> Result<(Reach, Option<PathBuf>), ApiError> {
+    let path = Raw::of_query(uri.query().unwrap_or_default())?.path;
+    let reach = state.fs.reach();
+    let Some(path) = path else { return Ok((reach.clone(), None)) };
+    // A session that is gone has left edits.
+    let base = match session_id {
+        Some(id) => state.sessions.get(id).await.ok().map(|session| session.cwd),
+        None => None,
+    };
+    let reach = base.map_or_else(|| reach.clone(), |base| reach.from_base(Path::new(&base)));
+    let path = state.fs.resolve(&reach, &reach.locate(&path)?).await;
+    Ok((reach, Some(path)))
 }
 
 impl Raw {
+    /// In the name of a session, a path begins in its directory.
+    async fn reach(&self, state: &AppState) -> Result<Reach, ApiError> {
+        let reach = state.fs.reach();
+        let Some(id) = &self.session_id else { return Ok(reach.clone()) };
+        let session = state.sessions.get(id).await?;
+        let author = Author {
+            session_id: Some(id.clone()),
+            turn_id: session.current_turn_id,
+            tool_call_id: self.tool_call_id.clone(),
+            forces: self.force.unwrap_or_default(),
+        };
+        Ok(reach.from_base(Path::new(&session.cwd)).in_name_of(author))
+    }
+
     fn of(parts: &Parts) -> Result<Self, ApiError> {
+        Self::of_query(parts.uri.query().unwrap_or_default())
+    }
+
+    fn of_query(query: &str) -> Result<Self, ApiError> {
         let mut raw = Self::default();
-        for pair in parts.uri.query().unwrap_or_default().split('&') {
+        for pair in query.split('&') {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let decoded = || -> Vec<u8> { percent_decode(value.replace('+', " ").as_bytes()).collect() };
             let is_second = match key {
                 "path" => raw.path.replace(OsString::from_vec(decoded())).is_some(),
                 "sessionId" => raw.session_id.replace(String::from_utf8_lossy(&decoded()).into_owned()).is_some(),
+                "toolCallId" => raw.tool_call_id.replace(String::from_utf8_lossy(&decoded()).into_owned()).is_some(),
+                "force" => {
+                    let not_bool = |_| ApiError::invalid("force: provided string was not `true` or `false`");
+                    raw.force.replace(value.parse().map_err(not_bool)?).is_some()
+                }
                 _ => false,
             };
             if is_second {
