@@ -8,9 +8,11 @@
 //! | `read`, `hash` | contents, and what tells one content from another |
 //! | `draft`, `change` | writes that are all or nothing; directories, moves, removals |
 //! | `copy` | copies of files and trees |
+//! | `archive` | archives up and down |
 //!
 //! No path is resolved twice: what is checked is what was opened.
 
+mod archive;
 mod beneath;
 mod change;
 mod copy;
@@ -26,6 +28,7 @@ mod read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use archive::{Extracted, Extraction, Failed, Format, Pieces, Skipped};
 pub use draft::{Draft, Expected, Fsync, Written};
 pub use entry::{Kind, Meta};
 pub use error::Error;

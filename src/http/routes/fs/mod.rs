@@ -1,5 +1,6 @@
 //! `/v1/fs`: files of the sandbox.
 
+mod archive;
 mod conditions;
 mod entries;
 mod file;
@@ -15,7 +16,7 @@ use crate::fs;
 use crate::http::AppState;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
-    entries::router().merge(file::router())
+    entries::router().merge(file::router()).merge(archive::router())
 }
 
 /// A body that comes in pieces. An error cuts the connection, so that nobody takes a part for the whole.
