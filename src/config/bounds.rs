@@ -119,6 +119,10 @@ bounds! {
     // fs
     fs_hash_cache_max = 16_384, "Hashes of files that are remembered; the oldest are forgotten, and such files are read again.";
     fs_transfers_max = 64, "Uploads and downloads of files, and archives, under way at once; one more waits.";
+    fs_batch_operations_max = 1000, "Operations of one batch.";
+    fs_batch_read_max_bytes = 10 * MIB, "Contents that one batch reads into its answer.";
+    fs_uploads_max = 256, "Uploads in pieces under way at once.";
+    fs_upload_expiry_ms = 24 * 3_600_000, "Time after its last piece that an upload waits for the next one; then what came of it is removed.";
     fs_archive_max_bytes = 1024 * GIB, "Bytes that one uploaded archive holds once unpacked.";
     fs_archive_entries_max = 2_000_000, "Entries of one uploaded archive; each costs 8 bytes of memory until its end.";
     fs_archive_depth_max = 128, "Directories above one another in an archive, up or down; as many are held open at once.";

@@ -118,6 +118,23 @@ impl Fs {
         Ok(Draft { fs: self.clone(), at, place, temporary, file: file.into(), hasher: Hasher::default(), size: 0, fsync })
     }
 
+    /// Takes over what grew beside its place under `name`. Dropping that leaves the file under this name.
+    #[allow(clippy::too_many_arguments)] // what a draft is made of
+    pub(super) fn adopt(
+        &self,
+        place: Place,
+        at: Located,
+        name: String,
+        file: File,
+        hasher: Hasher,
+        size: u64,
+        fsync: Fsync,
+    ) -> Draft {
+        let place = Arc::new(place);
+        let temporary = Some(Temporary { place: Arc::clone(&place), name, is_kept: true });
+        Draft { fs: self.clone(), at, place, temporary, file, hasher, size, fsync }
+    }
+
     /// Writes a file whose content is in memory. Dropping the future doesn't stop it.
     ///
     /// # Errors

@@ -40,6 +40,14 @@ pub enum Error {
     TooMuch { what: String, max: u64, bound: &'static str },
     #[error("{} can't be a root for files: {cause}", .path.display())]
     Root { path: PathBuf, cause: String },
+    #[error("there is no upload {0}: it was completed, aborted, or has expired")]
+    NoUpload(String),
+    #[error("the upload has {offset} bytes: go on from there")]
+    BadOffset { offset: u64 },
+    #[error("the content is {found}, not {expected}: nothing was put in its place")]
+    BadHash { expected: String, found: String },
+    #[error("another client writes to {0} now")]
+    Busy(String),
     #[error("the server is stopping")]
     Stopping,
 }
@@ -61,6 +69,10 @@ impl Error {
             Self::BrokeOff(_) => "broke_off",
             Self::TooMuch { .. } => "too_much",
             Self::Root { .. } => "root",
+            Self::NoUpload(_) => "no_upload",
+            Self::BadOffset { .. } => "bad_offset",
+            Self::BadHash { .. } => "bad_hash",
+            Self::Busy(_) => "busy",
             Self::Stopping => "stopping",
         }
     }

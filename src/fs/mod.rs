@@ -9,6 +9,7 @@
 //! | `draft`, `change` | writes that are all or nothing; directories, moves, removals |
 //! | `copy` | copies of files and trees |
 //! | `archive` | archives up and down |
+//! | `upload` | uploads in pieces |
 //!
 //! No path is resolved twice: what is checked is what was opened.
 
@@ -24,6 +25,7 @@ mod list;
 mod path;
 mod reach;
 mod read;
+mod upload;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,6 +39,7 @@ pub use list::Listing;
 pub use path::Located;
 pub use reach::Reach;
 pub use read::{Content, Opened};
+pub use upload::{Completion, Upload, Uploads};
 
 use crate::config::{Bounds, as_usize};
 use crate::rt::keyed::Keyed;

@@ -363,6 +363,15 @@ impl From<fs::Error> for ApiError {
                 .member("path", path.to_string_lossy()),
             Error::TooMuch { .. } => Self::new(ErrorCode::PayloadTooLarge, format!("invalid request: {text}")),
             Error::Root { .. } => Self::new(ErrorCode::Internal, text),
+            Error::NoUpload(id) => Self::not_found("upload", id, &text),
+            Error::BadOffset { offset } => {
+                Self::with_message(ErrorCode::Conflict, "conflict", &text).member("code", "bad_offset").member("offset", offset)
+            }
+            Error::BadHash { expected, found } => Self::with_message(ErrorCode::Conflict, "conflict", &text)
+                .member("code", "bad_hash")
+                .member("expected", expected)
+                .member("found", found),
+            Error::Busy(_) => Self::with_message(ErrorCode::Conflict, "conflict", &text).member("code", "busy"),
             Error::Stopping => Self::new(ErrorCode::Stopping, "the server is stopping: try again once it is back"),
         }
     }

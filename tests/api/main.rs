@@ -10,6 +10,7 @@ mod directory_config;
 mod edge;
 mod events;
 mod fs_archives;
+mod fs_uploads;
 mod lifecycle;
 mod otlp;
 mod pid_one;

@@ -212,7 +212,7 @@ fn media_type(headers: &HeaderMap) -> String {
 }
 
 /// Passes a body on as it comes. Gives back what is left when nobody wants more.
-async fn pass(state: &AppState, body: Body, pieces: mpsc::Sender<Option<Bytes>>) -> Result<Option<Body>, ApiError> {
+pub(super) async fn pass(state: &AppState, body: Body, pieces: mpsc::Sender<Option<Bytes>>) -> Result<Option<Body>, ApiError> {
     let (mut body, idle) = (body, state.body_idle_timeout());
     loop {
         let frame = tokio::select! {

@@ -1,10 +1,12 @@
 //! `/v1/fs`: files of the sandbox.
 
 mod archive;
+mod batch;
 mod conditions;
 mod entries;
 mod file;
 mod target;
+mod uploads;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -16,7 +18,7 @@ use crate::fs;
 use crate::http::AppState;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
-    entries::router().merge(file::router()).merge(archive::router())
+    entries::router().merge(file::router()).merge(archive::router()).merge(batch::router()).merge(uploads::router())
 }
 
 /// A body that comes in pieces. An error cuts the connection, so that nobody takes a part for the whole.
