@@ -18,7 +18,7 @@ use crate::acp::{self, Acp, AgentSource, BoxFuture, Launch, LaunchError, Quirks}
 use crate::agents::credentials::{DiscoverOptions, discover};
 use crate::agents::{self, Agents, AgentsConfig};
 use crate::config::{Auth, Config, as_duration, as_usize};
-use crate::fs::{Fs, FsConfig, NoNotices};
+use crate::fs::{Fs, FsConfig, NoNotices, Uploads};
 use crate::http::{self, AppState};
 use crate::processes::{self, Children, Processes};
 use crate::rt::clock::now_ms;
@@ -144,6 +144,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
     let home = config.dirs.home.clone().unwrap_or_else(|| PathBuf::from("/"));
     let fs = Fs::new(FsConfig { home: home.clone(), roots: config.fs_roots.clone(), bounds: config.bounds.clone() })?;
     fs.connect(store.clone(), Arc::new(NoNotices)).await?;
+    let uploads = Uploads::start(fs.clone(), config.dirs.data.join("uploads"));
     let source = Arc::new(Catalogue(agents.clone()));
     let gate = Gate::start(store.clone(), config.bounds.clone()).await?;
     let sessions = Sessions::new(sessions::Parts {
@@ -170,6 +171,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         processes,
         workspace,
         fs,
+        uploads,
         sessions,
         store,
         traces,

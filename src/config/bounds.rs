@@ -144,6 +144,17 @@ bounds! {
     fs_conflict_max_age_ms = 24 * 3_600_000, "How long an edit counts for such conflicts.";
     fs_leases_max = 1000, "Leases of files at once; one more is 413.";
     fs_lease_max_ms = 24 * 3_600_000, "The longest time that a lease may ask for; more is 400.";
+    fs_batch_operations_max = 1000, "Operations of one batch.";
+    fs_batch_read_max_bytes = 10 * MIB, "Contents that one batch reads into its answer.";
+    fs_uploads_max = 256, "Uploads in pieces under way at once.";
+    fs_upload_expiry_ms = 24 * 3_600_000, "Time after its last piece that an upload waits for the next one; then what came of it is removed.";
+    fs_archive_max_bytes = 1024 * GIB, "Bytes that one uploaded archive holds once unpacked.";
+    fs_archive_entries_max = 2_000_000, "Entries of one uploaded archive; each costs 8 bytes of memory until its end.";
+    fs_archive_depth_max = 128, "Directories above one another in an archive, up or down; as many are held open at once.";
+    fs_archive_ratio_max = 250, "Times that an uploaded archive may grow when it is unpacked, beyond its first 64 MiB.";
+    fs_archive_header_max_bytes = MIB, "Headers of one entry in an uploaded archive, with its long names and PAX records.";
+    fs_archive_zip_entries_max = 1_000_000, "Entries of one zip download; each costs some 200 bytes of memory until its end. A longer one is cut, and a tar isn't bounded.";
+    fs_archive_pending_max_bytes = 64 * MIB, "Names of directories and links of one uploaded archive, which wait in memory for its end.";
 
     // store
     store_queue_max_bytes = 4 * MIB, "Events that wait for the disk; agents aren't read meanwhile.";

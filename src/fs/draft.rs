@@ -101,6 +101,13 @@ struct Note {
     is_guarded: bool,
 }
 
+/// What was written of a file before.
+pub(super) struct Grown {
+    pub(super) file: File,
+    pub(super) hasher: Hasher,
+    pub(super) size: u64,
+}
+
 /// A name that goes when nobody takes it over.
 struct Temporary {
     place: Arc<Place>,
@@ -138,21 +145,43 @@ impl Fs {
             Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) if may_write(&place) => (nameless().map_err(failed)?, None),
             Err(errno) => return Err(failed(errno)),
         };
-        Ok(Draft {
+        Ok(Draft { made, ..self.draft(reach, at, place, temporary, file.into(), fsync) })
+    }
+
+    /// With nothing in it yet.
+    fn draft(
+        &self,
+        reach: &Reach,
+        at: Located,
+        place: Arc<Place>,
+        temporary: Option<Temporary>,
+        file: File,
+        fsync: Fsync,
+    ) -> Draft {
+        Draft {
             fs: self.clone(),
             at,
             place,
             temporary,
-            file: file.into(),
+            file,
             hasher: Hasher::default(),
             size: 0,
             fsync,
             _permit: None,
             reach: reach.clone(),
-            made,
+            made: 0,
             note: Note { op: "write", diff: None, is_guarded: true },
             was: Captured::default(),
-        })
+        }
+    }
+
+    /// Takes over what grew beside its place under `name`: so many bytes, all of them hashed. Dropping that leaves the file
+    /// under this name.
+    pub(super) fn adopt(&self, reach: &Reach, at: Located, place: Place, name: String, grown: Grown, fsync: Fsync) -> Draft {
+        let place = Arc::new(place);
+        let temporary = Some(Temporary { place: Arc::clone(&place), name, is_kept: true });
+        let Grown { file, hasher, size } = grown;
+        Draft { hasher, size, ..self.draft(reach, at, place, temporary, file, fsync) }
     }
 
     /// Writes a file whose content is in memory. Dropping the future doesn't stop it.

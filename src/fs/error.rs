@@ -68,6 +68,14 @@ pub enum Error {
     Root { path: PathBuf, cause: String },
     #[error("{max} files are being transferred (fs_transfers_max): try again when one is through")]
     Busy { max: u64 },
+    #[error("there is no upload {0}: it was completed, aborted, or has expired")]
+    NoUpload(String),
+    #[error("the upload has {offset} bytes: go on from there")]
+    BadOffset { offset: u64 },
+    #[error("the content is {found}, not {expected}: nothing was put in its place")]
+    BadHash { expected: String, found: String },
+    #[error("another client writes to {0} now")]
+    UploadBusy(String),
     #[error("the server is stopping")]
     Stopping,
 }
@@ -114,6 +122,10 @@ impl Error {
             Self::TooMuch { .. } => "too_much",
             Self::Root { .. } => "root",
             Self::Busy { .. } => "busy",
+            Self::NoUpload(_) => "no_upload",
+            Self::BadOffset { .. } => "bad_offset",
+            Self::BadHash { .. } => "bad_hash",
+            Self::UploadBusy(_) => "upload_busy",
             Self::Stopping => "stopping",
         }
     }

@@ -12,9 +12,12 @@
 //! | `edit` | edits of texts: by text, by lines, by a patch |
 //! | `history` | what was changed, in whose name, and taking it back |
 //! | `ledger` | what sessions know of files, and where they meet |
+//! | `archive` | archives up and down |
+//! | `upload` | uploads in pieces |
 //!
 //! No path is resolved twice: what is checked is what was opened.
 
+mod archive;
 mod beneath;
 mod change;
 mod copy;
@@ -32,11 +35,13 @@ mod reach;
 mod read;
 mod replace;
 mod search;
+mod upload;
 mod walk;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+pub use archive::{Extracted, Extraction, Failed, Format, Pieces, Skipped};
 pub use draft::{Draft, Expected, Fsync, Written};
 pub use edit::{Diff, EditOptions, EditSpec, Edited, Hunk, Mismatch};
 pub use entry::{Kind, Meta};
@@ -54,6 +59,7 @@ pub use search::{Case, Pattern, Search, SearchItem};
 pub use walk::{TreePage, Wanted};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+pub use upload::{Completion, Upload, Uploads};
 
 use crate::config::{Bounds, as_usize};
 use crate::rt::keyed::Keyed;

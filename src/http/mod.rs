@@ -30,7 +30,7 @@ use crate::acp::Acp;
 use crate::acp::remote::Remote;
 use crate::agents::Agents;
 use crate::config::{Config, as_duration, as_usize};
-use crate::fs::Fs;
+use crate::fs::{Fs, Uploads};
 use crate::processes::Processes;
 use crate::sessions::Sessions;
 use crate::store::{Store, Stream};
@@ -56,6 +56,8 @@ pub struct AppState {
     pub workspace: Workspace,
     /// Files.
     pub fs: Fs,
+    /// Uploads in pieces.
+    pub uploads: Uploads,
     /// ACP sessions that last.
     pub sessions: Sessions,
     /// The log.

@@ -413,6 +413,15 @@ impl From<fs::Error> for ApiError {
             Error::TooMuch { .. } => Self::new(ErrorCode::PayloadTooLarge, format!("invalid request: {text}")),
             Error::Busy { .. } => Self::new(ErrorCode::Busy, text),
             Error::Root { .. } => Self::new(ErrorCode::Internal, text),
+            Error::NoUpload(id) => Self::not_found("upload", id, &text),
+            Error::BadOffset { offset } => {
+                Self::with_message(ErrorCode::Conflict, "conflict", &text).member("code", "bad_offset").member("offset", offset)
+            }
+            Error::BadHash { expected, found } => Self::with_message(ErrorCode::Conflict, "conflict", &text)
+                .member("code", "bad_hash")
+                .member("expected", expected)
+                .member("found", found),
+            Error::UploadBusy(_) => Self::with_message(ErrorCode::Conflict, "conflict", &text).member("code", "busy"),
             Error::Stopping => Self::new(ErrorCode::Stopping, "the server is stopping: try again once it is back"),
         }
     }

@@ -1,5 +1,7 @@
 //! `/v1/fs`: files of the sandbox.
 
+mod archive;
+mod batch;
 mod conditions;
 mod conflicts;
 mod edit;
@@ -11,6 +13,7 @@ mod replace;
 mod search;
 mod selection;
 mod target;
+mod uploads;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -30,6 +33,9 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .merge(edit::router())
         .merge(history::router())
         .merge(conflicts::router())
+        .merge(archive::router())
+        .merge(batch::router())
+        .merge(uploads::router())
 }
 
 /// A body that comes in pieces. An error cuts the connection, so that nobody takes a part for the whole.
