@@ -143,7 +143,12 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         bounds: config.bounds.clone(),
     });
     let home = config.dirs.home.clone().unwrap_or_else(|| PathBuf::from("/"));
-    let fs = Fs::new(FsConfig { home: home.clone(), roots: config.fs_roots.clone(), bounds: config.bounds.clone() })?;
+    let fs = Fs::new(FsConfig {
+        home: home.clone(),
+        roots: config.fs_roots.clone(),
+        store: store.clone(),
+        bounds: config.bounds.clone(),
+    })?;
     let source = Arc::new(Catalogue(agents.clone()));
     let gate = Gate::start(store.clone(), config.bounds.clone()).await?;
     let sessions = Sessions::new(sessions::Parts {

@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("acp", &["processes", "store"]),
     ("traces", &["store"]),
     ("workspace", &["processes"]),
-    ("fs", &[]),
+    ("fs", &["store"]),
     ("sessions", &["acp", "processes", "store", "traces", "workspace"]),
     ("http", &["acp", "agents", "fs", "processes", "sessions", "store", "traces", "workspace"]),
     ("app", &["acp", "agents", "fs", "http", "processes", "sessions", "store", "traces", "workspace"]),

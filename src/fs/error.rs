@@ -38,6 +38,8 @@ pub enum Error {
     BrokeOff(String),
     #[error("{what} is more than {max} ({bound})")]
     TooMuch { what: String, max: u64, bound: &'static str },
+    #[error("as many {what} as {bound} allows ({max})")]
+    TooMany { what: &'static str, max: u64, bound: &'static str },
     #[error("{} can't be a root for files: {cause}", .path.display())]
     Root { path: PathBuf, cause: String },
     #[error("the server is stopping")]
@@ -60,6 +62,7 @@ impl Error {
             Self::Os { .. } => "os",
             Self::BrokeOff(_) => "broke_off",
             Self::TooMuch { .. } => "too_much",
+            Self::TooMany { .. } => "too_many",
             Self::Root { .. } => "root",
             Self::Stopping => "stopping",
         }

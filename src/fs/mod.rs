@@ -8,6 +8,7 @@
 //! | `read`, `hash` | contents, and what tells one content from another |
 //! | `draft`, `change` | writes that are all or nothing; directories, moves, removals |
 //! | `copy` | copies of files and trees |
+//! | `watch` | what changes, told in order |
 //!
 //! No path is resolved twice: what is checked is what was opened.
 
@@ -22,6 +23,7 @@ mod list;
 mod path;
 mod reach;
 mod read;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,9 +36,11 @@ pub use list::Listing;
 pub use path::Located;
 pub use reach::Reach;
 pub use read::{Content, Opened};
+pub use watch::{Means, Ready, WaitFor, Waited, Watch, WatchSpec};
 
 use crate::config::{Bounds, as_usize};
 use crate::rt::keyed::Keyed;
+use crate::store::Store;
 
 /// What the room needs from outside.
 pub struct FsConfig {
@@ -44,6 +48,8 @@ pub struct FsConfig {
     pub home: PathBuf,
     /// When there are any, no path leads out of them.
     pub roots: Vec<PathBuf>,
+    /// Where changes are told.
+    pub store: Store,
     /// Every limit.
     pub bounds: Bounds,
 }
@@ -59,6 +65,7 @@ struct Inner {
     hashes: hash::Cache,
     /// One at a time changes a file; by its path.
     changing: Keyed,
+    watches: Arc<watch::Watches>,
     bounds: Bounds,
 }
 
@@ -68,10 +75,11 @@ impl Fs {
     /// # Errors
     /// [`Error::Root`]: a root that is no directory.
     pub fn new(config: FsConfig) -> Result<Self, Error> {
-        let FsConfig { home, roots, bounds } = config;
+        let FsConfig { home, roots, store, bounds } = config;
         let reach = Reach::new(home, &roots)?;
         let hashes = hash::Cache::new(as_usize(bounds.fs_hash_cache_max));
-        Ok(Self { inner: Arc::new(Inner { reach, hashes, changing: Keyed::default(), bounds }) })
+        let watches = Arc::new(watch::Watches::new(store, bounds.clone()));
+        Ok(Self { inner: Arc::new(Inner { reach, hashes, changing: Keyed::default(), watches, bounds }) })
     }
 
     /// Where paths may lead when nothing narrower is said.

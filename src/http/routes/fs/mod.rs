@@ -4,6 +4,7 @@ mod conditions;
 mod entries;
 mod file;
 mod target;
+mod watch;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use crate::fs;
 use crate::http::AppState;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
-    entries::router().merge(file::router())
+    entries::router().merge(file::router()).merge(watch::router())
 }
 
 /// A body that comes in pieces. An error cuts the connection, so that nobody takes a part for the whole.
