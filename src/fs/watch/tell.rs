@@ -47,6 +47,7 @@ pub(super) fn tell(dirs: &mut Dirs, pending: HashMap<Place, Pending>) -> Vec<Cha
         dirs,
         pending,
         done: HashSet::new(),
+        telling: HashSet::new(),
         moved_away: HashSet::new(),
         overwritten: HashSet::new(),
         changes: Vec::new(),
@@ -77,6 +78,8 @@ struct Telling<'a> {
     /// What was there is now here.
     moved: HashMap<Place, Place>,
     done: HashSet<Place>,
+    /// Those of them that wait for another to be told first.
+    telling: HashSet<Place>,
     /// Clients know that what was there is elsewhere.
     moved_away: HashSet<Place>,
     /// What was there was told to be replaced, though it is still somewhere.
@@ -86,9 +89,14 @@ struct Telling<'a> {
 
 impl Telling<'_> {
     fn place(&mut self, place: &Place) {
-        if !self.done.insert(place.clone()) {
-            return;
+        if self.done.insert(place.clone()) {
+            self.telling.insert(place.clone());
+            self.tell(place);
+            self.telling.remove(place);
         }
+    }
+
+    fn tell(&mut self, place: &Place) {
         let Some(pending) = self.pending.get(place).cloned() else { return };
         let now = self.dirs.entry(place);
         if now.is_some() && pending.was.is_some() {
@@ -121,7 +129,12 @@ impl Telling<'_> {
     }
 
     fn there(&mut self, place: &Place, pending: &Pending, was: Option<Entry>, now: Entry) {
-        self.parents(place.dir);
+        if !self.parents(place.dir) {
+            // It lies in what takes its old place: its turn comes, and then it is new.
+            self.done.remove(place);
+            self.pending.get_mut(place).into_iter().for_each(|pending| pending.origin = Origin::New);
+            return;
+        }
         if was.is_some() && self.moved.contains_key(place) {
             self.overwritten.insert(place.clone()); // two have changed places: one of them is told as new
         }
@@ -171,23 +184,27 @@ impl Telling<'_> {
         true
     }
 
-    /// The directories above are known to clients first.
-    fn parents(&mut self, dir: DirId) {
+    /// The directories above are known to clients first. False when one of them waits for this to be told.
+    fn parents(&mut self, dir: DirId) -> bool {
         let (mut at, mut unknown) = (dir, Vec::new());
         while at != ROOT && self.dirs.told_path(at).is_none() {
-            let Some(known) = self.dirs.get(at) else { return };
+            let Some(known) = self.dirs.get(at) else { return true };
             unknown.push((at, Place { dir: known.parent, name: known.name.clone() }));
             at = known.parent;
         }
         for (id, place) in unknown.into_iter().rev() {
             self.place(&place);
-            // What is being told further up, or has nothing pending, is known from here on.
-            if self.dirs.told_path(id).is_none()
-                && let Some(dir) = self.dirs.get_mut(id)
-            {
+            if self.dirs.told_path(id).is_some() {
+                continue;
+            }
+            if self.telling.contains(&place) {
+                return false;
+            }
+            if let Some(dir) = self.dirs.get_mut(id) {
                 dir.told = Told::Here;
             }
         }
+        true
     }
 
     /// With all that it holds, as far as that is not told for itself.
@@ -200,10 +217,14 @@ impl Telling<'_> {
             return; // found with its entries, which are pending
         }
         let names: Vec<_> = dir.entries.keys().cloned().collect();
+        // What clients knew in it went where it was told to be gone.
+        self.pending.iter_mut().filter(|(place, _)| place.dir == id).for_each(|(_, pending)| pending.was = None);
         for name in names {
             let place = Place { dir: id, name };
-            if let Some(pending) = self.pending.get_mut(&place) {
-                pending.was = None;
+            if self.telling.contains(&place) {
+                continue; // needs this directory first, and follows
+            }
+            if self.pending.contains_key(&place) && !self.done.contains(&place) {
                 self.place(&place);
             } else if let Some(entry) = self.dirs.entry(&place) {
                 self.done.insert(place.clone());

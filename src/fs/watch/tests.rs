@@ -474,7 +474,7 @@ fn take(w: &mut World, step: &Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     #[test]
     fn who_follows_the_changes_has_what_is_there(steps in prop::collection::vec(step(), 1..60)) {
@@ -486,4 +486,15 @@ proptest! {
         w.flush(); // what was gone before its event came
         w.assert_true();
     }
+}
+
+#[test]
+fn an_inode_that_is_given_again_is_another_directory() {
+    let mut w = World::new(|root| mkdir(root.join("a")));
+    fs::remove_dir(w.path("a")).expect("removed");
+    mkdir(w.path("c"));
+    mkdir(w.path("c/a"));
+    w.tree.rescan(ROOT, &mut w.kernel);
+    w.flush();
+    w.assert_true();
 }
