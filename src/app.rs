@@ -142,7 +142,12 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         bounds: config.bounds.clone(),
     });
     let home = config.dirs.home.clone().unwrap_or_else(|| PathBuf::from("/"));
-    let fs = Fs::new(FsConfig { home: home.clone(), roots: config.fs_roots.clone(), bounds: config.bounds.clone() })?;
+    let fs = Fs::new(FsConfig {
+        home: home.clone(),
+        roots: config.fs_roots.clone(),
+        store: store.clone(),
+        bounds: config.bounds.clone(),
+    })?;
     fs.connect(store.clone(), Arc::new(NoNotices)).await?;
     let uploads = Uploads::start(fs.clone(), config.dirs.data.join("uploads"));
     let source = Arc::new(Catalogue(agents.clone()));

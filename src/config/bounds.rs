@@ -155,6 +155,17 @@ bounds! {
     fs_archive_header_max_bytes = MIB, "Headers of one entry in an uploaded archive, with its long names and PAX records.";
     fs_archive_zip_entries_max = 1_000_000, "Entries of one zip download; each costs some 200 bytes of memory until its end. A longer one is cut, and a tar isn't bounded.";
     fs_archive_pending_max_bytes = 64 * MIB, "Names of directories and links of one uploaded archive, which wait in memory for its end.";
+    fs_watch_trees_max = 64, "Directories that are watched at once, each with all that is below it; one more is 503. Those who watch the same share one.";
+    fs_watch_directories_max = 100_000, "Directories with an inotify watch at once, over all that is watched; beyond, a tree is polled. The kernel has a bound of its own (fs.inotify.max_user_watches), which has the same effect.";
+    fs_watch_entries_max = 1_000_000, "Files and directories that are known of one watched tree; a larger one is 413, and of one that grows beyond it the rest isn't watched (too_many_entries).";
+    fs_watch_queue_max_bytes = 16 * MIB, "What the kernel said of watched files and nobody has looked at yet; beyond, it waits in the kernel (fs.inotify.max_queued_events), whose overflow is a resync.";
+    fs_watch_pending_max_paths = 50_000, "Changed paths of one tree that are gathered; beyond, they are told at once.";
+    fs_watch_window_ms = 75, "How long changes of files are gathered before they are told.";
+    fs_watch_settle_ms = 20, "Where only contents of known files changed, the silence after which that is told before the window is over.";
+    fs_watch_event_max_changes = 1000, "Changes in one event `fs.changed`; the rest is in the next.";
+    fs_watch_linger_ms = 60_000, "How long a watched tree that nobody reads any more is kept, so that whoever comes back misses nothing.";
+    fs_watch_poll_min_ms = 1_000, "How often a tree is looked at that can't be watched by inotify, at first and after a change; looking takes a twentieth of the time at most.";
+    fs_watch_poll_max_ms = 10_000, "The same after a long time without a change: each pause is twice the one before.";
 
     // store
     store_queue_max_bytes = 4 * MIB, "Events that wait for the disk; agents aren't read meanwhile.";

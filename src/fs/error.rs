@@ -64,6 +64,8 @@ pub enum Error {
     BrokeOff(String),
     #[error("{what} is more than {max} ({bound})")]
     TooMuch { what: String, max: u64, bound: &'static str },
+    #[error("as many {what} as {bound} allows ({max})")]
+    TooMany { what: &'static str, max: u64, bound: &'static str },
     #[error("{} can't be a root for files: {cause}", .path.display())]
     Root { path: PathBuf, cause: String },
     #[error("{max} files are being transferred (fs_transfers_max): try again when one is through")]
@@ -120,6 +122,7 @@ impl Error {
             Self::Os { .. } => "os",
             Self::BrokeOff(_) => "broke_off",
             Self::TooMuch { .. } => "too_much",
+            Self::TooMany { .. } => "too_many",
             Self::Root { .. } => "root",
             Self::Busy { .. } => "busy",
             Self::NoUpload(_) => "no_upload",

@@ -14,6 +14,7 @@
 //! | `ledger` | what sessions know of files, and where they meet |
 //! | `archive` | archives up and down |
 //! | `upload` | uploads in pieces |
+//! | `watch` | what changes, told in order |
 //!
 //! No path is resolved twice: what is checked is what was opened.
 
@@ -37,6 +38,7 @@ mod replace;
 mod search;
 mod upload;
 mod walk;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -60,6 +62,7 @@ pub use walk::{TreePage, Wanted};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub use upload::{Completion, Upload, Uploads};
+pub use watch::{Means, Ready, WaitFor, Waited, Watch, WatchSpec};
 
 use crate::config::{Bounds, as_usize};
 use crate::rt::keyed::Keyed;
@@ -71,6 +74,8 @@ pub struct FsConfig {
     pub home: PathBuf,
     /// When there are any, no path leads out of them.
     pub roots: Vec<PathBuf>,
+    /// Where changes are told.
+    pub store: Store,
     /// Every limit.
     pub bounds: Bounds,
 }
@@ -90,6 +95,7 @@ struct Inner {
     transfers: Arc<Semaphore>,
     /// As many searches as may be under way.
     searches: Arc<Semaphore>,
+    watches: Arc<watch::Watches>,
     bounds: Bounds,
     leases: Arc<Leases>,
     /// Where changes are noted, once there is a store.
@@ -102,14 +108,16 @@ impl Fs {
     /// # Errors
     /// [`Error::Root`]: a root that is no directory.
     pub fn new(config: FsConfig) -> Result<Self, Error> {
-        let FsConfig { home, roots, bounds } = config;
+        let FsConfig { home, roots, store, bounds } = config;
         let reach = Reach::new(home, &roots)?;
         let hashes = hash::Cache::new(as_usize(bounds.fs_hash_cache_max));
         let transfers = Arc::new(Semaphore::new(as_usize(bounds.fs_transfers_max)));
         let searches = Arc::new(Semaphore::new(as_usize(bounds.fs_searches_max)));
         let leases = Arc::new(Leases::new(as_usize(bounds.fs_leases_max)));
+        let watches = Arc::new(watch::Watches::new(store, bounds.clone()));
         let (changing, journal) = (Keyed::default(), OnceLock::new());
-        Ok(Self { inner: Arc::new(Inner { reach, hashes, changing, transfers, searches, bounds, leases, journal }) })
+        let inner = Inner { reach, hashes, changing, transfers, searches, watches, bounds, leases, journal };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Keeps a history of what is changed from here on, and what sessions have seen; `notices` is told of conflicts. Once:

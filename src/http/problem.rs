@@ -412,6 +412,7 @@ impl From<fs::Error> for ApiError {
                 .member("path", path.to_string_lossy()),
             Error::TooMuch { .. } => Self::new(ErrorCode::PayloadTooLarge, format!("invalid request: {text}")),
             Error::Busy { .. } => Self::new(ErrorCode::Busy, text),
+            Error::TooMany { .. } => Self::new(ErrorCode::Busy, text),
             Error::Root { .. } => Self::new(ErrorCode::Internal, text),
             Error::NoUpload(id) => Self::not_found("upload", id, &text),
             Error::BadOffset { offset } => {

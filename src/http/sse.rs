@@ -217,6 +217,42 @@ pub fn open_decorated(
     Ok(Feed::new(state, tail)?.into_response())
 }
 
+/// The same behind a frame of the caller's. `held` is dropped with the stream.
+///
+/// # Errors
+/// 503 when too many streams are open.
+pub fn open_behind<H: Send + 'static>(
+    state: &AppState,
+    stream: Arc<Stream>,
+    after: u64,
+    first: Bytes,
+    held: H,
+) -> Result<Response, ApiError> {
+    let mut tail = Tail::new(stream, after, &state.config.bounds, "deleted");
+    tail.shows_sequence = true;
+    Ok(Feed::new(state, Behind { first: Some(first), tail, _held: held })?.into_response())
+}
+
+/// A tail behind one frame.
+struct Behind<H> {
+    first: Option<Bytes>,
+    tail: Tail,
+    _held: H,
+}
+
+impl<H: Send + 'static> Source for Behind<H> {
+    async fn read(&mut self) -> Read {
+        match self.first.take() {
+            Some(first) => Read::Frames(first),
+            None => self.tail.read().await,
+        }
+    }
+
+    async fn changed(&mut self) {
+        self.tail.changed().await;
+    }
+}
+
 /// The JSON object `payload` with its position as its first member, `sequence`.
 pub fn with_sequence(seq: u64, payload: &[u8]) -> Vec<u8> {
     let mut out = format!(r#"{{"sequence":{seq}"#).into_bytes();

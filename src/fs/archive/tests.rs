@@ -14,11 +14,14 @@ use tokio::sync::mpsc;
 use super::super::{Error, Fs, FsConfig, Located};
 use super::{Extracted, Extraction};
 use crate::config::Bounds;
+use crate::store::Store;
+use crate::store::Store;
 
 /// A destination with things beside it that must stay as they are.
 struct Place {
     home: tempfile::TempDir,
     fs: Fs,
+    _state: tempfile::TempDir,
 }
 
 impl Place {
@@ -31,8 +34,11 @@ impl Place {
         std::fs::create_dir_all(home.path().join("outside/d")).expect("a folder");
         std::fs::write(home.path().join("outside/canary"), "alive").expect("a file");
         std::fs::create_dir(home.path().join("dest")).expect("a folder");
-        let fs = Fs::new(FsConfig { home: home.path().to_path_buf(), roots: Vec::new(), bounds }).expect("the room");
-        Self { home, fs }
+        let state = tempfile::tempdir().expect("a folder");
+        let file = state.path().join("log.db");
+        let store = Store::open(&file, &file, &bounds).expect("a store");
+        let fs = Fs::new(FsConfig { home: home.path().to_path_buf(), roots: Vec::new(), store, bounds }).expect("the room");
+        Self { home, fs, _state: state }
     }
 
     fn dest(&self) -> PathBuf {

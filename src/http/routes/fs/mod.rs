@@ -14,6 +14,7 @@ mod search;
 mod selection;
 mod target;
 mod uploads;
+mod watch;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -36,6 +37,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .merge(archive::router())
         .merge(batch::router())
         .merge(uploads::router())
+        .merge(watch::router())
 }
 
 /// A body that comes in pieces. An error cuts the connection, so that nobody takes a part for the whole.
