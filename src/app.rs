@@ -1,5 +1,6 @@
 //! Builds every room, joins them, and owns the order of start and stop.
 
+mod files;
 mod signals;
 
 use std::io::Write as _;
@@ -18,7 +19,7 @@ use crate::acp::{self, Acp, AgentSource, BoxFuture, Launch, LaunchError, Quirks}
 use crate::agents::credentials::{DiscoverOptions, discover};
 use crate::agents::{self, Agents, AgentsConfig};
 use crate::config::{Auth, Config, as_duration, as_usize};
-use crate::fs::{Fs, FsConfig, NoNotices, Uploads};
+use crate::fs::{Fs, FsConfig, Uploads};
 use crate::http::{self, AppState};
 use crate::processes::{self, Children, Processes};
 use crate::rt::clock::now_ms;
@@ -148,7 +149,6 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         store: store.clone(),
         bounds: config.bounds.clone(),
     })?;
-    fs.connect(store.clone(), Arc::new(NoNotices)).await?;
     let uploads = Uploads::start(fs.clone(), config.dirs.data.join("uploads"));
     let source = Arc::new(Catalogue(agents.clone()));
     let gate = Gate::start(store.clone(), config.bounds.clone()).await?;
@@ -158,10 +158,12 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         gate: gate.clone(),
         traces: traces.clone(),
         workspace: workspace.clone(),
-        home,
+        home: home.clone(),
         data: config.dirs.data.clone(),
         requests: store.open_stream("requests").await?,
     });
+    fs.connect(store.clone(), Arc::new(files::ConflictNotices(sessions.clone()))).await?;
+    sessions.witnessed_by(Arc::new(files::Bookkeeper::new(fs.clone(), home)));
     let acp = Acp::start(store.clone(), children.clone(), source, Arc::new(sessions.clone()), config.bounds.clone()).await?;
     gate.connect(Arc::new(Answers(acp.clone())));
     sessions.join(acp.clone()).await?;
