@@ -401,7 +401,8 @@ impl From<fs::Error> for ApiError {
                 Self::with_message(ErrorCode::Conflict, "conflict", &text).member("code", "settled").member("editStatus", status)
             }
             Error::MovedOn(edits) => {
-                let of = |moved: fs::MovedOn| json!({"editId": moved.edit_id, "path": moved.path.to_string_lossy(), "why": moved.why});
+                let of =
+                    |moved: fs::MovedOn| json!({"editId": moved.edit_id, "path": moved.path.to_string_lossy(), "why": moved.why});
                 let shown: Vec<_> = edits.into_iter().map(of).collect();
                 Self::with_message(ErrorCode::Conflict, "conflict", &text).member("code", "moved_on").member("movedOn", shown)
             }

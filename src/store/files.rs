@@ -137,9 +137,7 @@ pub(super) fn put_seen(tx: &Transaction<'_>, rows: &[FsSeenRow]) -> rusqlite::Re
         "INSERT INTO fs_seen (session_id, path, sha256, op, seen_at_ms) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (session_id, path) DO UPDATE SET sha256 = ?3, op = ?4, seen_at_ms = ?5",
     )?;
-    rows.iter().try_for_each(|row| {
-        put.execute((&row.session_id, &row.path, &row.sha256, &row.op, row.seen_at_ms)).map(drop)
-    })
+    rows.iter().try_for_each(|row| put.execute((&row.session_id, &row.path, &row.sha256, &row.op, row.seen_at_ms)).map(drop))
 }
 
 /// Removes what is too much, oldest first, some at a time.

@@ -34,8 +34,16 @@ pub const STREAM: &str = "fs/edits";
 pub(in crate::fs) enum Entry {
     Change(Box<Change>),
     /// An edit whose row is made already: one that takes another back, or a proposal.
-    Row { edit: Box<Edit>, blobs: Vec<FsBlob>, kind: &'static str },
-    Status { id: String, status: &'static str, kind: &'static str },
+    Row {
+        edit: Box<Edit>,
+        blobs: Vec<FsBlob>,
+        kind: &'static str,
+    },
+    Status {
+        id: String,
+        status: &'static str,
+        kind: &'static str,
+    },
     Seen(FsSeenRow),
     Settle(oneshot::Sender<()>),
 }
@@ -200,7 +208,13 @@ impl Worker {
         }
     }
 
-    fn append(&mut self, edit: Edit, blobs: Vec<FsBlob>, kind: &'static str, acks: &mut Vec<oneshot::Receiver<u64>>) -> FsEditRow {
+    fn append(
+        &mut self,
+        edit: Edit,
+        blobs: Vec<FsBlob>,
+        kind: &'static str,
+        acks: &mut Vec<oneshot::Receiver<u64>>,
+    ) -> FsEditRow {
         self.edits += 1;
         self.bytes += blobs.iter().map(|blob| blob.content.len() as u64).sum::<u64>();
         let row = edit.clone().into_row();

@@ -11,8 +11,12 @@
 
 pub(super) mod image;
 mod journal;
+mod plan;
 mod queries;
+mod rollback;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,11 +24,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub(super) use image::{Captured, Image, KeepLimits};
-pub(super) use journal::{Entry, Journal, limits as journal_limits};
 pub use journal::STREAM;
+pub(super) use journal::{Entry, Journal, limits as journal_limits};
 pub use queries::{EditQuery, HistoryPage};
-pub use rows::{EditInfo, Side};
+pub use rollback::{RollbackTo, RolledBack};
 pub(super) use rows::{Edit, Kept, edit_of, prepare_edit};
+pub use rows::{EditInfo, Side};
 
 use super::edit::Diff;
 use super::entry::Meta;
@@ -72,7 +77,10 @@ pub(super) struct Change {
 pub(super) enum After {
     Known(Image),
     /// A file that was just written, still open.
-    Written { file: std::fs::File, image: Image },
+    Written {
+        file: std::fs::File,
+        image: Image,
+    },
     /// To be looked at like what was there before; its contents are not kept.
     Captured(Captured),
 }
@@ -154,7 +162,13 @@ impl Fs {
 
     /// Notes many changes at once, as of an archive that was unpacked, as one edit that can't be taken back. `summary` is
     /// shown with it.
-    pub async fn record_summary(&self, reach: &Reach, op: &'static str, at: &Located, summary: serde_json::Value) -> Option<String> {
+    pub async fn record_summary(
+        &self,
+        reach: &Reach,
+        op: &'static str,
+        at: &Located,
+        summary: serde_json::Value,
+    ) -> Option<String> {
         let path = self.real_path(reach, at).await;
         let mut change = Change::new(op, reach, path, Captured::default(), After::Known(Image::default()));
         change.summary = Some(summary);

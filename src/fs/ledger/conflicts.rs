@@ -196,11 +196,8 @@ pub(super) fn conflicts(path: &Path, touches: &[Touch]) -> Vec<Conflict> {
 /// The edits of a file that count, oldest first.
 async fn touches(store: &Store, bounds: &Bounds, path: &Path) -> Result<Vec<Touch>, Error> {
     let age_ms = i64::try_from(bounds.fs_conflict_max_age_ms).unwrap_or(i64::MAX);
-    let filter = FsEditFilter {
-        path: Some(Raw::of(path).0),
-        after_ms: Some(now_ms().saturating_sub(age_ms)),
-        ..FsEditFilter::default()
-    };
+    let filter =
+        FsEditFilter { path: Some(Raw::of(path).0), after_ms: Some(now_ms().saturating_sub(age_ms)), ..FsEditFilter::default() };
     let rows = store.fs_edits(filter, as_usize(bounds.fs_conflict_edits_max)).await?;
     let own = Raw::of(path).0;
     let rows = rows.into_iter().rev().filter(|row| row.path == own && matches!(row.status.as_str(), "applied" | "reverted"));
@@ -284,8 +281,7 @@ mod tests {
         let mut touches = Vec::new();
         for (number, (session, after)) in contents.iter().enumerate().skip(1) {
             let hunks = diff("f", Some(before.as_bytes()), Some(after.as_bytes()), limits).hunks;
-            let touch =
-                Touch { edit_id: Some(number.to_string()), session_id: Some((*session).to_owned()), hunks: Some(hunks) };
+            let touch = Touch { edit_id: Some(number.to_string()), session_id: Some((*session).to_owned()), hunks: Some(hunks) };
             touches.push(touch);
             before = after;
         }
@@ -301,9 +297,13 @@ mod tests {
         let base = text(|line| format!("{line}\n"));
         let changed = |content: &str, line: usize, to: &str| content.replacen(&format!("\n{line}\n"), &format!("\n{to}\n"), 1);
         let first = changed(&base, 10, "ten");
-        for (line, severity) in
-            [(11, Severity::AdjacentLine), (16, Severity::AdjacentLine), (17, Severity::DifferentArea), (4, Severity::AdjacentLine), (3, Severity::DifferentArea)]
-        {
+        for (line, severity) in [
+            (11, Severity::AdjacentLine),
+            (16, Severity::AdjacentLine),
+            (17, Severity::DifferentArea),
+            (4, Severity::AdjacentLine),
+            (3, Severity::DifferentArea),
+        ] {
             let second = changed(&first, line, "x");
             assert_eq!(found(&[("", &base), ("a", &first), ("b", &second)]), [(severity, Some((line, line)), Some((10, 10)))]);
         }

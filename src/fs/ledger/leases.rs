@@ -67,8 +67,7 @@ impl Leases {
         if leases.len() >= self.max {
             return Err(Error::TooMuch { what: "leases at once".to_owned(), max: self.max as u64, bound: "fs_leases_max" });
         }
-        let lease =
-            Lease { id: new_id("lease"), path: spec.path, session_id: spec.session_id, ends_at_ms, note: spec.note };
+        let lease = Lease { id: new_id("lease"), path: spec.path, session_id: spec.session_id, ends_at_ms, note: spec.note };
         leases.push(lease.clone());
         Ok(lease)
     }

@@ -10,8 +10,8 @@ mod stale;
 pub(super) use conflicts::conflicts_of;
 pub use conflicts::{Conflict, Severity};
 pub use leases::{Lease, LeaseSpec, Leases};
-pub use seen::SeenFile;
 pub(super) use seen::Seen;
+pub use seen::SeenFile;
 pub use stale::{FileState, Merged, Stale};
 
 /// Who is told when sessions get in each other's way.

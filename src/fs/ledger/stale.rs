@@ -155,13 +155,7 @@ impl Fs {
     }
 }
 
-fn merge(
-    path: &str,
-    base: Option<&[u8]>,
-    yours: &[u8],
-    current: &[u8],
-    limits: super::super::edit::DiffLimits,
-) -> Merged {
+fn merge(path: &str, base: Option<&[u8]>, yours: &[u8], current: &[u8], limits: super::super::edit::DiffLimits) -> Merged {
     let Some(base) = base else {
         let yours = diff(path, Some(current), Some(yours), limits).text;
         return Merged { theirs: None, yours, merged: None, is_clean: false };

@@ -18,11 +18,7 @@ use crate::fs;
 use crate::http::AppState;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
-    entries::router()
-        .merge(file::router())
-        .merge(edit::router())
-        .merge(history::router())
-        .merge(conflicts::router())
+    entries::router().merge(file::router()).merge(edit::router()).merge(history::router()).merge(conflicts::router())
 }
 
 /// A body that comes in pieces. An error cuts the connection, so that nobody takes a part for the whole.
