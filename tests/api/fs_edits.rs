@@ -216,7 +216,7 @@ async fn leases_are_told_and_end() {
     let (_, found) = server.get("/v1/fs/conflicts?path=d/f").await;
     assert_eq!(found["leases"][0]["id"], lease["id"]);
     let events = server.get("/v1/events?type=fs.conflict").await.1;
-    assert_eq!(events["events"][0]["payload"]["conflict"]["severity"], "leased", "{events}");
+    assert_eq!(events["events"][0]["conflict"]["severity"], "leased", "{events}");
     let path = format!("/v1/fs/leases/{}", lease["id"].as_str().expect("an id"));
     assert_eq!(request(&server, "DELETE", &path, None, None).await.0, 204);
     assert_eq!(request(&server, "DELETE", &path, None, None).await.0, 404);
