@@ -103,8 +103,12 @@ impl Fs {
             let meta = present(&source)?.ok_or_else(|| Error::NotFound(from.path().to_path_buf()))?;
             reach.spare(&from, &meta)?;
             let keeps = fs.inner.journal.get().is_some();
-            let above = if keeps { reach.missing_above(&to).len() } else { 0 };
+            let above = reach.missing_above(&to).len();
             let destination = reach.place(&to, true)?;
+            let failed = |error| {
+                destination.remove_made(above);
+                error
+            };
             let there = present(&destination)?;
             if there.is_some() && !overwrite {
                 return Err(Error::DestinationExists(to.path().to_path_buf()));
@@ -113,12 +117,12 @@ impl Fs {
                 reach.spare(&to, there)?;
             }
             if !keeps || there.as_ref().is_some_and(|there| there.id == meta.id && is_same_name(&source, &destination)) {
-                return rename(&source, &meta, &destination, there.as_ref());
+                return rename(&source, &meta, &destination, there.as_ref()).map_err(failed);
             }
             let was = there.as_ref().map(|there| fs.keep(&destination, there)).unwrap_or_default();
             let moved = Captured::moved(&source, &meta, fs.keep_limits());
             let origin = source.real_path();
-            rename(&source, &meta, &destination, there.as_ref())?;
+            rename(&source, &meta, &destination, there.as_ref()).map_err(failed)?;
             let mut change = Change::new("move", &reach, destination.real_path(), was, After::Captured(moved));
             change.from = Some(origin);
             change.made_above(above);
@@ -186,6 +190,24 @@ impl Reach {
             return Err(Error::Invalid(format!("{} must stay: it holds everything else", at.path().display())));
         }
         Ok(())
+    }
+}
+
+impl Place {
+    /// Of the directories above it, so many were made for something that failed: they go, as far as they are empty.
+    pub(super) fn remove_made(&self, count: usize) {
+        let real = self.real_path();
+        let mut below = self.directory.try_clone().ok();
+        for name in real.ancestors().skip(1).take(count).filter_map(std::path::Path::file_name) {
+            // Upwards from what is held: whatever has the path by now is left alone.
+            let Some(directory) = below else { return };
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let Ok(above) = openat(&directory, "..", flags, Mode::empty()) else { return };
+            if unlinkat(&above, name, AtFlags::REMOVEDIR).is_err() {
+                return;
+            }
+            below = Some(above);
+        }
     }
 }
 

@@ -38,7 +38,7 @@ impl Fs {
             let source = reach.place(&from, false)?;
             let meta = present(&source)?.ok_or_else(|| Error::NotFound(from.path().to_path_buf()))?;
             let keeps = fs.inner.journal.get().is_some();
-            let above = if keeps { reach.missing_above(&to).len() } else { 0 };
+            let above = reach.missing_above(&to).len();
             let destination = reach.place(&to, true)?;
             let there = present(&destination)?;
             match &there {
@@ -58,7 +58,10 @@ impl Fs {
                     errno => Error::of("copy to", to.path(), errno),
                 })
             });
-            copied.inspect_err(|_| discard(&draft))?;
+            copied.inspect_err(|_| {
+                discard(&draft);
+                destination.remove_made(above);
+            })?;
             if keeps {
                 let made = Captured::of(&destination, fs.keep_limits()).unwrap_or_else(|_| Captured::unknown());
                 let mut change = Change::new("copy", &reach, destination.real_path(), was, After::Captured(made));

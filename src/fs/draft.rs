@@ -99,6 +99,8 @@ struct Note {
     diff: Option<Diff>,
     /// What its session saw last must be there.
     is_guarded: bool,
+    /// Mode and owner that it gets back; whoever restores it tells the history.
+    restores: Option<(u32, u32, u32)>,
 }
 
 /// What was written of a file before.
@@ -170,7 +172,7 @@ impl Fs {
             _permit: None,
             reach: reach.clone(),
             made: 0,
-            note: Note { op: "write", diff: None, is_guarded: true },
+            note: Note { op: "write", diff: None, is_guarded: true, restores: None },
             was: Captured::default(),
         }
     }
@@ -249,7 +251,12 @@ impl Fs {
 impl Draft {
     /// What the history says of it, and whether it must be newer than nothing that its session hasn't seen.
     pub(super) fn note_as(&mut self, op: &'static str, diff: Option<Diff>, is_guarded: bool) {
-        self.note = Note { op, diff, is_guarded };
+        self.note = Note { op, diff, is_guarded, restores: None };
+    }
+
+    /// It is what was there once, with this mode and owner; the history isn't told.
+    pub(super) fn restores(&mut self, mode: u32, uid: u32, gid: u32) {
+        self.note = Note { op: "rollback", diff: None, is_guarded: false, restores: Some((mode, uid, gid)) };
     }
 
     /// Adds to it. Blocks.
@@ -265,12 +272,21 @@ impl Draft {
     }
 
     /// Puts it in its place. Blocks. `_alone` is held until then.
-    pub(super) fn commit(mut self, expected: &Expected, _alone: OwnedMutexGuard<()>) -> Result<Written, Error> {
+    pub(super) fn commit(self, expected: &Expected, _alone: OwnedMutexGuard<()>) -> Result<Written, Error> {
+        self.put(expected)
+    }
+
+    /// The same for who keeps others away otherwise.
+    pub(super) fn put(mut self, expected: &Expected) -> Result<Written, Error> {
         let before = self.check(expected)?;
         let expected = &self.guarded(expected, before.as_ref())?;
         if let Some(before) = &before {
             self.be_like(before);
-            self.was = self.fs.keep(&self.place, before);
+        }
+        match (self.note.restores, &before) {
+            (Some((mode, uid, gid)), _) => self.be(mode, uid, gid),
+            (None, Some(before)) => self.was = self.fs.keep(&self.place, before),
+            (None, None) => {}
         }
         if self.fsync == Fsync::Yes {
             self.file.sync_all().map_err(|error| self.failed(&error))?;
@@ -320,7 +336,9 @@ impl Draft {
 
     /// Tells the history.
     fn noted(&mut self, hash: &Sha256Hex) -> Option<String> {
-        self.fs.inner.journal.get()?;
+        if self.note.restores.is_some() || self.fs.inner.journal.get().is_none() {
+            return None;
+        }
         let path = self.place.real_path();
         let known = || After::Known(Image::file(hash, self.size, 0o644, (0, 0)));
         let after = history::written(&self.file, hash, self.size).unwrap_or_else(known);
@@ -363,8 +381,12 @@ impl Draft {
 
     /// Mode and owner stay those of what was there, as far as we may.
     fn be_like(&self, before: &Meta) {
-        let _ = fchown(&self.file, Some(Uid::from_raw(before.uid)), Some(Gid::from_raw(before.gid))); // only root may give away
-        let _ = fchmod(&self.file, Mode::from_bits_retain(before.mode)); // after the owner, which clears setuid
+        self.be(before.mode, before.uid, before.gid);
+    }
+
+    fn be(&self, mode: u32, uid: u32, gid: u32) {
+        let _ = fchown(&self.file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))); // only root may give away
+        let _ = fchmod(&self.file, Mode::from_bits_retain(mode)); // after the owner, which clears setuid
     }
 
     fn take_place(&mut self, expected: &Expected, before: Option<&Meta>) -> Result<(), Error> {

@@ -49,7 +49,7 @@ pub use edit::{Diff, EditOptions, EditSpec, Edited, Hunk, Mismatch};
 pub use entry::{Kind, Meta};
 pub use error::{Error, MovedOn};
 pub use hash::{Sha256Hex, Validator};
-pub use history::{Author, EditInfo, EditQuery, External, HistoryPage, STREAM, Side};
+pub use history::{Author, EditInfo, EditQuery, External, HistoryPage, RollbackTo, RolledBack, STREAM, Side};
 pub use ledger::{Conflict, FileState, Lease, LeaseSpec, Leases, Merged, NoNotices, Notices, SeenFile, Severity, Stale};
 pub use list::Listing;
 pub use names::FindNames;

@@ -15,6 +15,7 @@ mod fs_archives;
 mod fs_support;
 mod fs_trees;
 mod fs_uploads;
+mod fs_edits;
 mod lifecycle;
 mod otlp;
 mod pid_one;

@@ -135,11 +135,11 @@ impl Fs {
     async fn planned(&self, reach: &Reach, at: &Located, spec: EditSpec, options: &EditOptions) -> Result<Planned, Error> {
         let (fs, reach, at, expected) = (self.clone(), reach.clone(), at.clone(), options.expected.clone());
         blocking(move || {
-            let place = reach.target(&at, false).or_else(|error| match error {
-                Error::NotFound(_) => reach.target(&at, true), // it is to be made, or that is the answer
-                error => Err(error),
-            })?;
-            let old = fs.text_at(&place, &at)?;
+            let (path, old) = match reach.target(&at, false) {
+                Ok(place) => (place.real_path(), fs.text_at(&place, &at)?),
+                Err(Error::NotFound(_)) => (at.path().to_path_buf(), None), // its directory is made with it
+                Err(error) => return Err(error),
+            };
             let found = old.as_deref().map(Sha256Hex::of);
             if expected.is_some_and(|expected| found.as_ref() != Some(&expected)) {
                 return Err(Error::Changed { path: at.path().to_path_buf(), found: found.map(|hash| hash.as_str().to_owned()) });
@@ -152,7 +152,7 @@ impl Fs {
             })?;
             let limits = journal_limits(&fs.inner.bounds);
             let diff = diff(&at.path().to_string_lossy(), old.as_deref(), new.as_deref(), limits);
-            Ok(Planned { path: place.real_path(), old: old.map(Into::into), new: new.map(Into::into), diff, offsets })
+            Ok(Planned { path, old: old.map(Into::into), new: new.map(Into::into), diff, offsets })
         })
         .await
     }

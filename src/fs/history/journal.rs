@@ -177,7 +177,7 @@ impl Worker {
                     let row = self.append(edit, blobs, "edit.applied", &mut acks);
                     if row.session_id.is_some() {
                         settled(&mut acks).await;
-                        self.tell_conflicts(&row).await;
+                        self.tell_conflicts(&row, &mut acks).await;
                     }
                 }
                 Entry::Row { edit, blobs, kind } => {
@@ -230,7 +230,7 @@ impl Worker {
         row
     }
 
-    async fn tell_conflicts(&mut self, row: &FsEditRow) {
+    async fn tell_conflicts(&mut self, row: &FsEditRow, acks: &mut Vec<oneshot::Receiver<u64>>) {
         let mut found = match conflicts_of(&self.store, &self.bounds, row).await {
             Ok(found) => found,
             Err(error) => return tracing::warn!(%error, "edits of other sessions can't be read: nobody is told of conflicts"),
@@ -239,7 +239,7 @@ impl Worker {
         for conflict in found {
             if self.told.is_new(&conflict) {
                 let payload = json!({"type": "fs.conflict", "conflict": conflict.to_json()});
-                self.store.append(&self.stream, "fs.conflict", payload.to_string().into(), None);
+                acks.push(self.store.append_acked(&self.stream, "fs.conflict", payload.to_string().into(), None));
                 self.notices.conflict(&conflict);
             }
         }

@@ -11,8 +11,12 @@
 
 pub(super) mod image;
 mod journal;
+mod plan;
 mod queries;
+mod rollback;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +27,7 @@ pub(super) use image::{Captured, Image, KeepLimits};
 pub use journal::STREAM;
 pub(super) use journal::{Entry, Journal, limits as journal_limits};
 pub use queries::{EditQuery, HistoryPage};
+pub use rollback::{RollbackTo, RolledBack};
 pub(super) use rows::{Edit, Kept, edit_of, prepare_edit};
 pub use rows::{EditInfo, Side};
 

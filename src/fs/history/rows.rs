@@ -104,9 +104,8 @@ impl Edit {
         if self.doc.summary.is_some() || !matches!(self.row.status.as_str(), "applied" | "reverted") {
             return None;
         }
-        // A directory that was moved is known by being one.
-        let is_moved = self.row.from_path.is_some() && self.kept.after.is_directory();
-        if !is_moved {
+        // What was moved is as it was; everything else must be told from what others write.
+        if self.row.from_path.is_none() {
             self.kept.after.hashes()?;
         }
         self.kept.left.hashes()?;

@@ -107,7 +107,7 @@ fn placed(touches: &[Touch]) -> Vec<Placed<'_>> {
     let mut all: Vec<Placed<'_>> = Vec::with_capacity(touches.len());
     for touch in touches {
         let Some(hunks) = &touch.hunks else {
-            all.push(Placed { touch, ranges: vec![0..usize::MAX] });
+            all.push(Placed { touch, ranges: std::iter::once(0..usize::MAX).collect() });
             continue;
         };
         for earlier in &mut all {
@@ -125,10 +125,10 @@ fn moved(range: &Range<usize>, hunks: &[Hunk]) -> Range<usize> {
     let (mut start, mut end) = (range.start, range.end);
     for hunk in hunks {
         let (old_end, new_end) = (hunk.old_start + hunk.old_lines, hunk.new_start + hunk.new_lines);
-        if range.start >= old_end && range.start > hunk.old_start || range.start >= old_end && hunk.old_lines > 0 {
+        if range.start >= old_end {
             start = shifted(range.start, old_end, new_end);
         } else if range.start >= hunk.old_start {
-            start = if hunk.old_lines == 0 { new_end } else { hunk.new_start };
+            start = hunk.new_start;
         }
         if range.end != usize::MAX && range.end > hunk.old_start {
             end = if range.end >= old_end { shifted(range.end, old_end, new_end) } else { new_end };
@@ -274,8 +274,10 @@ mod tests {
     use super::super::super::edit::{DiffLimits, diff};
     use super::*;
 
+    type Lines = Option<(usize, usize)>;
+
     /// Each of them is a session and the content that it wrote.
-    fn found(contents: &[(&str, &str)]) -> Vec<(Severity, Option<(usize, usize)>, Option<(usize, usize)>)> {
+    fn found(contents: &[(&str, &str)]) -> Vec<(Severity, Lines, Lines)> {
         let limits = DiffLimits { compared_max_bytes: 10_000, shown_max_bytes: 10_000 };
         let mut before = contents[0].1;
         let mut touches = Vec::new();

@@ -9,9 +9,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::edit::{FsEditResult, answer};
-use super::target::{AuthorQuery, OptionalTargetQuery, Reached, optional_path};
-use crate::fs::{EditInfo, EditQuery};
-use crate::http::extract::{ApiPath, ApiQuery};
+use super::target::{AuthorQuery, OptionalTargetQuery, Reached, optional_path, shown};
+use crate::fs::{EditInfo, EditQuery, RollbackTo, RolledBack};
+use crate::http::extract::{ApiJson, ApiPath, ApiQuery};
 use crate::http::page;
 use crate::http::problem::ApiError;
 use crate::http::{AppState, ProblemDetails};
@@ -22,6 +22,8 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(get_edit))
         .routes(routes!(apply_edit))
         .routes(routes!(reject_edit))
+        .routes(routes!(rollback_edit))
+        .routes(routes!(rollback))
 }
 
 /// A change of a file.
@@ -156,4 +158,79 @@ async fn reject_edit(
 ) -> Result<Json<Value>, ApiError> {
     state.fs.reject(&reach, &id).await?;
     Ok(Json(state.fs.edit_info(&reach, &id).await?.to_json()))
+}
+
+/// What was taken back.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[allow(dead_code)] // describes what is put together
+struct FsRollbackResult {
+    /// The latest first.
+    rolled_back: Vec<FsRolledBack>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[allow(dead_code)] // the same
+struct FsRolledBack {
+    /// The edit.
+    edit_id: String,
+    /// The edit that took it back.
+    by_edit_id: String,
+    /// What is as it was.
+    path: String,
+}
+
+fn rolled_back(done: &[RolledBack]) -> Json<Value> {
+    let one = |one: &RolledBack| {
+        let mut answer = json!({"editId": one.edit_id, "byEditId": one.by_edit_id});
+        shown(&mut answer, "path", &one.path);
+        answer
+    };
+    Json(json!({"rolledBack": done.iter().map(one).collect::<Vec<_>>()}))
+}
+
+/// Takes one change back: content, mode and link targets are as they were. 409 when something else is there by now.
+#[utoipa::path(post, path = "/v1/fs/edits/{id}/rollback", tag = "fs", operation_id = "post_fs_edit_rollback",
+    params(("id" = String, Path), AuthorQuery),
+    responses((status = 200, body = FsRollbackResult), (status = 404, body = ProblemDetails), (status = 409, body = ProblemDetails)))]
+async fn rollback_edit(
+    State(state): State<AppState>,
+    Reached(reach): Reached,
+    ApiPath(id): ApiPath<String>,
+) -> Result<Json<Value>, ApiError> {
+    Ok(rolled_back(&state.fs.rollback(&reach, None, RollbackTo::Before(id)).await?))
+}
+
+/// How far back: one of `turnId`, `toMs` and `toEditId`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct FsRollbackRequest {
+    /// Only what was done in this session's name; everybody's changes when absent.
+    session_id: Option<String>,
+    /// All that was done in this turn is taken back.
+    turn_id: Option<String>,
+    /// All that was done after this time is taken back: Unix milliseconds.
+    to_ms: Option<i64>,
+    /// All that was done after this edit is taken back.
+    to_edit_id: Option<String>,
+}
+
+/// Takes changes back, all or none: a turn's, or what came after a time or an edit. 409 with all that moved on by now.
+#[utoipa::path(post, path = "/v1/fs/rollback", tag = "fs", operation_id = "post_fs_rollback", request_body = FsRollbackRequest,
+    params(AuthorQuery),
+    responses((status = 200, body = FsRollbackResult), (status = 400, body = ProblemDetails), (status = 404, body = ProblemDetails),
+              (status = 409, body = ProblemDetails), (status = 413, body = ProblemDetails)))]
+async fn rollback(
+    State(state): State<AppState>,
+    Reached(reach): Reached,
+    ApiJson(body): ApiJson<FsRollbackRequest>,
+) -> Result<Json<Value>, ApiError> {
+    let to = match (body.turn_id, body.to_ms, body.to_edit_id) {
+        (Some(id), None, None) => RollbackTo::Turn(id),
+        (None, Some(at_ms), None) => RollbackTo::Time(at_ms),
+        (None, None, Some(id)) => RollbackTo::After(id),
+        _ => return Err(ApiError::invalid("a rollback needs one of `turnId`, `toMs` and `toEditId`")),
+    };
+    Ok(rolled_back(&state.fs.rollback(&reach, body.session_id, to).await?))
 }
