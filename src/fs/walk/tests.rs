@@ -113,6 +113,19 @@ fn a_walk_that_nobody_waits_for_ends() {
 }
 
 #[test]
+fn what_is_too_deep_is_told() {
+    let home = tree(&[("a/b/c", "")]);
+    let at = Located::from(home.path().to_path_buf());
+    let deepest = |wanted: &Wanted| {
+        let selection = wanted.compile(2).expect("patterns");
+        let mut walk = Walk::new(&reach(), &at, selection, None, &bounds(), never()).expect("a walk");
+        (std::iter::from_fn(|| walk.next()).count(), walk.skipped.count)
+    };
+    assert_eq!(deepest(&Wanted::default()), (2, 1));
+    assert_eq!(deepest(&Wanted { depth: Some(2), ..Wanted::default() }), (2, 0), "that was asked for");
+}
+
+#[test]
 fn names_that_are_no_text_come_through() {
     let home = tempfile::tempdir().expect("a folder");
     let odd = OsString::from_vec(b"a\xff".to_vec());
