@@ -98,6 +98,45 @@ fn roots_hold() {
 }
 
 #[test]
+fn links_that_are_swapped_meanwhile_lead_nowhere_else() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let home = tree(&[("root/swap/file", "inside"), ("out/file", "outside"), ("out/secret", "outside")]);
+    let (root, place, other) = (home.path().join("root"), home.path().join("root/swap"), home.path().join("root/other"));
+    symlink("../out", &other).expect("a link");
+    let within = Reach::new("/".into(), std::slice::from_ref(&root)).expect("a root");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let _ = rustix::fs::renameat_with(
+                    rustix::fs::CWD,
+                    &place,
+                    rustix::fs::CWD,
+                    &other,
+                    rustix::fs::RenameFlags::EXCHANGE,
+                );
+            }
+        });
+        let mut inside = 0;
+        for _ in 0..2_000 {
+            let selection = everything().compile(64).expect("patterns");
+            let at = Located::from(root.clone());
+            let mut walk = Walk::new(&within, &at, selection, None, &bounds(), never()).expect("a walk");
+            while let Some(found) = walk.next() {
+                assert_ne!(found.name, b"secret");
+                if let Ok(file) = found.open() {
+                    assert_eq!(io::read_to_string(file).expect("a file that can be read"), "inside");
+                    inside += 1;
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(inside > 0, "the file was there all the time, under one name or the other");
+    });
+}
+
+#[test]
 fn a_walk_that_nobody_waits_for_ends() {
     let home = tempfile::tempdir().expect("a folder");
     for at in 0..1000 {
