@@ -119,7 +119,7 @@ bounds! {
     // fs
     fs_hash_cache_max = 16_384, "Hashes of files that are remembered; the oldest are forgotten, and such files are read again.";
     fs_transfers_max = 256, "Files and directories that are transferred in pieces at once, up or down; one more is 503.";
-    fs_walk_depth_max = 256, "Levels that a listing or a search of a tree goes down; what is deeper is left out.";
+    fs_walk_depth_max = 100, "Levels that a listing or a search of a tree goes down, each a directory held open; what is deeper is left out.";
     fs_walk_page_max_entries = 100_000, "Entries on one page of a tree, and names that one search for names gives; the rest is on the next page, or truncated.";
     fs_walk_timeout_ms = 30_000, "Time for one page of a tree, or one search for names; then it ends with where to go on, or truncated.";
     fs_ignore_file_max_bytes = 256 * KIB, "Of a file with ignore rules so much is read.";

@@ -7,6 +7,7 @@
 
 mod changes;
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -210,6 +211,8 @@ struct Growing<'a> {
     work: &'a Work,
     is_shown: bool,
     bytes_left: u64,
+    /// Places may lie within each other.
+    seen: HashSet<Located>,
     plan: Plan,
 }
 
@@ -225,7 +228,8 @@ impl Work {
 
     fn plan(&self, reach: &Reach, places: &[Located], wanted: &Wanted, is_shown: bool, is_over: &IsOver) -> Result<Plan, Error> {
         let plan = Plan { files: Vec::new(), matches: 0, reason: None, skipped: Skipped::default() };
-        let mut growing = Growing { work: self, is_shown, bytes_left: self.bounds.fs_search_answer_max_bytes, plan };
+        let mut growing =
+            Growing { work: self, is_shown, bytes_left: self.bounds.fs_search_answer_max_bytes, seen: HashSet::new(), plan };
         for at in places {
             let selection = wanted.compile(as_usize(self.bounds.fs_walk_depth_max))?;
             let walked = Walk::new(reach, at, selection, None, &self.bounds, IsOver::clone(is_over));
@@ -318,6 +322,9 @@ impl Growing<'_> {
         if self.plan.files.len() as u64 >= bounds.fs_replace_files_max {
             self.plan.reason = Some("files");
             return false;
+        }
+        if !self.seen.insert(at.clone()) {
+            return true;
         }
         let hash = Sha256Hex::of(&content);
         let mut answer = json!({});

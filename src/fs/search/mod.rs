@@ -89,13 +89,13 @@ impl Fs {
         };
         let (starts, is_over, search, bounds) = blocking(begin).await?;
         spawn_owned("fs-search", async move {
-            let rest = blocking(move || {
-                let summary = work::run(starts, &matcher, &search, &bounds, &is_over, &items);
-                let _ = items.blocking_send(SearchItem::End(summary)); // a reader that left
-                Ok(())
-            });
-            let _ = rest.await;
+            let out = items.clone();
+            let work = blocking(move || Ok(work::run(starts, &matcher, &search, &bounds, &is_over, deadline, &out)));
+            let summary = work.await;
             drop(permit);
+            if let Ok(summary) = summary {
+                let _ = items.send(SearchItem::End(summary)).await; // a reader that left
+            }
         });
         Ok(received)
     }

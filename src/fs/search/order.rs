@@ -4,8 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use std::time::Instant;
+
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::SearchItem;
 use super::hits::Part;
@@ -23,6 +27,9 @@ pub(super) struct Order {
 
 struct State {
     out: mpsc::Sender<SearchItem>,
+    /// To wait with a deadline.
+    runtime: Option<Handle>,
+    deadline: Instant,
     next: u64,
     waiting: BTreeMap<u64, Part>,
     matches_left: u64,
@@ -33,9 +40,11 @@ struct State {
 }
 
 impl Order {
-    pub(super) fn new(out: mpsc::Sender<SearchItem>, matches_max: u64, bytes_max: u64) -> Self {
+    pub(super) fn new(out: mpsc::Sender<SearchItem>, matches_max: u64, bytes_max: u64, deadline: Instant) -> Self {
         let state = State {
             out,
+            runtime: Handle::try_current().ok(),
+            deadline,
             next: 0,
             waiting: BTreeMap::new(),
             matches_left: matches_max,
@@ -113,8 +122,26 @@ impl State {
             end = *line_end;
         }
         text.truncate(end);
-        if !text.is_empty() && self.out.blocking_send(SearchItem::Hits(Bytes::from(text))).is_err() {
-            self.is_over = true; // nobody reads
+        if !text.is_empty() {
+            self.send(SearchItem::Hits(Bytes::from(text)));
+        }
+    }
+
+    /// Waits for a reader that is slow, but not for ever: others want to search, too.
+    fn send(&mut self, item: SearchItem) {
+        let item = match self.out.try_send(item) {
+            Ok(()) => return,
+            Err(TrySendError::Full(item)) => item,
+            Err(TrySendError::Closed(_)) => return self.is_over = true,
+        };
+        let late = self
+            .runtime
+            .as_ref()
+            .map(|runtime| runtime.block_on(async { tokio::time::timeout_at(self.deadline.into(), self.out.send(item)).await }));
+        match late {
+            Some(Ok(Ok(()))) => {}
+            Some(Err(_)) | None => (self.why_cut, self.is_over) = (Some("time"), true),
+            Some(Ok(Err(_))) => self.is_over = true,
         }
     }
 }
@@ -144,7 +171,7 @@ mod tests {
     #[test]
     fn batches_come_out_in_their_order() {
         let (out, mut read_end) = mpsc::channel(64);
-        let order = Order::new(out, 100, 1000);
+        let order = Order::new(out, 100, 1000, Instant::now());
         assert!(order.give(2, &mut part(&["c"]), true));
         assert!(order.give(1, &mut part(&[]), true));
         assert_eq!(read(&mut read_end), "");
@@ -158,7 +185,7 @@ mod tests {
     #[test]
     fn threads_that_are_ahead_with_much_wait_for_their_turn() {
         let (out, mut read_end) = mpsc::channel(64);
-        let order = Order::new(out, u64::MAX, u64::MAX);
+        let order = Order::new(out, u64::MAX, u64::MAX, Instant::now());
         let long = "x".repeat(SMALL_BYTES);
         std::thread::scope(|scope| {
             for batch in (0..8).rev() {
@@ -173,20 +200,31 @@ mod tests {
     #[test]
     fn what_is_beyond_a_bound_ends_it() {
         let (out, mut read_end) = mpsc::channel(64);
-        let order = Order::new(out, 2, 1000);
+        let order = Order::new(out, 2, 1000, Instant::now());
         assert!(!order.give(0, &mut part(&["a", "-after", "b", "-after", "c", "-after"]), true));
         assert_eq!(read(&mut read_end), "a\n-after\nb\n-after\n");
         assert_eq!(order.result(), (2, Some("matches")));
         let (out, mut read_end) = mpsc::channel(64);
-        let order = Order::new(out, 100, 5);
+        let order = Order::new(out, 100, 5, Instant::now());
         assert!(!order.give(0, &mut part(&["abc", "de"]), true));
         assert_eq!((read(&mut read_end).as_str(), order.result()), ("abc\n", (1, Some("bytes"))));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_reader_that_does_not_read_ends_it_in_time() {
+        let (out, mut read_end) = mpsc::channel(1);
+        let order = Order::new(out, 100, 1000, Instant::now());
+        let (first, second) =
+            tokio::task::spawn_blocking(move || (order.give(0, &mut part(&["a"]), true), order.give(1, &mut part(&["b"]), true)))
+                .await
+                .expect("it ends");
+        assert_eq!((first, second, read(&mut read_end).as_str()), (true, false, "a\n"));
     }
 
     #[test]
     fn a_reader_that_left_ends_it() {
         let (out, read_end) = mpsc::channel(64);
-        let order = Order::new(out, 100, 1000);
+        let order = Order::new(out, 100, 1000, Instant::now());
         drop(read_end);
         assert!(!order.give(0, &mut part(&["a"]), true));
         assert!(!order.give(7, &mut part(&["b"]), false), "without waiting for a turn");

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use std::time::Instant;
+
 use grep_regex::RegexMatcher;
 use grep_searcher::Searcher;
 use serde_json::{Value, json};
@@ -20,8 +22,10 @@ use crate::fs::walk::{Found, IsOver, Skipped};
 
 /// Files that one thread takes at a time.
 const BATCH: usize = 32;
+/// They hold so many directories open at most.
+const DIRECTORIES_MAX: usize = 8;
 /// Batches that wait for a thread.
-const QUEUE: usize = 16;
+const QUEUE: usize = 8;
 const THREADS_MAX: usize = 8;
 /// Hits of one batch that are held before its turn.
 const PART_BYTES: usize = 256 * 1024;
@@ -29,6 +33,15 @@ const PART_BYTES: usize = 256 * 1024;
 enum Job {
     Found(Found),
     Open(File, Vec<u8>),
+}
+
+impl Job {
+    fn is_beside(&self, other: Option<&Self>) -> bool {
+        match (self, other) {
+            (Self::Found(one), Some(Self::Found(other))) => Arc::ptr_eq(&one.directory, &other.directory),
+            _ => false,
+        }
+    }
 }
 
 /// What all threads of a search share.
@@ -52,6 +65,7 @@ pub(super) fn run(
     search: &Search,
     bounds: &Bounds,
     is_over: &IsOver,
+    deadline: Instant,
     items: &mpsc::Sender<SearchItem>,
 ) -> Value {
     let limit = search.limit.unwrap_or(u64::MAX).min(bounds.fs_search_matches_max);
@@ -60,7 +74,7 @@ pub(super) fn run(
         search,
         bounds,
         is_over,
-        order: Order::new(items.clone(), limit, search.answer_max_bytes.unwrap_or(u64::MAX)),
+        order: Order::new(items.clone(), limit, search.answer_max_bytes.unwrap_or(u64::MAX), deadline),
         files: AtomicU64::new(0),
         matched: AtomicU64::new(0),
         cut: AtomicU64::new(0),
@@ -83,13 +97,15 @@ pub(super) fn run(
 
 /// Queues what is to be searched; true when it ended early.
 fn walk(starts: Vec<Start>, queue: SyncSender<(u64, Vec<Job>)>, shared: &Shared<'_>) -> bool {
-    let (mut number, mut batch) = (0, Vec::with_capacity(BATCH));
+    let (mut number, mut batch, mut directories) = (0, Vec::with_capacity(BATCH), 0);
     let mut put = |job: Option<Job>| {
         let is_last = job.is_none();
+        directories += usize::from(job.as_ref().is_some_and(|job| !job.is_beside(batch.last())));
         batch.extend(job);
-        if batch.len() < BATCH && !is_last {
+        if batch.len() < BATCH && directories < DIRECTORIES_MAX && !is_last {
             return true;
         }
+        directories = 0;
         number += 1;
         queue.send((number - 1, std::mem::replace(&mut batch, Vec::with_capacity(BATCH)))).is_ok()
     };

@@ -233,6 +233,8 @@ impl Walk {
             if is_directory && depth < self.selection.depth {
                 let (rules, device) = (level.rules.clone(), level.device);
                 self.go_into(&found, rules.as_ref(), device, is_start && self.after.len() > depth);
+            } else if is_directory && self.selection.is_depth_told {
+                self.skipped.add(found.path(), "what it holds is deeper than fs_walk_depth_max");
             }
             if choice == Choice::Given && !is_start {
                 return Some(found);

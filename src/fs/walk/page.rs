@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -18,6 +19,8 @@ use crate::rt::spawn_owned;
 
 /// Entries that are looked at together: what a listing costs in memory.
 const BATCH: usize = 4096;
+/// They hold so many directories open at most.
+const DIRECTORIES_MAX: usize = 64;
 /// Fewer than this aren't worth a thread.
 const SHARE_MIN: usize = 512;
 const THREADS_MAX: usize = 4;
@@ -101,13 +104,19 @@ impl Pages {
 
     /// The next piece, and whether it is the last one.
     fn next(&mut self) -> (Bytes, bool) {
-        let mut batch = Vec::new();
+        let (mut batch, mut directories): (Vec<Found>, usize) = (Vec::new(), 0);
         let wanted = self.left.min(BATCH);
-        while batch.len() < wanted {
-            let Some(found) = self.walk.next() else { break };
+        let mut is_last = false;
+        while batch.len() < wanted && directories < DIRECTORIES_MAX {
+            let Some(found) = self.walk.next() else {
+                is_last = true;
+                break;
+            };
+            let is_other = batch.last().is_none_or(|last| !Arc::ptr_eq(&last.directory, &found.directory));
+            directories += usize::from(is_other);
             batch.push(found);
         }
-        let is_last = batch.len() < wanted || batch.len() == self.left;
+        is_last |= batch.len() == self.left;
         self.left -= batch.len();
         let mut out = encode(&batch, std::mem::take(&mut self.is_first));
         if is_last {

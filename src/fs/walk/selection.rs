@@ -38,6 +38,8 @@ pub struct Selection {
     hidden: bool,
     pub(super) has_rules: bool,
     pub(super) depth: usize,
+    /// Nobody asked for that depth: what is deeper is told.
+    pub(super) is_depth_told: bool,
 }
 
 /// What is done with a file.
@@ -78,6 +80,7 @@ impl Wanted {
             hidden: self.hidden,
             has_rules: !self.ignored,
             depth: self.depth.unwrap_or(depth_max).min(depth_max),
+            is_depth_told: self.depth.is_none_or(|depth| depth > depth_max),
         })
     }
 }

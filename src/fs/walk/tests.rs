@@ -98,6 +98,45 @@ fn roots_hold() {
 }
 
 #[test]
+fn links_that_are_swapped_meanwhile_lead_nowhere_else() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let home = tree(&[("root/swap/file", "inside"), ("out/file", "outside"), ("out/secret", "outside")]);
+    let (root, place, other) = (home.path().join("root"), home.path().join("root/swap"), home.path().join("root/other"));
+    symlink("../out", &other).expect("a link");
+    let within = Reach::new("/".into(), std::slice::from_ref(&root)).expect("a root");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let _ = rustix::fs::renameat_with(
+                    rustix::fs::CWD,
+                    &place,
+                    rustix::fs::CWD,
+                    &other,
+                    rustix::fs::RenameFlags::EXCHANGE,
+                );
+            }
+        });
+        let mut inside = 0;
+        for _ in 0..2_000 {
+            let selection = everything().compile(64).expect("patterns");
+            let at = Located::from(root.clone());
+            let mut walk = Walk::new(&within, &at, selection, None, &bounds(), never()).expect("a walk");
+            while let Some(found) = walk.next() {
+                assert_ne!(found.name, b"secret");
+                if let Ok(file) = found.open() {
+                    assert_eq!(io::read_to_string(file).expect("a file that can be read"), "inside");
+                    inside += 1;
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(inside > 0, "the file was there all the time, under one name or the other");
+    });
+}
+
+#[test]
 fn a_walk_that_nobody_waits_for_ends() {
     let home = tempfile::tempdir().expect("a folder");
     for at in 0..1000 {
@@ -110,6 +149,19 @@ fn a_walk_that_nobody_waits_for_ends() {
     assert!(count < 1000 && walk.is_stopped(), "{count}");
     let rest = paths_from(&reach(), home.path(), &everything(), Some(walk.position()));
     assert_eq!(count + rest.len(), 1000, "and tells where to go on");
+}
+
+#[test]
+fn what_is_too_deep_is_told() {
+    let home = tree(&[("a/b/c", "")]);
+    let at = Located::from(home.path().to_path_buf());
+    let deepest = |wanted: &Wanted| {
+        let selection = wanted.compile(2).expect("patterns");
+        let mut walk = Walk::new(&reach(), &at, selection, None, &bounds(), never()).expect("a walk");
+        (std::iter::from_fn(|| walk.next()).count(), walk.skipped.count)
+    };
+    assert_eq!(deepest(&Wanted::default()), (2, 1));
+    assert_eq!(deepest(&Wanted { depth: Some(2), ..Wanted::default() }), (2, 0), "that was asked for");
 }
 
 #[test]
