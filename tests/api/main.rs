@@ -9,6 +9,7 @@ mod chaos;
 mod directory_config;
 mod edge;
 mod events;
+mod fs_watch;
 mod lifecycle;
 mod otlp;
 mod pid_one;
