@@ -34,11 +34,12 @@ pub(super) fn orphan_stream(tx: &Transaction<'_>, name: &str) -> rusqlite::Resul
     Ok(())
 }
 
-/// At the start: marks the streams of servers that were never finished, as when an agent could not be launched.
+/// At the start: marks the streams of servers that were never finished, as when an agent could not be launched, and those
+/// of watched files: whoever watches again goes on in the same one, and what is followed is never removed.
 pub(super) fn orphan_left_behind(connection: &Connection) -> rusqlite::Result<()> {
     let marked = connection.execute(
         "UPDATE streams SET orphaned_at_ms = ?1
-         WHERE (name GLOB 'acp/*' OR name GLOB 'session/*') AND orphaned_at_ms IS NULL AND name NOT IN (
+         WHERE (name GLOB 'acp/*' OR name GLOB 'session/*' OR name GLOB 'fs/*') AND orphaned_at_ms IS NULL AND name NOT IN (
              SELECT 'acp/' || instance || '/out' FROM acp_servers UNION ALL SELECT 'acp/' || instance || '/in' FROM acp_servers
              UNION ALL SELECT 'session/' || id FROM sessions)",
         [now_ms()],

@@ -16,6 +16,7 @@ mod fs_support;
 mod fs_trees;
 mod fs_uploads;
 mod fs_edits;
+mod fs_watch;
 mod lifecycle;
 mod otlp;
 mod pid_one;

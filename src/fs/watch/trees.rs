@@ -16,7 +16,7 @@ use crate::fs::entry::Meta;
 use crate::fs::{Error, Located, Reach};
 
 /// How often it is looked whether a root is still where it was: a directory above it may be renamed, which nobody says;
-const ROOT_CHECK: Duration = Duration::from_secs(2);
+const ROOT_CHECK: Duration = Duration::from_secs(1);
 /// and whether one that is gone is back.
 const ROOT_SEARCH: Duration = Duration::from_millis(100);
 /// A tree is polled so that looking takes no more than this part of the time.
