@@ -151,7 +151,8 @@ bounds! {
     fs_archive_max_bytes = 1024 * GIB, "Bytes that one uploaded archive holds once unpacked.";
     fs_archive_entries_max = 2_000_000, "Entries of one uploaded archive; each costs 8 bytes of memory until its end.";
     fs_archive_depth_max = 128, "Directories above one another in an archive, up or down; as many are held open at once.";
-    fs_archive_ratio_max = 250, "Times that an uploaded archive may grow when it is unpacked, beyond its first 64 MiB.";
+    fs_archive_ratio_max = 250, "Times that an uploaded archive may grow when its compression is taken off; then it is 413.";
+    fs_archive_ratio_free_bytes = 64 * MIB, "So large it may become in any case.";
     fs_archive_header_max_bytes = MIB, "Headers of one entry in an uploaded archive, with its long names and PAX records.";
     fs_archive_zip_entries_max = 1_000_000, "Entries of one zip download; each costs some 200 bytes of memory until its end. A longer one is cut, and a tar isn't bounded.";
     fs_archive_pending_max_bytes = 64 * MIB, "Names of directories and links of one uploaded archive, which wait in memory for its end.";

@@ -124,7 +124,6 @@ async fn uploads_end_and_expire() {
     assert_eq!(aborted.status(), 204);
     assert_eq!(names(&home.path().join("u")).len(), 1);
     server.kill();
-    // A part that somebody else removed or replaced is no upload any more.
     let part = home.path().join("u").join(&names(&home.path().join("u"))[0]);
     let server = Server::start_with(&home, &Options::default().env("SANDBOXD_FS_UPLOAD_EXPIRY_MS", "1"));
     until(|| async { !part.exists() }).await;

@@ -14,8 +14,6 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// A frame may ask for a window of so many bytes, as a power of two: 128 MiB is what `zstd` itself accepts unasked.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
-/// How far an archive may grow in any case.
-const RATIO_FREE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// What one archive has cost so far. Readers and rules share it.
 pub(super) struct Gauge {
@@ -94,7 +92,8 @@ impl Gauge {
 
     fn read(&self, bytes: u64) -> Result<(), Error> {
         self.expanded.set(self.expanded.get() + bytes);
-        let allowed = self.received.get().saturating_mul(self.bounds.fs_archive_ratio_max).max(RATIO_FREE_BYTES);
+        let bounds = &self.bounds;
+        let allowed = self.received.get().saturating_mul(bounds.fs_archive_ratio_max).max(bounds.fs_archive_ratio_free_bytes);
         if self.expanded.get() > allowed {
             let (what, max) = ("times that the archive grew".to_owned(), self.bounds.fs_archive_ratio_max);
             return Err(Error::TooMuch { what, max, bound: "fs_archive_ratio_max" });

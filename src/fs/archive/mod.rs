@@ -12,6 +12,7 @@ mod limits;
 mod pack;
 mod pack_tar;
 mod pack_zip;
+mod staged;
 #[cfg(test)]
 mod tests;
 mod tree;

@@ -46,6 +46,11 @@ impl Place {
     }
 
     fn unpack(&self, archive: &[u8], how: Extraction) -> Result<Extracted, Error> {
+        self.receive(archive, how, true)
+    }
+
+    /// With `is_whole` false, the client leaves.
+    fn receive(&self, archive: &[u8], how: Extraction, is_whole: bool) -> Result<Extracted, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async {
             let (sender, pieces) = mpsc::channel(1);
@@ -56,7 +61,9 @@ impl Place {
                         return;
                     }
                 }
-                let _ = sender.send(None).await;
+                if is_whole {
+                    let _ = sender.send(None).await;
+                }
             };
             let extract = self.fs.extract(self.fs.reach(), Located::from(self.dest()), how, pieces);
             tokio::join!(send, extract).1
@@ -263,8 +270,9 @@ fn bombs_go_off_elsewhere() {
         assert!(said.contains(bound), "{said:?} lacks {bound:?}");
     }
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    gzip.write_all(&entry(b'0', b"zeros", b"", &vec![0; 80 << 20])).expect("written");
-    let said = Place::new().failed(&gzip.finish().expect("finished"));
+    gzip.write_all(&entry(b'0', b"zeros", b"", &vec![0; 2 << 20])).expect("written");
+    let place = Place::with(Bounds { fs_archive_ratio_free_bytes: 1 << 20, ..Bounds::default() });
+    let said = place.failed(&gzip.finish().expect("finished"));
     assert!(said.contains("fs_archive_ratio_max"), "{said}");
 }
 
@@ -294,6 +302,21 @@ fn what_breaks_off_leaves_no_half_file() {
             assert_eq!((entry.file_name(), entry.metadata().expect("there").len()), ("small".into(), 3000), "cut at {cut}");
         }
     }
+}
+
+#[test]
+fn a_client_that_leaves_is_not_taken_for_the_end() {
+    // Cut where an archive might end.
+    let cut = entry(b'0', b"a", b"", b"1");
+    let place = Place::new();
+    assert!(place.receive(&cut, Extraction::default(), true).expect("a destination").failed.is_none());
+    let failed = place.receive(&cut, Extraction::default(), false).expect("a destination").failed;
+    assert!(matches!(failed.expect("an end").error, Error::BrokeOff(_)));
+    let other = Place::new();
+    let atomic = Extraction { atomic: true, ..Extraction::default() };
+    assert!(other.receive(&cut, atomic, false).expect("a destination").failed.is_some());
+    assert_eq!(std::fs::read_dir(other.dest()).expect("a folder").count(), 0);
+    assert_eq!(std::fs::read_dir(other.home.path()).expect("a folder").count(), 2, "nothing is left beside it");
 }
 
 #[test]
