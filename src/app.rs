@@ -19,6 +19,7 @@ use crate::agents::credentials::{DiscoverOptions, discover};
 use crate::agents::{self, Agents, AgentsConfig};
 use crate::config::{Auth, Config, as_duration, as_usize};
 use crate::fs::{Fs, FsConfig};
+use crate::git::Git;
 use crate::http::{self, AppState};
 use crate::processes::{self, Children, Processes};
 use crate::rt::clock::now_ms;
@@ -143,6 +144,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
     });
     let home = config.dirs.home.clone().unwrap_or_else(|| PathBuf::from("/"));
     let fs = Fs::new(FsConfig { home: home.clone(), roots: config.fs_roots.clone(), bounds: config.bounds.clone() })?;
+    let git = Git::new(children.clone(), config.env.clone(), config.bounds.clone());
     let source = Arc::new(Catalogue(agents.clone()));
     let gate = Gate::start(store.clone(), config.bounds.clone()).await?;
     let sessions = Sessions::new(sessions::Parts {
@@ -169,6 +171,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         processes,
         workspace,
         fs,
+        git,
         sessions,
         store,
         traces,

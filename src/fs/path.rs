@@ -49,7 +49,7 @@ impl Located {
     }
 
     /// The directory that holds it, and its name there; `None` for what has no name of its own.
-    pub(super) fn split(&self) -> Option<(&Path, &OsStr)> {
+    pub fn split(&self) -> Option<(&Path, &OsStr)> {
         Some((self.0.parent()?, self.0.file_name()?))
     }
 }

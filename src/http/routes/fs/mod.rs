@@ -3,7 +3,7 @@
 mod conditions;
 mod entries;
 mod file;
-mod target;
+pub(super) mod target;
 
 use axum::body::Body;
 use bytes::Bytes;

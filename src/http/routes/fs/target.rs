@@ -22,7 +22,7 @@ use crate::http::problem::ApiError;
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code)] // describes the API; the extractors read the query's bytes
-pub(super) struct TargetQuery {
+pub(in crate::http::routes) struct TargetQuery {
     /// The file: absolute, below the home (`~/…`), or relative to the home, or to the session's directory. Names that are
     /// not UTF-8 are percent-encoded byte for byte.
     path: String,
@@ -35,7 +35,7 @@ pub(super) struct TargetQuery {
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code)] // the same
-pub(super) struct OptionalTargetQuery {
+pub(in crate::http::routes) struct OptionalTargetQuery {
     /// As elsewhere; the home, or the session's directory, when absent.
     path: Option<String>,
     /// Relative paths start in this session's directory.
@@ -43,13 +43,13 @@ pub(super) struct OptionalTargetQuery {
 }
 
 /// A file that a request names.
-pub(super) struct Target {
-    pub(super) reach: Reach,
-    pub(super) at: Located,
+pub(in crate::http::routes) struct Target {
+    pub(in crate::http::routes) reach: Reach,
+    pub(in crate::http::routes) at: Located,
 }
 
 /// The same, or the directory where relative paths start.
-pub(super) struct OptionalTarget(pub(super) Target);
+pub(in crate::http::routes) struct OptionalTarget(pub(in crate::http::routes) Target);
 
 impl FromRequestParts<AppState> for Target {
     type Rejection = ApiError;
@@ -79,7 +79,7 @@ impl Target {
 }
 
 /// Where a request's paths may lead.
-pub(super) async fn reach(state: &AppState, session_id: Option<&str>) -> Result<Reach, ApiError> {
+pub(in crate::http::routes) async fn reach(state: &AppState, session_id: Option<&str>) -> Result<Reach, ApiError> {
     let reach = state.fs.reach();
     match session_id {
         Some(id) => Ok(reach.from_base(Path::new(&state.sessions.get(id).await?.cwd))),
@@ -116,7 +116,7 @@ impl Raw {
 /// A path in a JSON body: text, or its bytes when they are no text.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
-pub(super) enum PathText {
+pub(in crate::http::routes) enum PathText {
     /// As elsewhere.
     Text(String),
     /// As `pathBase64` of an entry.
@@ -128,7 +128,7 @@ pub(super) enum PathText {
 
 impl PathText {
     /// What it names.
-    pub(super) fn locate(&self, reach: &Reach) -> Result<Located, ApiError> {
+    pub(in crate::http::routes) fn locate(&self, reach: &Reach) -> Result<Located, ApiError> {
         let raw = match self {
             Self::Text(text) => OsString::from(text),
             Self::Bytes { base64 } => {
@@ -141,7 +141,7 @@ impl PathText {
 }
 
 /// A path in an answer: under `key`, and when it isn't UTF-8 its bytes beside it.
-pub(super) fn shown(answer: &mut Value, key: &str, path: &Path) {
+pub(in crate::http::routes) fn shown(answer: &mut Value, key: &str, path: &Path) {
     answer[key] = path.to_string_lossy().into();
     if path.to_str().is_none() {
         answer[format!("{key}Base64")] = BASE64_STANDARD.encode(PathBuf::from(path).as_os_str().as_bytes()).into();
@@ -149,7 +149,7 @@ pub(super) fn shown(answer: &mut Value, key: &str, path: &Path) {
 }
 
 /// `{"path": …}`.
-pub(super) fn path_answer(path: &Path) -> Value {
+pub(in crate::http::routes) fn path_answer(path: &Path) -> Value {
     let mut answer = json!({});
     shown(&mut answer, "path", path);
     answer
