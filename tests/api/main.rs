@@ -12,6 +12,7 @@ mod edge;
 mod events;
 mod fs;
 mod fs_support;
+mod git;
 mod lifecycle;
 mod otlp;
 mod pid_one;
