@@ -20,6 +20,7 @@ use crate::agents::credentials::{DiscoverOptions, discover};
 use crate::agents::{self, Agents, AgentsConfig};
 use crate::config::{Auth, Config, as_duration, as_usize};
 use crate::fs::{Fs, FsConfig, Uploads};
+use crate::git::Git;
 use crate::http::{self, AppState};
 use crate::processes::{self, Children, Processes};
 use crate::rt::clock::now_ms;
@@ -150,6 +151,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         bounds: config.bounds.clone(),
     })?;
     let uploads = Uploads::start(fs.clone(), config.dirs.data.join("uploads"));
+    let git = Git::new(children.clone(), config.env.clone(), config.bounds.clone());
     let source = Arc::new(Catalogue(agents.clone()));
     let gate = Gate::start(store.clone(), config.bounds.clone()).await?;
     let sessions = Sessions::new(sessions::Parts {
@@ -162,7 +164,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         data: config.dirs.data.clone(),
         requests: store.open_stream("requests").await?,
     });
-    fs.connect(store.clone(), Arc::new(files::ConflictNotices(sessions.clone()))).await?;
+    fs.connect(Arc::new(files::ConflictNotices(sessions.clone()))).await?;
     sessions.witnessed_by(Arc::new(files::Bookkeeper::new(fs.clone(), home)));
     let acp = Acp::start(store.clone(), children.clone(), source, Arc::new(sessions.clone()), config.bounds.clone()).await?;
     gate.connect(Arc::new(Answers(acp.clone())));
@@ -179,6 +181,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         workspace,
         fs,
         uploads,
+        git,
         sessions,
         store,
         traces,

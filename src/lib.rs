@@ -6,6 +6,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod fs;
+pub mod git;
 pub mod http;
 pub mod mock;
 pub mod processes;

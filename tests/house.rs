@@ -18,9 +18,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("traces", &["store"]),
     ("workspace", &["processes"]),
     ("fs", &["store"]),
+    ("git", &["processes"]),
     ("sessions", &["acp", "processes", "store", "traces", "workspace"]),
-    ("http", &["acp", "agents", "fs", "processes", "sessions", "store", "traces", "workspace"]),
-    ("app", &["acp", "agents", "fs", "http", "processes", "sessions", "store", "traces", "workspace"]),
+    ("http", &["acp", "agents", "fs", "git", "processes", "sessions", "store", "traces", "workspace"]),
+    ("app", &["acp", "agents", "fs", "git", "http", "processes", "sessions", "store", "traces", "workspace"]),
     ("cli", &["agents", "app", "mock", "processes"]),
 ];
 

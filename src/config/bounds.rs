@@ -168,6 +168,16 @@ bounds! {
     fs_watch_poll_min_ms = 1_000, "How often a tree is looked at that can't be watched by inotify, at first and after a change; looking takes a twentieth of the time at most.";
     fs_watch_poll_max_ms = 10_000, "The same after a long time without a change: each pause is twice the one before.";
 
+    // git
+    git_calls_max = 32, "Calls on repositories that run at once; one more is 503.";
+    git_timeout_ms = 30_000, "Time for each command of git that a reading call needs; then it is stopped and the call fails.";
+    git_worktree_timeout_ms = 300_000, "The same for adding and removing a worktree.";
+    git_output_max_bytes = 8 * MIB, "What git tells of a status, a log, or the files of a diff; the rest is left out (truncated), or on the next page.";
+    git_patch_max_bytes = 4 * MIB, "Text of a diff; the rest is left out (truncated).";
+    git_entries_max = 20_000, "Entries of a status, files of a diff; the rest is left out (truncated).";
+    git_paths_max = 256, "Paths to which a diff or a log may be narrowed; more is 400.";
+    git_drivers_max = 64, "Filters and hooks in a repository's configuration, each of which is switched off by name; a repository with more is refused.";
+
     // store
     store_queue_max_bytes = 4 * MIB, "Events that wait for the disk; agents aren't read meanwhile.";
     store_batch_max_events = 4096, "Events in one transaction (group commit).";

@@ -98,7 +98,7 @@ struct Inner {
     watches: Arc<watch::Watches>,
     bounds: Bounds,
     leases: Arc<Leases>,
-    /// Where changes are noted, once there is a store.
+    /// Where changes are noted, once it is connected.
     journal: OnceLock<history::Journal>,
 }
 
@@ -125,8 +125,9 @@ impl Fs {
     ///
     /// # Errors
     /// [`Error::Store`] when the file can't be read.
-    pub async fn connect(&self, store: Store, notices: Arc<dyn Notices>) -> Result<(), Error> {
+    pub async fn connect(&self, notices: Arc<dyn Notices>) -> Result<(), Error> {
         let leases = Arc::clone(&self.inner.leases);
+        let store = self.inner.watches.store().clone();
         let journal = history::Journal::start(store, &self.inner.bounds, self.keep_limits(), leases, notices).await?;
         let _ = self.inner.journal.set(journal); // it was connected before
         Ok(())

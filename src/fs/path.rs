@@ -47,13 +47,8 @@ impl Located {
         &self.0
     }
 
-    /// Something in it, taking it for a directory.
-    pub(super) fn child(&self, name: &OsStr) -> Self {
-        Self(self.0.join(name))
-    }
-
     /// The directory that holds it, and its name there; `None` for what has no name of its own.
-    pub(super) fn split(&self) -> Option<(&Path, &OsStr)> {
+    pub fn split(&self) -> Option<(&Path, &OsStr)> {
         Some((self.0.parent()?, self.0.file_name()?))
     }
 }

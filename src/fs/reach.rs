@@ -1,7 +1,7 @@
 //! Where a client's paths may lead: anywhere the server may go, or nowhere but beneath some directories.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -145,6 +145,27 @@ impl Reach {
         let found = roots.iter().filter_map(|root| Some((root, below(root)?)));
         let (root, below) = found.max_by_key(|(root, _)| root.path.as_os_str().len()).ok_or(Errno::XDEV)?;
         beneath::open(root.directory.as_fd(), &below, flags, mode)
+    }
+
+    /// A directory, for somebody who works in it by its descriptor. Cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::NotADirectory`], [`Error::Outside`], [`Error::Denied`].
+    pub async fn hold(&self, at: Located) -> Result<OwnedFd, Error> {
+        let reach = self.clone();
+        super::blocking(move || reach.directory(&at)).await
+    }
+
+    /// The directory at a path that the system gave, when it may be reached from here. Blocks.
+    pub fn hold_real(&self, path: &Path) -> Option<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Some(roots) = &self.roots else { return openat(CWD, path, flags, Mode::empty()).ok() };
+        let opened = |root: &Root| {
+            let real = readlinkat(CWD, format!("/proc/self/fd/{}", root.directory.as_raw_fd()), Vec::new()).ok()?;
+            let below = path.strip_prefix(OsStr::from_bytes(real.as_bytes())).ok()?;
+            beneath::open(root.directory.as_fd(), below, flags, Mode::empty()).ok()
+        };
+        roots.iter().find_map(opened)
     }
 
     /// A directory, to look things up in.

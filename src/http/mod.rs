@@ -31,6 +31,7 @@ use crate::acp::remote::Remote;
 use crate::agents::Agents;
 use crate::config::{Config, as_duration, as_usize};
 use crate::fs::{Fs, Uploads};
+use crate::git::Git;
 use crate::processes::Processes;
 use crate::sessions::Sessions;
 use crate::store::{Store, Stream};
@@ -58,6 +59,8 @@ pub struct AppState {
     pub fs: Fs,
     /// Uploads in pieces.
     pub uploads: Uploads,
+    /// Repositories.
+    pub git: Git,
     /// ACP sessions that last.
     pub sessions: Sessions,
     /// The log.

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use crate::acp::{self, LaunchError};
-use crate::{agents, fs, processes, sessions, store, traces, workspace};
+use crate::{agents, fs, git, processes, sessions, store, traces, workspace};
 
 tokio::task_local! {
     /// The id of the request being answered; every problem names it.
@@ -55,6 +55,7 @@ codes! {
     InvalidShape = "invalid_request", "Invalid Request", UNPROCESSABLE_ENTITY;
     InstallFailed = "install_failed", "Install Failed", INTERNAL_SERVER_ERROR;
     Internal = "internal", "Internal Server Error", INTERNAL_SERVER_ERROR;
+    GitUnavailable = "git_unavailable", "Git Unavailable", NOT_IMPLEMENTED;
     AgentStartFailed = "stream_error", "Stream Error", BAD_GATEWAY;
     Stopping = "stopping", "Server Stopping", SERVICE_UNAVAILABLE;
     Busy = "busy", "Server Busy", SERVICE_UNAVAILABLE;
@@ -423,6 +424,32 @@ impl From<fs::Error> for ApiError {
                 .member("expected", expected)
                 .member("found", found),
             Error::UploadBusy(_) => Self::with_message(ErrorCode::Conflict, "conflict", &text).member("code", "busy"),
+            Error::Stopping => Self::new(ErrorCode::Stopping, "the server is stopping: try again once it is back"),
+        }
+    }
+}
+
+impl From<git::Error> for ApiError {
+    fn from(error: git::Error) -> Self {
+        use git::Error;
+        let (text, code) = (error.to_string(), error.code());
+        match error {
+            Error::Missing => Self::new(ErrorCode::GitUnavailable, text),
+            Error::NotARepository(path) | Error::NoWorkTree(path) | Error::NotAWorktree(path) => {
+                Self::invalid(text).member("code", code).member("path", path.to_string_lossy())
+            }
+            Error::Invalid(_) | Error::UnknownRevision(_) | Error::Refused(_) => Self::invalid(text).member("code", code),
+            Error::Outside(path) => Self::new(ErrorCode::PermissionDenied, format!("permission denied: {text}"))
+                .member("code", code)
+                .member("path", path.to_string_lossy()),
+            Error::Exists(_) | Error::InUse(_) | Error::Dirty { .. } | Error::Locked { .. } => {
+                Self::with_message(ErrorCode::Conflict, "conflict", &text).member("code", code)
+            }
+            Error::TimedOut { .. } | Error::Failed { .. } => {
+                Self::with_message(ErrorCode::AgentStartFailed, "stream error", &text).member("code", code)
+            }
+            Error::Busy { .. } => Self::new(ErrorCode::Busy, text),
+            Error::Process(error) => error.into(),
             Error::Stopping => Self::new(ErrorCode::Stopping, "the server is stopping: try again once it is back"),
         }
     }

@@ -15,7 +15,6 @@ use super::super::{Error, Fs, FsConfig, Located};
 use super::{Extracted, Extraction};
 use crate::config::Bounds;
 use crate::store::Store;
-use crate::store::Store;
 
 /// A destination with things beside it that must stay as they are.
 struct Place {

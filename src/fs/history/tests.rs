@@ -29,10 +29,10 @@ impl Room {
         let home = dir.path().join("home");
         std::fs::create_dir(&home).expect("a folder");
         let home = home.canonicalize().expect("a folder");
-        let fs = Fs::new(FsConfig { home: home.clone(), roots: Vec::new(), bounds: bounds.clone() }).expect("a room");
         let path = dir.path().join("data.db");
         let store = Store::open(&path, &path, bounds).expect("a store");
-        fs.connect(store, notices).await.expect("a journal");
+        let fs = Fs::new(FsConfig { home: home.clone(), roots: Vec::new(), store, bounds: bounds.clone() }).expect("a room");
+        fs.connect(notices).await.expect("a journal");
         Self { fs, home, _dir: dir }
     }
 

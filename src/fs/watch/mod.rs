@@ -111,6 +111,10 @@ impl Watches {
         Self { store, bounds, owner: Mutex::default(), ended: Arc::default() }
     }
 
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Asks the owner. Blocks while its queue is full.
     fn send(&self, message: Message) -> Result<(), Error> {
         let sender = {

@@ -6,6 +6,7 @@ mod agents;
 mod directory_config;
 mod events;
 mod fs;
+mod git;
 mod processes;
 mod requests;
 mod server;
@@ -49,6 +50,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(events::router())
         .merge(directory_config::router())
         .merge(fs::router())
+        .merge(git::router())
         .merge(requests::router())
         .merge(traces::router())
 }

@@ -177,6 +177,18 @@ impl Children {
     /// # Errors
     /// Each reason has its own [`Error`].
     pub fn spawn(&self, spec: &ChildSpec) -> Result<Started, Error> {
+        self.spawn_in(&self.inner.env, spec)
+    }
+
+    /// The same, but the child inherits no variable: it has those of `spec`, and the cookie.
+    ///
+    /// # Errors
+    /// As [`Children::spawn`].
+    pub fn spawn_bare(&self, spec: &ChildSpec) -> Result<Started, Error> {
+        self.spawn_in(&Env::default(), spec)
+    }
+
+    fn spawn_in(&self, env: &Env, spec: &ChildSpec) -> Result<Started, Error> {
         let launch = Launch {
             id: self.next_id(),
             owner: spec.owner,
@@ -186,7 +198,7 @@ impl Children {
             cwd: spec.cwd.clone(),
             env: spec.env.clone(),
         };
-        let mut command = launch.command(&self.inner.env);
+        let mut command = launch.command(env);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let (mut child, process, exit) = self.launch(launch, command, Confined::default())?;
         spawn_owned("process", exit.collect());

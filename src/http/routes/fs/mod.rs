@@ -12,7 +12,7 @@ mod names;
 mod replace;
 mod search;
 mod selection;
-mod target;
+pub(super) mod target;
 mod uploads;
 mod watch;
 

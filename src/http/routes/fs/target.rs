@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
-pub(super) use crate::fs::shown;
+pub(in crate::http::routes) use crate::fs::shown;
 use crate::fs::{Author, Located, Reach};
 use crate::http::AppState;
 use crate::http::problem::ApiError;
@@ -23,7 +23,7 @@ use crate::http::problem::ApiError;
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code)] // describes the API; the extractors read the query's bytes
-pub(super) struct TargetQuery {
+pub(in crate::http::routes) struct TargetQuery {
     /// The file: absolute, below the home (`~/…`), or relative to the home, or to the session's directory. Names that are
     /// not UTF-8 are percent-encoded byte for byte.
     path: String,
@@ -56,7 +56,7 @@ pub(super) struct AuthorQuery {
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code)] // the same
-pub(super) struct OptionalTargetQuery {
+pub(in crate::http::routes) struct OptionalTargetQuery {
     /// As elsewhere; the home, or the session's directory, when absent.
     path: Option<String>,
     /// Relative paths start in this session's directory.
@@ -64,9 +64,9 @@ pub(super) struct OptionalTargetQuery {
 }
 
 /// A file that a request names.
-pub(super) struct Target {
-    pub(super) reach: Reach,
-    pub(super) at: Located,
+pub(in crate::http::routes) struct Target {
+    pub(in crate::http::routes) reach: Reach,
+    pub(in crate::http::routes) at: Located,
 }
 
 /// Where the paths of a request may lead, and in whose name it acts.
@@ -81,7 +81,7 @@ impl FromRequestParts<AppState> for Reached {
 }
 
 /// The same, or the directory where relative paths start.
-pub(super) struct OptionalTarget(pub(super) Target);
+pub(in crate::http::routes) struct OptionalTarget(pub(in crate::http::routes) Target);
 
 impl FromRequestParts<AppState> for Target {
     type Rejection = ApiError;
@@ -106,7 +106,7 @@ impl FromRequestParts<AppState> for OptionalTarget {
 }
 
 /// Where a request's paths may lead.
-pub(super) async fn reach(state: &AppState, session_id: Option<&str>) -> Result<Reach, ApiError> {
+pub(in crate::http::routes) async fn reach(state: &AppState, session_id: Option<&str>) -> Result<Reach, ApiError> {
     Raw { session_id: session_id.map(str::to_owned), ..Raw::default() }.reach(state).await
 }
 
@@ -183,7 +183,7 @@ impl Raw {
 /// A path in a JSON body: text, or its bytes when they are no text.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
-pub(super) enum PathText {
+pub(in crate::http::routes) enum PathText {
     /// As elsewhere.
     Text(String),
     /// As `pathBase64` of an entry.
@@ -195,7 +195,7 @@ pub(super) enum PathText {
 
 impl PathText {
     /// What it names.
-    pub(super) fn locate(&self, reach: &Reach) -> Result<Located, ApiError> {
+    pub(in crate::http::routes) fn locate(&self, reach: &Reach) -> Result<Located, ApiError> {
         let raw = match self {
             Self::Text(text) => OsString::from(text),
             Self::Bytes { base64 } => {
@@ -208,7 +208,7 @@ impl PathText {
 }
 
 /// `{"path": …}`.
-pub(super) fn path_answer(path: &Path) -> Value {
+pub(in crate::http::routes) fn path_answer(path: &Path) -> Value {
     let mut answer = json!({});
     shown(&mut answer, "path", path);
     answer
