@@ -6,6 +6,8 @@ use grep_matcher::{Captures as _, Matcher as _};
 use grep_regex::RegexMatcher;
 use serde_json::{Value, json};
 
+use crate::config::Bounds;
+use crate::fs::Error;
 use crate::fs::search::hits::{text, window, without_end};
 
 /// What takes the place of a match.
@@ -28,11 +30,27 @@ struct Change {
 #[derive(Debug)]
 pub(super) struct Changes(Vec<Change>);
 
+/// More than may be in one file: matches, or bytes that take their place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TooMany {
+    what: &'static str,
+    max: u64,
+    bound: &'static str,
+}
+
+impl TooMany {
+    /// As what it means for the file.
+    pub(super) fn of_file(self) -> Error {
+        Error::TooMuch { what: self.what.to_owned(), max: self.max, bound: self.bound }
+    }
+}
+
 impl Changes {
-    /// `None` when there are more than `max`.
-    pub(super) fn find(matcher: &RegexMatcher, content: &[u8], with: &With<'_>, max: usize) -> Option<Self> {
-        let mut changes = Vec::new();
-        let mut captures = matcher.new_captures().ok()?;
+    /// All of them. A replacement may be long, and take many places: its bytes are bounded as the file's are.
+    pub(super) fn find(matcher: &RegexMatcher, content: &[u8], with: &With<'_>, bounds: &Bounds) -> Result<Self, TooMany> {
+        let (matches_max, bytes_max) = (bounds.fs_search_matches_max, bounds.fs_search_heap_max_bytes);
+        let (mut changes, mut bytes) = (Vec::new(), 0);
+        let Ok(mut captures) = matcher.new_captures() else { return Ok(Self(changes)) };
         let _ = matcher.captures_iter(content, &mut captures, |captures| {
             let Some(found) = captures.get(0) else { return true };
             // Behind the last end of line no line begins.
@@ -46,10 +64,21 @@ impl Changes {
                     captures.interpolate(|name| matcher.capture_index(name), content, text, &mut replaced);
                 }
             }
+            bytes += replaced.len() as u64;
             changes.push(Change { id: changes.len() as u64, range: found.start()..found.end(), with: replaced });
-            changes.len() <= max
+            changes.len() as u64 <= matches_max && bytes <= bytes_max
         });
-        (changes.len() <= max).then_some(Self(changes))
+        if changes.len() as u64 > matches_max {
+            return Err(TooMany { what: "the number of matches in one file", max: matches_max, bound: "fs_search_matches_max" });
+        }
+        if bytes > bytes_max {
+            return Err(TooMany {
+                what: "what takes the place of matches in one file",
+                max: bytes_max,
+                bound: "fs_search_heap_max_bytes",
+            });
+        }
+        Ok(Self(changes))
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -139,7 +168,7 @@ mod tests {
 
     fn replaced(pattern: &Pattern, with: &With<'_>, content: &[u8]) -> Vec<u8> {
         let matcher = pattern.compile().expect("a pattern");
-        Changes::find(&matcher, content, with, 1000).expect("few enough").apply(content)
+        Changes::find(&matcher, content, with, &Bounds::default()).expect("few enough").apply(content)
     }
 
     #[test]
@@ -161,7 +190,8 @@ mod tests {
     fn changes_on_the_same_lines_are_shown_together() {
         let multiline = Pattern { multiline: true, ..pattern(r"b\nc|x") };
         let content = b"0\nx a x b\nc x\nn\nx\r\n";
-        let changes = Changes::find(&multiline.compile().expect("a pattern"), content, &With::Text(b"_"), 10).expect("few");
+        let changes =
+            Changes::find(&multiline.compile().expect("a pattern"), content, &With::Text(b"_"), &Bounds::default()).expect("few");
         let shown = changes.show(content, 100);
         let expected = json!([
             {"line": 2, "offset": 2, "before": "x a x b\nc x", "after": "_ a _ _ _", "matches": [
@@ -170,8 +200,17 @@ mod tests {
         ]);
         assert_eq!(shown, expected);
         assert_eq!(changes.only(Some(&[1, 4])).apply(content), b"0\nx a _ b\nc x\nn\n_\r\n");
-        let none = Changes::find(&pattern("x").compile().expect("a pattern"), b"xxx", &With::Text(b""), 2);
-        assert!(none.is_none(), "too many");
+    }
+
+    #[test]
+    fn what_one_file_may_take_is_bounded() {
+        let x = pattern("x").compile().expect("a pattern");
+        let few = Bounds { fs_search_matches_max: 2, fs_search_heap_max_bytes: 10, ..Bounds::default() };
+        let bound =
+            |content: &[u8], with: &[u8]| Changes::find(&x, content, &With::Text(with), &few).map_err(|error| error.bound);
+        assert_eq!(bound(b"xxx", b"").map(|_| ()), Err("fs_search_matches_max"));
+        assert_eq!(bound(b"xx", b"123456").map(|_| ()), Err("fs_search_heap_max_bytes"));
+        assert_eq!(bound(b"xx", b"12345").map(|changes| changes.count()), Ok(2));
     }
 
     proptest! {
@@ -189,7 +228,7 @@ mod tests {
 
         #[test]
         fn what_is_shown_makes_the_whole(content in "[abx\\n]{0,60}") {
-            let changes = Changes::find(&pattern("x").compile().expect("a pattern"), content.as_bytes(), &With::Text(b"yy"), 100).expect("few");
+            let changes = Changes::find(&pattern("x").compile().expect("a pattern"), content.as_bytes(), &With::Text(b"yy"), &Bounds::default()).expect("few");
             let mut lines: Vec<String> = content.split('\n').map(str::to_owned).collect();
             for change in changes.show(content.as_bytes(), 1000).as_array().expect("changes") {
                 let line = usize::try_from(change["line"].as_u64().expect("a line")).expect("small") - 1;

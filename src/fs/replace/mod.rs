@@ -211,6 +211,8 @@ struct Growing<'a> {
     work: &'a Work,
     is_shown: bool,
     bytes_left: u64,
+    /// The file that is looked into.
+    buffer: Vec<u8>,
     /// Places may lie within each other.
     seen: HashSet<Located>,
     plan: Plan,
@@ -228,8 +230,14 @@ impl Work {
 
     fn plan(&self, reach: &Reach, places: &[Located], wanted: &Wanted, is_shown: bool, is_over: &IsOver) -> Result<Plan, Error> {
         let plan = Plan { files: Vec::new(), matches: 0, reason: None, skipped: Skipped::default() };
-        let mut growing =
-            Growing { work: self, is_shown, bytes_left: self.bounds.fs_search_answer_max_bytes, seen: HashSet::new(), plan };
+        let mut growing = Growing {
+            work: self,
+            is_shown,
+            bytes_left: self.bounds.fs_search_answer_max_bytes,
+            buffer: Vec::new(),
+            seen: HashSet::new(),
+            plan,
+        };
         for at in places {
             let selection = wanted.compile(as_usize(self.bounds.fs_walk_depth_max))?;
             let walked = Walk::new(reach, at, selection, None, &self.bounds, IsOver::clone(is_over));
@@ -270,28 +278,22 @@ impl Work {
     fn changed(&self, reach: &Reach, at: &Located, expected: &Sha256Hex, only: Option<&[u64]>) -> Result<(Bytes, u64), Error> {
         let (file, _) = read::open(reach, at)?;
         let max = self.bounds.fs_search_heap_max_bytes;
-        let content = content(file, max).map_err(|error| Error::io("read", at.path(), &error))?;
-        let content =
-            content.ok_or(Error::TooMuch { what: "a file's size".to_owned(), max, bound: "fs_search_heap_max_bytes" })?;
+        let mut content = Vec::new();
+        if !fill(&mut content, file, max).map_err(|error| Error::io("read", at.path(), &error))? {
+            return Err(Error::TooMuch { what: "a file's size".to_owned(), max, bound: "fs_search_heap_max_bytes" });
+        }
         let hash = Sha256Hex::of(&content);
         if hash != *expected {
             return Err(Error::Changed { path: at.path().to_path_buf(), found: Some(hash.as_str().to_owned()) });
         }
-        let max = self.bounds.fs_search_matches_max;
-        let changes = self.changes(&content).ok_or(Error::TooMuch {
-            what: "matches in one file".to_owned(),
-            max,
-            bound: "fs_search_matches_max",
-        })?;
-        let changes = changes.only(only);
+        let changes = self.changes(&content).map_err(|error| error.of_file())?.only(only);
         Ok((changes.apply(&content).into(), changes.count()))
     }
 
-    /// `None` when there are more than may be.
-    fn changes(&self, content: &[u8]) -> Option<Changes> {
+    fn changes(&self, content: &[u8]) -> Result<Changes, changes::TooMany> {
         let replacement =
             if self.is_literal { changes::With::Text(&self.replacement) } else { changes::With::Groups(&self.replacement) };
-        Changes::find(&self.matcher, content, &replacement, as_usize(self.bounds.fs_search_matches_max))
+        Changes::find(&self.matcher, content, &replacement, &self.bounds)
     }
 }
 
@@ -300,9 +302,10 @@ impl Growing<'_> {
     fn take(&mut self, at: Located, file: File) -> bool {
         let bounds = &self.work.bounds;
         let path = || at.path().as_os_str().as_bytes().to_vec();
-        let content = match content(file, bounds.fs_search_heap_max_bytes) {
-            Ok(Some(content)) => content,
-            Ok(None) => {
+        let content = &mut self.buffer;
+        match fill(content, file, bounds.fs_search_heap_max_bytes) {
+            Ok(true) => {}
+            Ok(false) => {
                 self.plan.skipped.add(path(), "larger than fs_search_heap_max_bytes");
                 return true;
             }
@@ -310,14 +313,17 @@ impl Growing<'_> {
                 self.plan.skipped.add(path(), error.to_string());
                 return true;
             }
-        };
+        }
         // What holds a NUL is no text.
-        if memchr::memchr(0, &content).is_some() || !self.work.matcher.is_match(&content).unwrap_or_default() {
+        if memchr::memchr(0, content).is_some() || !self.work.matcher.is_match(content).unwrap_or_default() {
             return true;
         }
-        let Some(changes) = self.work.changes(&content) else {
-            self.plan.skipped.add(path(), "more matches than fs_search_matches_max");
-            return true;
+        let changes = match self.work.changes(content) {
+            Ok(changes) => changes,
+            Err(error) => {
+                self.plan.skipped.add(path(), error.of_file().to_string());
+                return true;
+            }
         };
         if self.plan.files.len() as u64 >= bounds.fs_replace_files_max {
             self.plan.reason = Some("files");
@@ -326,13 +332,13 @@ impl Growing<'_> {
         if !self.seen.insert(at.clone()) {
             return true;
         }
-        let hash = Sha256Hex::of(&content);
+        let hash = Sha256Hex::of(content);
         let mut answer = json!({});
         if self.is_shown {
             shown(&mut answer, "path", at.path());
             answer["sha256"] = hash.as_str().into();
             answer["matches"] = changes.count().into();
-            answer["changes"] = changes.show(&content, as_usize(bounds.fs_search_line_max_bytes));
+            answer["changes"] = changes.show(content, as_usize(bounds.fs_search_line_max_bytes));
             let bytes = answer.to_string().len() as u64;
             if bytes > self.bytes_left {
                 self.plan.reason = Some("bytes");
@@ -346,9 +352,9 @@ impl Growing<'_> {
     }
 }
 
-/// All of a file; `None` when it is larger than that.
-fn content(file: File, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
-    let mut content = Vec::new();
-    let read = file.take(max_bytes + 1).read_to_end(&mut content)?;
-    Ok((read as u64 <= max_bytes).then_some(content))
+/// All of a file into `into`; false when it is larger than that.
+fn fill(into: &mut Vec<u8>, file: File, max_bytes: u64) -> io::Result<bool> {
+    into.clear();
+    let read = file.take(max_bytes + 1).read_to_end(into)?;
+    Ok(read as u64 <= max_bytes)
 }
