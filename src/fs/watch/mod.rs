@@ -169,9 +169,9 @@ impl Fs {
     }
 }
 
-/// A directory to be watched.
+/// A directory to be watched. One that can't be listed can't be watched either.
 fn open(reach: &Reach, at: &Located) -> Result<std::os::fd::OwnedFd, Error> {
-    match reach.open(at, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
+    match reach.open(at, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
         Err(Error::Os { errno, .. }) if errno == rustix::io::Errno::NOTDIR.raw_os_error() => {
             Err(Error::NotADirectory(at.path().to_path_buf()))
         }
