@@ -164,6 +164,7 @@ bounds! {
     fs_watch_window_ms = 75, "How long changes of files are gathered before they are told.";
     fs_watch_settle_ms = 20, "Where only contents of known files changed, the silence after which that is told before the window is over.";
     fs_watch_event_max_changes = 1000, "Changes in one event `fs.changed`; the rest is in the next.";
+    fs_watch_retry_ms = 60_000, "How often a tree that is polled because watches ran out is tried to be watched again.";
     fs_watch_linger_ms = 60_000, "How long a watched tree that nobody reads any more is kept, so that whoever comes back misses nothing.";
     fs_watch_poll_min_ms = 1_000, "How often a tree is looked at that can't be watched by inotify, at first and after a change; looking takes a twentieth of the time at most.";
     fs_watch_poll_max_ms = 10_000, "The same after a long time without a change: each pause is twice the one before.";

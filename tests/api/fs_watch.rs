@@ -82,8 +82,7 @@ impl Mirror {
 
     fn remove(&mut self, path: &str) -> Vec<String> {
         let below = format!("{path}/");
-        let gone: Vec<_> = self.paths.extract_if(.., |one| one == path || one.starts_with(&below)).collect();
-        gone
+        self.paths.extract_if(.., |one| one == path || one.starts_with(&below)).collect()
     }
 
     /// Follows until it has this path.
@@ -266,6 +265,7 @@ async fn a_root_that_goes_is_told_and_found_again() {
 #[tokio::test]
 async fn where_watches_run_out_it_is_polled_and_said() {
     let options = Options::default().env("SANDBOXD_FS_WATCH_DIRECTORIES_MAX", "3").env("SANDBOXD_FS_WATCH_POLL_MIN_MS", "20");
+    let options = options.env("SANDBOXD_FS_WATCH_RETRY_MS", "100");
     let world = World::new(&options);
     let (mut events, ready) = world.watch("", None).await;
     assert_eq!(ready.data["mode"], "inotify");
@@ -281,6 +281,9 @@ async fn where_watches_run_out_it_is_polled_and_said() {
     assert_eq!((mirror.paths.clone(), mirror.renames), (there(&world.root), 1));
     let (_, again) = world.watch("&hidden=false", None).await;
     assert_eq!((&again.data["mode"], &again.data["why"]), (&json!("poll"), &json!("watch_limit")));
+    world.sh("rm -r x a");
+    let told = events.until(|event| event.data["reason"] == "watched_again").await;
+    assert_eq!(told.last().expect("a resync").data["mode"], "inotify");
     assert_eq!(world.server.stop(), Some(0));
 }
 

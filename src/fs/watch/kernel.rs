@@ -83,6 +83,12 @@ impl Kernel {
         Self { inotify: opened.ok().map(Arc::new), why_not, holders: HashMap::new(), watches_max }
     }
 
+    /// As where no instance can be had.
+    #[cfg(test)]
+    pub(super) fn without(why_not: &'static str) -> Self {
+        Self { inotify: None, why_not, holders: HashMap::new(), watches_max: 0 }
+    }
+
     pub(super) fn instance(&self) -> Option<Arc<OwnedFd>> {
         self.inotify.clone()
     }

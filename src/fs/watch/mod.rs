@@ -36,7 +36,7 @@ mod wait;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{SendError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
@@ -117,14 +117,17 @@ impl Watches {
 
     /// Asks the owner. Blocks while its queue is full.
     fn send(&self, message: Message) -> Result<(), Error> {
-        let sender = {
-            let mut owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner); // set once
-            match &*owner {
-                Some(sender) => sender.clone(),
-                None => owner.insert(self.start()?).clone(),
-            }
-        };
-        sender.send(message).map_err(|_| Error::Stopping)
+        let Err(SendError(message)) = self.sender(false)?.send(message) else { return Ok(()) };
+        self.sender(true)?.send(message).map_err(|_| Error::Stopping)
+    }
+
+    /// `anew`: the thread panicked, and what it had is gone.
+    fn sender(&self, anew: bool) -> Result<SyncSender<Message>, Error> {
+        let mut owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner); // whole after each change
+        match &*owner {
+            Some(sender) if !anew => Ok(sender.clone()),
+            _ => Ok(owner.insert(self.start()?).clone()),
+        }
     }
 
     fn start(&self) -> Result<SyncSender<Message>, Error> {
@@ -170,9 +173,9 @@ impl Fs {
     }
 }
 
-/// A directory to be watched.
+/// A directory to be watched. One that can't be listed can't be watched either.
 fn open(reach: &Reach, at: &Located) -> Result<std::os::fd::OwnedFd, Error> {
-    match reach.open(at, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
+    match reach.open(at, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
         Err(Error::Os { errno, .. }) if errno == rustix::io::Errno::NOTDIR.raw_os_error() => {
             Err(Error::NotADirectory(at.path().to_path_buf()))
         }

@@ -17,6 +17,7 @@ use super::rules::Rules;
 use super::tell::{Change, What};
 use super::tree::{Tree, Way};
 use super::{WatchSpec, open};
+use crate::config::Bounds;
 use crate::fs::entry::Kind;
 use crate::fs::{Located, Reach};
 
@@ -377,6 +378,23 @@ fn a_limit_of_watches_ends_in_polling() {
     told.sort();
     assert_eq!(told, ["create b/c/g", "rename b/c/d e"], "renames are known by what was renamed");
     assert_eq!((w.known(), w.mirror.clone()), (w.there(), w.there()));
+}
+
+#[test]
+fn without_an_instance_it_is_polled() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (at, reach) = (Located::from(dir.path().to_path_buf()), Reach::new("/".into(), &[]).expect("no roots"));
+    let mut kernel = Kernel::without("instance_limit");
+    let mut tree = super::trees::tree(1, &at, &reach, &ALL, &Bounds::default(), &kernel).expect("a tree");
+    tree.build(&mut kernel);
+    assert_eq!(tree.way, Way::Poll("instance_limit"));
+    write(dir.path().join("f"), "1");
+    tree.rescan(ROOT, &mut kernel);
+    let told = tree.flush(&mut kernel);
+    assert_eq!(
+        told.iter().map(|change| (change.what, change.path.as_path())).collect::<Vec<_>>(),
+        [(What::Create, Path::new("f"))]
+    );
 }
 
 #[test]

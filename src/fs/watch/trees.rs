@@ -39,6 +39,8 @@ pub(super) struct Watched {
     root_due: Instant,
     poll_due: Instant,
     poll_pause: Duration,
+    /// When inotify is tried again.
+    retry_due: Instant,
     was_full: bool,
 }
 
@@ -83,6 +85,7 @@ impl Watched {
             root_due: now + ROOT_CHECK,
             poll_due: now + poll_pause,
             poll_pause,
+            retry_due: now + as_duration(bounds.fs_watch_retry_ms),
             was_full: false,
         })
     }
@@ -128,12 +131,31 @@ impl Watched {
     /// Looks at everything again. While nothing changes, ever more rarely.
     pub(super) fn poll(&mut self, kernel: &mut Kernel, bounds: &Bounds) {
         let started = Instant::now();
-        self.tree.rescan(ROOT, kernel);
+        let was_looked_at = self.retry_due <= started && self.watch_again(kernel, bounds);
+        if !was_looked_at {
+            self.tree.rescan(ROOT, kernel);
+        }
         let told = self.flush(None, kernel);
         let (min, max) = (as_duration(bounds.fs_watch_poll_min_ms), as_duration(bounds.fs_watch_poll_max_ms));
         let pause = if told > 0 { min } else { (self.poll_pause * 2).clamp(min, max.max(min)) };
         self.poll_pause = pause.max(started.elapsed() * POLL_SHARE);
         self.poll_due = Instant::now() + self.poll_pause;
+    }
+
+    /// Tries inotify again, where others may have ended watches meanwhile.
+    fn watch_again(&mut self, kernel: &mut Kernel, bounds: &Bounds) -> bool {
+        self.retry_due = Instant::now() + as_duration(bounds.fs_watch_retry_ms);
+        if self.tree.way != Way::Poll("watch_limit") {
+            return false;
+        }
+        let polled = std::mem::replace(&mut self.tree.way, Way::Inotify);
+        self.tree.rescan(ROOT, kernel);
+        if self.tree.way == polled {
+            return true; // looked at, all the same
+        }
+        self.scan += 1;
+        self.log.resync("watched_again", self.tree.way, self.scan, None);
+        true
     }
 
     pub(super) fn is_root_due(&self, now: Instant) -> bool {
@@ -176,7 +198,14 @@ fn identity(root: &std::os::fd::OwnedFd, at: &Located) -> Result<u64, Error> {
 }
 
 /// The tree of a root that is there; nothing is looked at yet.
-fn tree(id: u64, at: &Located, reach: &Reach, spec: &WatchSpec, bounds: &Bounds, kernel: &Kernel) -> Result<Tree, Error> {
+pub(super) fn tree(
+    id: u64,
+    at: &Located,
+    reach: &Reach,
+    spec: &WatchSpec,
+    bounds: &Bounds,
+    kernel: &Kernel,
+) -> Result<Tree, Error> {
     let root = open(reach, at)?;
     let rules = Rules::new(spec, at.path(), reach)?;
     let way = if kernel.instance().is_none() {

@@ -188,3 +188,39 @@ fn look(reach: &Reach, at: &Located) -> Result<Option<Meta>, Error> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::entry::Kind;
+
+    fn file(size: u64) -> Option<Meta> {
+        let (modified, changed) = ((0, 0), (0, 0));
+        Some(Meta { kind: Kind::File, size, mode: 0o644, uid: 0, gid: 0, links: 1, id: (1, 2), modified, changed })
+    }
+
+    /// What is so after each look, a second apart.
+    fn met(what: WaitFor, looks: &[Option<Meta>]) -> Vec<bool> {
+        let (mut course, start) = (Course::default(), Instant::now());
+        (0..).zip(looks).map(|(n, look)| course.is_met(what, *look, start + Duration::from_secs(n))).collect()
+    }
+
+    #[test]
+    fn what_is_waited_for_is_known_by_what_was_seen() {
+        let looks = [None, file(1), file(2), file(2), file(2), None, None];
+        assert_eq!(met(WaitFor::Exists, &looks), [false, true, true, true, true, false, false]);
+        assert_eq!(met(WaitFor::Gone, &looks), [true, false, false, false, false, true, true]);
+        assert_eq!(met(WaitFor::Changed, &looks), [false, true, true, true, true, false, false]);
+        assert_eq!(met(WaitFor::Stable(Duration::from_secs(2)), &looks), [false, false, false, false, true, false, false]);
+        assert_eq!(met(WaitFor::Changed, &looks[2..]), [false, false, false, true, true]);
+    }
+
+    #[test]
+    fn a_file_that_came_to_rest_is_looked_at_in_time() {
+        let (mut course, start) = (Course::default(), Instant::now());
+        let what = WaitFor::Stable(Duration::from_secs(3));
+        assert_eq!(course.pause(what, start), Duration::MAX);
+        course.is_met(what, file(1), start);
+        assert_eq!(course.pause(what, start + Duration::from_secs(1)), Duration::from_secs(2));
+    }
+}
