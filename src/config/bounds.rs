@@ -118,7 +118,7 @@ bounds! {
 
     // fs
     fs_hash_cache_max = 16_384, "Hashes of files that are remembered; the oldest are forgotten, and such files are read again.";
-    fs_transfers_max = 64, "Uploads and downloads of files, and archives, under way at once; one more waits.";
+    fs_transfers_max = 256, "Files and directories that are transferred in pieces at once, up or down; one more is 503.";
     fs_batch_operations_max = 1000, "Operations of one batch.";
     fs_batch_read_max_bytes = 10 * MIB, "Contents that one batch reads into its answer.";
     fs_uploads_max = 256, "Uploads in pieces under way at once.";

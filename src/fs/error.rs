@@ -47,7 +47,9 @@ pub enum Error {
     #[error("the content is {found}, not {expected}: nothing was put in its place")]
     BadHash { expected: String, found: String },
     #[error("another client writes to {0} now")]
-    Busy(String),
+    InUse(String),
+    #[error("{max} files are being transferred (fs_transfers_max): try again when one is through")]
+    Busy { max: u64 },
     #[error("the server is stopping")]
     Stopping,
 }
@@ -72,7 +74,8 @@ impl Error {
             Self::NoUpload(_) => "no_upload",
             Self::BadOffset { .. } => "bad_offset",
             Self::BadHash { .. } => "bad_hash",
-            Self::Busy(_) => "busy",
+            Self::InUse(_) => "in_use",
+            Self::Busy { .. } => "busy",
             Self::Stopping => "stopping",
         }
     }

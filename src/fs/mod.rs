@@ -41,6 +41,8 @@ pub use reach::Reach;
 pub use read::{Content, Opened};
 pub use upload::{Completion, Upload, Uploads};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use crate::config::{Bounds, as_usize};
 use crate::rt::keyed::Keyed;
 
@@ -65,6 +67,8 @@ struct Inner {
     hashes: hash::Cache,
     /// One at a time changes a file; by its path.
     changing: Keyed,
+    /// One permit per transfer in pieces: each holds a thread.
+    transfers: Arc<Semaphore>,
     bounds: Bounds,
 }
 
@@ -77,7 +81,14 @@ impl Fs {
         let FsConfig { home, roots, bounds } = config;
         let reach = Reach::new(home, &roots)?;
         let hashes = hash::Cache::new(as_usize(bounds.fs_hash_cache_max));
-        Ok(Self { inner: Arc::new(Inner { reach, hashes, changing: Keyed::default(), bounds }) })
+        let transfers = Arc::new(Semaphore::new(as_usize(bounds.fs_transfers_max)));
+        Ok(Self { inner: Arc::new(Inner { reach, hashes, changing: Keyed::default(), transfers, bounds }) })
+    }
+
+    /// Held while something is transferred in pieces.
+    fn transfer(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let busy = |_| Error::Busy { max: self.inner.bounds.fs_transfers_max };
+        Arc::clone(&self.inner.transfers).try_acquire_owned().map_err(busy)
     }
 
     /// Where paths may lead when nothing narrower is said.

@@ -362,6 +362,7 @@ impl From<fs::Error> for ApiError {
                 .member("errno", errno)
                 .member("path", path.to_string_lossy()),
             Error::TooMuch { .. } => Self::new(ErrorCode::PayloadTooLarge, format!("invalid request: {text}")),
+            Error::Busy { .. } => Self::new(ErrorCode::Busy, text),
             Error::Root { .. } => Self::new(ErrorCode::Internal, text),
             Error::NoUpload(id) => Self::not_found("upload", id, &text),
             Error::BadOffset { offset } => {
@@ -371,7 +372,7 @@ impl From<fs::Error> for ApiError {
                 .member("code", "bad_hash")
                 .member("expected", expected)
                 .member("found", found),
-            Error::Busy(_) => Self::with_message(ErrorCode::Conflict, "conflict", &text).member("code", "busy"),
+            Error::InUse(_) => Self::with_message(ErrorCode::Conflict, "conflict", &text).member("code", "in_use"),
             Error::Stopping => Self::new(ErrorCode::Stopping, "the server is stopping: try again once it is back"),
         }
     }
