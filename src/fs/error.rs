@@ -77,7 +77,7 @@ pub enum Error {
     #[error("the content is {found}, not {expected}: nothing was put in its place")]
     BadHash { expected: String, found: String },
     #[error("another client writes to {0} now")]
-    UploadBusy(String),
+    InUse(String),
     #[error("the server is stopping")]
     Stopping,
 }
@@ -128,7 +128,7 @@ impl Error {
             Self::NoUpload(_) => "no_upload",
             Self::BadOffset { .. } => "bad_offset",
             Self::BadHash { .. } => "bad_hash",
-            Self::UploadBusy(_) => "upload_busy",
+            Self::InUse(_) => "in_use",
             Self::Stopping => "stopping",
         }
     }

@@ -176,13 +176,13 @@ impl Uploads {
     /// comes before it breaks off stays. Dropping the future ends it when the next piece would be read.
     ///
     /// # Errors
-    /// [`Error::BadOffset`] with the right one, [`Error::Busy`], [`Error::TooMuch`] beyond the size that was said,
-    /// [`Error::NoUpload`], [`Error::NoSpace`], [`Error::BrokeOff`].
+    /// [`Error::BadOffset`] with the right one, [`Error::InUse`], [`Error::TooMuch`] beyond the size that was said,
+    /// [`Error::NoUpload`], [`Error::NoSpace`], [`Error::BrokeOff`], [`Error::Busy`].
     pub async fn append(&self, reach: &Reach, id: &str, offset: u64, pieces: Pieces) -> Result<Upload, Error> {
-        let turn = self.enter(id)?;
+        let held = (self.enter(id)?, self.fs.transfer()?);
         let (uploads, reach, id) = (self.clone(), reach.clone(), id.to_owned());
         blocking(move || {
-            let _turn = turn;
+            let _held = held;
             let part = uploads.open(&reach, &id)?;
             part.take(offset, pieces)?;
             let meta = Meta::of_open(&part.file).map_err(|errno| Error::of("look at", part.at.path(), errno))?;
@@ -194,7 +194,7 @@ impl Uploads {
     /// Puts one in its place. What fails leaves the part. Dropping the future doesn't stop it.
     ///
     /// # Errors
-    /// [`Error::BadHash`], [`Error::BadOffset`] when something is missing, [`Error::Busy`], [`Error::NoUpload`],
+    /// [`Error::BadHash`], [`Error::BadOffset`] when something is missing, [`Error::InUse`], [`Error::NoUpload`],
     /// [`Error::Changed`] when something else is in its place.
     pub async fn complete(&self, reach: &Reach, id: &str, how: Completion) -> Result<Written, Error> {
         let turn = self.enter(id)?;
@@ -233,7 +233,7 @@ impl Uploads {
     /// Ends one, with its part.
     ///
     /// # Errors
-    /// [`Error::NoUpload`], [`Error::Busy`].
+    /// [`Error::NoUpload`], [`Error::InUse`].
     pub async fn abort(&self, reach: &Reach, id: &str) -> Result<(), Error> {
         let turn = self.enter(id)?;
         let (uploads, reach, id) = (self.clone(), reach.clone(), id.to_owned());
@@ -251,7 +251,7 @@ impl Uploads {
     fn enter(&self, id: &str) -> Result<Turn, Error> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner); // a set is whole after each change
         if !busy.insert(id.to_owned()) {
-            return Err(Error::UploadBusy(format!("upload {id}")));
+            return Err(Error::InUse(format!("upload {id}")));
         }
         Ok(Turn { busy: Arc::clone(&self.busy), id: id.to_owned() })
     }

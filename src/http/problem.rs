@@ -423,7 +423,7 @@ impl From<fs::Error> for ApiError {
                 .member("code", "bad_hash")
                 .member("expected", expected)
                 .member("found", found),
-            Error::UploadBusy(_) => Self::with_message(ErrorCode::Conflict, "conflict", &text).member("code", "busy"),
+            Error::InUse(_) => Self::with_message(ErrorCode::Conflict, "conflict", &text).member("code", "in_use"),
             Error::Stopping => Self::new(ErrorCode::Stopping, "the server is stopping: try again once it is back"),
         }
     }

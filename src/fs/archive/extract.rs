@@ -83,14 +83,19 @@ impl Fs {
     ///
     /// # Errors
     /// [`Error::NotADirectory`], [`Error::DestinationExists`] when it must be empty and isn't, [`Error::Outside`],
-    /// [`Error::Denied`]; what is wrong with the archive is in [`Extracted::failed`].
+    /// [`Error::Denied`], [`Error::Busy`]; what is wrong with the archive is in [`Extracted::failed`].
     pub async fn extract(&self, reach: &Reach, at: Located, how: Extraction, pieces: Pieces) -> Result<Extracted, Error> {
-        let (reach, bounds) = (reach.clone(), self.inner.bounds.clone());
+        let (reach, bounds, permit) = (reach.clone(), self.inner.bounds.clone(), self.transfer()?);
         if how.atomic {
             let _alone = self.alone(&at).await;
-            return blocking(move || staged::beside(&reach, &at, how, bounds, pieces)).await;
+            return blocking(move || {
+                let _permit = permit;
+                staged::beside(&reach, &at, how, bounds, pieces)
+            })
+            .await;
         }
         blocking(move || {
+            let _permit = permit;
             let root = reach.make(&at)?;
             Ok(unpack(root, at.path(), how, bounds, pieces))
         })

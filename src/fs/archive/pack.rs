@@ -56,12 +56,15 @@ impl Fs {
     /// left out, which a last entry tells. Dropping what it gives ends it.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Outside`], [`Error::Denied`], [`Error::Invalid`] for what can't be packed.
+    /// [`Error::NotFound`], [`Error::Outside`], [`Error::Denied`], [`Error::Invalid`] for what can't be packed,
+    /// [`Error::Busy`].
     pub async fn pack(&self, reach: &Reach, at: Located, format: Format) -> Result<mpsc::Receiver<Result<Bytes, Error>>, Error> {
         let (reach, bounds) = (reach.clone(), self.inner.bounds.clone());
         let top = blocking(move || Top::open(&reach, &at)).await?;
+        let permit = self.transfer()?;
         let (pieces, received) = mpsc::channel(1);
         spawn_owned("fs-pack", async move {
+            let _permit = permit;
             // A reader that leaves closes the channel, which ends the thread.
             let work = blocking(move || {
                 let outgoing = Outgoing { pieces: pieces.clone(), piece: Vec::with_capacity(PIECE_BYTES) };

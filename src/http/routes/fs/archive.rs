@@ -174,14 +174,21 @@ struct FsSkipped {
               (status = 507, body = ProblemDetails)))]
 async fn upload_batch(
     State(state): State<AppState>,
-    OptionalTarget(target): OptionalTarget,
-    ApiQuery(query): ApiQuery<UploadQuery>,
+    target: Result<OptionalTarget, ApiError>,
+    query: Result<ApiQuery<UploadQuery>, ApiError>,
     request: Request,
 ) -> Result<Json<Value>, ApiError> {
-    let is_archive = ARCHIVES.contains(&media_type(request.headers()).as_str());
-    if !is_archive {
-        return Err(ApiError::invalid("content-type must be application/x-tar (or application/gzip, application/zstd)"));
-    }
+    let asked = target.and_then(|target| Ok((target, query?))).and_then(|asked| match media_type(request.headers()).as_str() {
+        media if ARCHIVES.contains(&media) => Ok(asked),
+        _ => Err(ApiError::invalid("content-type must be application/x-tar (or application/gzip, application/zstd)")),
+    });
+    let (OptionalTarget(target), ApiQuery(query)) = match asked {
+        Ok(asked) => asked,
+        Err(error) => {
+            drain(request.into_body(), DRAIN_BYTES).await;
+            return Err(error);
+        }
+    };
     let UploadQuery { atomic, overwrite, if_refused } = query;
     let how = Extraction { atomic, overwrite, skips: if_refused == IfRefused::Skip };
     let (sender, pieces) = mpsc::channel(PIECES);

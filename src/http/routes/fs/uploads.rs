@@ -89,7 +89,13 @@ async fn append_upload(
     ApiPath(id): ApiPath<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let offset = offset_of(request.headers())?;
+    let offset = match offset_of(request.headers()) {
+        Ok(offset) => offset,
+        Err(error) => {
+            drain(request.into_body(), DRAIN_BYTES).await;
+            return Err(error);
+        }
+    };
     let (sender, pieces) = mpsc::channel(PIECES);
     let passed = pass(&state, request.into_body(), sender);
     let (passed, appended) = tokio::join!(passed, state.uploads.append(state.fs.reach(), &id, offset, pieces));
