@@ -48,6 +48,50 @@ impl Client {
         }
     }
 
+    /// Gets something large, which is thrown away: gives its size.
+    pub async fn drain(&mut self, path: &str, limit: Duration) -> Result<u64> {
+        let drain = async {
+            let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", self.addr);
+            self.stream.write_all(request.as_bytes()).await?;
+            let (head, rest) = read_head(&mut self.stream, &mut self.raw).await?;
+            if head.status != 200 || head.chunked {
+                return Err(format!("GET {path}: status {}, or no length", head.status).into());
+            }
+            let mut got = rest.len();
+            let mut raw = vec![0; 1 << 20];
+            while got < head.length {
+                got += read_some(&mut self.stream, &mut raw).await?;
+            }
+            Ok(got as u64)
+        };
+        timeout(limit, drain).await?
+    }
+
+    /// Puts a file.
+    pub async fn send_file(&mut self, path: &str, file: &std::path::Path, limit: Duration) -> Result<()> {
+        let send = async {
+            let mut file = tokio::fs::File::open(file).await?;
+            file.set_max_buf_size(1 << 20);
+            let length = file.metadata().await?.len();
+            let request = format!("PUT {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: {length}\r\n\r\n", self.addr);
+            self.stream.write_all(request.as_bytes()).await?;
+            let mut piece = vec![0; 1 << 20];
+            loop {
+                match file.read(&mut piece).await? {
+                    0 => break,
+                    read => self.stream.write_all(&piece[..read]).await?,
+                }
+            }
+            let (head, rest) = read_head(&mut self.stream, &mut self.raw).await?;
+            let body = self.read_body(&head, rest).await?;
+            match head.status {
+                200 => Ok(()),
+                status => Err(format!("PUT {path}: {status} {:.200}", String::from_utf8_lossy(&body)).into()),
+            }
+        };
+        timeout(limit, send).await?
+    }
+
     async fn exchange(&mut self, method: &str, path: &str, body: &[u8]) -> Result<Reply> {
         let addr = self.addr;
         let mut request = format!(

@@ -14,6 +14,7 @@
               programs it measures and prints its findings"
 )]
 
+mod files;
 mod flood;
 mod flood_agent;
 mod http;
@@ -57,7 +58,8 @@ usage: cargo bench --bench compare -- [options]
   --reference PATH   the reference (or REFERENCE_BIN; default: from tests/npm/node_modules)
   --only ROW         start, rss, size, echo, echo-sse, bootstrap, flood1, flood8, sdk, run, create,
                      finished, follow, pty-echo, pty-flood, pty-rss, turn_submit, chunks, tools,
-                     resume_10k, list_10k, idle_session; may be repeated
+                     resume_10k, list_10k, idle_session, fs_list, fs_transfer, fs_large;
+                     may be repeated
   --json FILE        write the result as JSON, too
   --quick            a fifth of the repetitions: to see that it works, not for figures
 The same program on both sides shows how much of a difference is noise.
@@ -67,7 +69,7 @@ The SDK rows use node and SDK_DIR (default tests/npm), a directory with node_mod
 type Group = fn(&Context) -> Result<Vec<Row>>;
 
 /// Every group, in the order in which they run and are shown.
-const GROUPS: [(&str, Group); 22] = [
+const GROUPS: [(&str, Group); 25] = [
     ("start", rows::start),
     ("rss", rows::idle_memory),
     ("size", rows::binary_size),
@@ -90,6 +92,9 @@ const GROUPS: [(&str, Group); 22] = [
     ("resume_10k", resume::resume),
     ("list_10k", many_sessions::list),
     ("idle_session", many_sessions::idle),
+    ("fs_list", files::list),
+    ("fs_transfer", files::transfer),
+    ("fs_large", files::large_file),
 ];
 
 fn main() -> ExitCode {

@@ -118,7 +118,7 @@ bounds! {
 
     // fs
     fs_hash_cache_max = 16_384, "Hashes of files that are remembered; the oldest are forgotten, and such files are read again.";
-    fs_transfers_max = 64, "Uploads and downloads of files, and archives, under way at once; one more waits.";
+    fs_transfers_max = 256, "Files and directories that are transferred in pieces at once, up or down; one more is 503.";
     fs_watch_trees_max = 64, "Directories that are watched at once, each with all that is below it; one more is 503. Those who watch the same share one.";
     fs_watch_directories_max = 100_000, "Directories with an inotify watch at once, over all that is watched; beyond, a tree is polled. The kernel has a bound of its own (fs.inotify.max_user_watches), which has the same effect.";
     fs_watch_entries_max = 1_000_000, "Files and directories that are known of one watched tree; a larger one is 413, and of one that grows beyond it the rest isn't watched (too_many_entries).";

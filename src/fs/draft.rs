@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Uid, fchmod, fchown, fsync, openat, renameat_with, unlinkat};
 use rustix::io::Errno;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
 
 use super::entry::{Kind, Meta};
 use super::hash::{Hasher, Sha256Hex};
@@ -77,6 +77,8 @@ pub struct Draft {
     hasher: Hasher,
     size: u64,
     fsync: Fsync,
+    /// When it comes in pieces.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// A name that goes when nobody takes it over.
@@ -115,7 +117,17 @@ impl Fs {
             Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) if may_write(&place) => (nameless().map_err(failed)?, None),
             Err(errno) => return Err(failed(errno)),
         };
-        Ok(Draft { fs: self.clone(), at, place, temporary, file: file.into(), hasher: Hasher::default(), size: 0, fsync })
+        Ok(Draft {
+            fs: self.clone(),
+            at,
+            place,
+            temporary,
+            file: file.into(),
+            hasher: Hasher::default(),
+            size: 0,
+            fsync,
+            _permit: None,
+        })
     }
 
     /// Writes a file whose content is in memory. Dropping the future doesn't stop it.
@@ -143,13 +155,15 @@ impl Fs {
     /// Begins to write a file. Dropping the draft leaves nothing.
     ///
     /// # Errors
-    /// [`Error::Changed`] when already now something else is there,
+    /// [`Error::Busy`], [`Error::Changed`] when already now something else is there,
     /// [`Error::NotAFile`] when something else has the name, [`Error::Outside`], [`Error::Denied`], [`Error::NoSpace`].
     pub async fn begin_write(&self, reach: &Reach, at: Located, fsync: Fsync, expected: &Expected) -> Result<Draft, Error> {
         let (fs, reach, expected) = (self.clone(), reach.clone(), expected.clone());
+        let permit = Some(self.transfer()?);
         blocking(move || {
             let draft = fs.begin(&reach, at, fsync)?;
-            draft.check(&expected).map(|_| draft)
+            draft.check(&expected)?;
+            Ok(Draft { _permit: permit, ..draft })
         })
         .await
     }

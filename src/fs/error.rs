@@ -42,6 +42,8 @@ pub enum Error {
     TooMany { what: &'static str, max: u64, bound: &'static str },
     #[error("{} can't be a root for files: {cause}", .path.display())]
     Root { path: PathBuf, cause: String },
+    #[error("{max} files are being transferred (fs_transfers_max): try again when one is through")]
+    Busy { max: u64 },
     #[error("the server is stopping")]
     Stopping,
 }
@@ -64,6 +66,7 @@ impl Error {
             Self::TooMuch { .. } => "too_much",
             Self::TooMany { .. } => "too_many",
             Self::Root { .. } => "root",
+            Self::Busy { .. } => "busy",
             Self::Stopping => "stopping",
         }
     }

@@ -37,7 +37,8 @@ impl Fs {
     /// The entries of a directory as they come, in JSON. Dropping what it gives ends it.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::NotADirectory`], [`Error::Outside`], [`Error::Denied`].
+    /// [`Error::NotFound`], [`Error::NotADirectory`], [`Error::Outside`], [`Error::Denied`],
+    /// [`Error::Busy`].
     pub async fn list(&self, reach: &Reach, at: Located, hidden: bool) -> Result<Listing, Error> {
         let reach = reach.clone();
         let begin = move || {
@@ -59,8 +60,10 @@ impl Fs {
         if is_all {
             return Ok(Listing::Whole([&first[..], b"]"].concat().into()));
         }
+        let permit = self.transfer()?;
         let (pieces, received) = mpsc::channel(1);
         spawn_owned("fs-list", async move {
+            let _permit = permit;
             // A reader that leaves closes the channel, which ends the thread.
             let rest = blocking(move || {
                 rest(names, &prefix, &at, first.into(), &pieces);

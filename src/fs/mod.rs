@@ -38,6 +38,8 @@ pub use reach::Reach;
 pub use read::{Content, Opened};
 pub use watch::{Means, Ready, WaitFor, Waited, Watch, WatchSpec};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use crate::config::{Bounds, as_usize};
 use crate::rt::keyed::Keyed;
 use crate::store::Store;
@@ -65,6 +67,8 @@ struct Inner {
     hashes: hash::Cache,
     /// One at a time changes a file; by its path.
     changing: Keyed,
+    /// One permit per transfer in pieces: each holds a thread.
+    transfers: Arc<Semaphore>,
     watches: Arc<watch::Watches>,
     bounds: Bounds,
 }
@@ -78,8 +82,15 @@ impl Fs {
         let FsConfig { home, roots, store, bounds } = config;
         let reach = Reach::new(home, &roots)?;
         let hashes = hash::Cache::new(as_usize(bounds.fs_hash_cache_max));
+        let transfers = Arc::new(Semaphore::new(as_usize(bounds.fs_transfers_max)));
         let watches = Arc::new(watch::Watches::new(store, bounds.clone()));
-        Ok(Self { inner: Arc::new(Inner { reach, hashes, changing: Keyed::default(), watches, bounds }) })
+        Ok(Self { inner: Arc::new(Inner { reach, hashes, changing: Keyed::default(), transfers, watches, bounds }) })
+    }
+
+    /// Held while something is transferred in pieces.
+    fn transfer(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let busy = |_| Error::Busy { max: self.inner.bounds.fs_transfers_max };
+        Arc::clone(&self.inner.transfers).try_acquire_owned().map_err(busy)
     }
 
     /// Where paths may lead when nothing narrower is said.

@@ -79,7 +79,7 @@ impl Fs {
     /// The content of what was opened, or a part of it. Dropping what it gives ends it.
     ///
     /// # Errors
-    /// The system's.
+    /// [`Error::Busy`], and the system's.
     pub async fn read(&self, opened: &Opened, part: Option<Range<u64>>) -> Result<Content, Error> {
         let is_all = part.is_none();
         let range = part.unwrap_or(0..opened.meta.size);
@@ -90,9 +90,11 @@ impl Fs {
         if length <= PIECE_BYTES as u64 && !has_no_size {
             return blocking(move || of.exactly(range).map(Content::Whole)).await;
         }
+        let permit = self.transfer()?;
         let (pieces, received) = mpsc::channel(1);
         let fs = self.clone();
         spawn_owned("fs-read", async move {
+            let _permit = permit;
             // A reader that leaves closes the channel, which ends the thread.
             let send = blocking(move || {
                 let sent = if has_no_size { of.to_the_end(&pieces) } else { of.pieces(range, is_all, &fs, &pieces) };

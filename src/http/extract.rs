@@ -145,7 +145,10 @@ pub fn too_slow(idle: Duration) -> ApiError {
     ApiError::new(ErrorCode::RequestTimeout, why)
 }
 
-async fn drain(mut body: Body, max_bytes: usize) {
+/// Reads a body that is refused on for a while and throws it away, so that the client reads our answer instead of a reset
+/// connection.
+pub async fn drain(body: Body, max_bytes: usize) {
+    let mut body = body;
     let mut drained = 0;
     let give_up = tokio::time::sleep(Duration::from_secs(5));
     tokio::pin!(give_up);

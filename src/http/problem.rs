@@ -362,7 +362,7 @@ impl From<fs::Error> for ApiError {
                 .member("errno", errno)
                 .member("path", path.to_string_lossy()),
             Error::TooMuch { .. } => Self::new(ErrorCode::PayloadTooLarge, format!("invalid request: {text}")),
-            Error::TooMany { .. } => Self::new(ErrorCode::Busy, text),
+            Error::Busy { .. } | Error::TooMany { .. } => Self::new(ErrorCode::Busy, text),
             Error::Root { .. } => Self::new(ErrorCode::Internal, text),
             Error::Stopping => Self::new(ErrorCode::Stopping, "the server is stopping: try again once it is back"),
         }

@@ -9,6 +9,8 @@ mod chaos;
 mod directory_config;
 mod edge;
 mod events;
+mod fs;
+mod fs_support;
 mod fs_watch;
 mod lifecycle;
 mod otlp;

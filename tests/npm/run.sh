@@ -24,7 +24,7 @@ if [[ ! -f "$stamp" || "$(<"$stamp")" != "$hash" ]]; then
 fi
 
 files=(*.test.mjs)
-if [[ "${AGAINST:-}" == reference ]]; then files=(process*.test.mjs terminals.test.mjs react.test.mjs directory_config.test.mjs); fi
+if [[ "${AGAINST:-}" == reference ]]; then files=(process*.test.mjs terminals.test.mjs react.test.mjs directory_config.test.mjs files.test.mjs); fi
 for argument in "$@"; do
   if [[ "$argument" == *.test.mjs ]]; then files=(); fi
 done

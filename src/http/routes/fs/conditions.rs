@@ -1,6 +1,6 @@
 //! Conditional requests and ranges (RFC 9110 sections 13 and 14).
 
-use std::ops::{Bound, Range};
+use std::ops::Range;
 
 use headers::{ETag, HeaderMapExt as _, IfMatch, IfNoneMatch, IfRange};
 use http::{HeaderMap, HeaderValue, header};
@@ -39,30 +39,25 @@ pub(super) fn read(headers: &HeaderMap, validator: &Validator, size: u64) -> Res
         return Ok(Read::NotModified);
     }
     let is_other = headers.typed_get::<IfRange>().is_some_and(|whole| whole.is_modified(Some(&etag), None));
-    match headers.typed_get::<headers::Range>() {
-        Some(range) if !is_other => part(&range, size),
+    match headers.get(header::RANGE) {
+        Some(range) if !is_other => part(range, size),
         _ => Ok(Read::All),
     }
 }
 
-/// Several ranges at once are answered with all of it, as section 14.2 allows.
-fn part(range: &headers::Range, size: u64) -> Result<Read, ApiError> {
-    let mut ranges = range.satisfiable_ranges(size);
-    let (Some((start, end)), None) = (ranges.next(), ranges.next()) else {
-        let is_several = range.satisfiable_ranges(size).count() > 1;
-        return if is_several { Ok(Read::All) } else { Err(beyond(size)) };
+/// Section 14.1.2. Several ranges at once are answered with all of it, as section 14.2 allows; so is what is no range.
+fn part(range: &HeaderValue, size: u64) -> Result<Read, ApiError> {
+    let spec = range.to_str().ok().and_then(|range| range.strip_prefix("bytes=")).map(str::trim);
+    let Some((start, end)) = spec.filter(|spec| !spec.contains(',')).and_then(|spec| spec.split_once('-')) else {
+        return Ok(Read::All);
     };
-    let start = match start {
-        Bound::Included(start) => start,
-        Bound::Excluded(before) => before.saturating_add(1),
-        Bound::Unbounded => 0,
+    let part = match (start.parse::<u64>(), end.parse::<u64>()) {
+        (Ok(start), Ok(last)) if start <= last => start..last.saturating_add(1).min(size),
+        (Ok(start), Err(_)) if end.is_empty() => start..size,
+        (Err(_), Ok(count)) if start.is_empty() => size.saturating_sub(count)..size,
+        _ => return Ok(Read::All),
     };
-    let end = match end {
-        Bound::Included(last) => last.saturating_add(1).min(size),
-        Bound::Excluded(end) => end.min(size),
-        Bound::Unbounded => size,
-    };
-    if start < end { Ok(Read::Part(start..end)) } else { Err(beyond(size)) }
+    if part.start < part.end { Ok(Read::Part(part)) } else { Err(beyond(size)) }
 }
 
 fn beyond(size: u64) -> ApiError {
@@ -142,6 +137,8 @@ mod tests {
             ("bytes=8-99", "8..10"),
             ("bytes=10-", "416"),
             ("bytes=0-1,4-5", "all"),
+            ("bytes=-0", "416"),
+            ("bytes=5-3", "all"),
             ("lines=0-1", "all"),
         ] {
             assert_eq!(ask(&[("range", range)]), answer, "{range}");

@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use super::conditions::{self, Read};
 use super::target::{Target, TargetQuery, path_answer};
 use crate::fs::{Content, Draft, Expected, Fsync, Opened, Validator, Written};
-use crate::http::extract::{ApiQuery, BodyLimit as _, read_body, too_slow};
+use crate::http::extract::{ApiQuery, BodyLimit as _, drain, read_body, too_slow};
 use crate::http::problem::{ApiError, ErrorCode};
 use crate::http::{AppState, ProblemDetails};
 
@@ -126,9 +126,16 @@ async fn write_file(
         let content = read_body(request.into_body(), PIECE_BYTES, idle).await?;
         state.fs.write(&target.reach, target.at, content, expected, fsync).await?
     } else {
-        let draft = state.fs.begin_write(&target.reach, target.at, fsync, &expected).await?;
-        let draft = receive(&state, draft, request.into_body()).await?;
-        state.fs.commit(draft, expected).await?
+        match state.fs.begin_write(&target.reach, target.at, fsync, &expected).await {
+            Ok(draft) => {
+                let draft = receive(&state, draft, request.into_body()).await?;
+                state.fs.commit(draft, expected).await?
+            }
+            Err(error) => {
+                drain(request.into_body(), 0).await;
+                return Err(error.into());
+            }
+        }
     };
     Ok(answer(&written))
 }
@@ -160,7 +167,13 @@ pub(super) async fn receive(state: &AppState, draft: Draft, body: Body) -> Resul
         bytes += data.len();
         pieces.push(data);
         if bytes >= PIECE_BYTES {
-            draft = state.fs.push(draft, std::mem::take(&mut pieces)).await?;
+            draft = match state.fs.push(draft, std::mem::take(&mut pieces)).await {
+                Ok(draft) => draft,
+                Err(error) => {
+                    drain(body, 0).await;
+                    return Err(error.into());
+                }
+            };
             bytes = 0;
         }
     }
