@@ -23,7 +23,7 @@ use std::sync::Arc;
 pub use diff::{Diff, DiffFile, DiffSpec};
 pub use error::Error;
 pub use log::{Commit, Log, LogSpec, Person};
-pub use repository::Place;
+pub use repository::{Allows, Place};
 pub use status::{Branch, Status, StatusEntry, StatusSpec, Untracked};
 pub use worktrees::{Spot, Worktree, WorktreeSpec};
 

@@ -2,6 +2,7 @@
 //! to be switched off.
 
 use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
@@ -9,9 +10,16 @@ use std::sync::Arc;
 
 use super::Error;
 use super::command::{Command, Commands, Output};
+use crate::rt::files;
 
 /// Names and paths that git tells of a repository are never longer.
 const TOLD_MAX_BYTES: u64 = 64 * 1024;
+
+/// So many directories may hold one repository's objects.
+const STORES_MAX: usize = 32;
+
+/// Opens a directory by its real path, if the caller may use it. May block.
+pub type Allows = Arc<dyn Fn(&Path) -> Option<OwnedFd> + Send + Sync>;
 
 /// A directory that a caller may use, and a way to ask for more.
 #[derive(Clone)]
@@ -20,8 +28,8 @@ pub struct Place {
     pub path: PathBuf,
     /// The same, held.
     pub directory: Arc<OwnedFd>,
-    /// Opens a directory by its real path, if the caller may use it. May block.
-    pub allows: Arc<dyn Fn(&Path) -> Option<OwnedFd> + Send + Sync>,
+    /// Asks for others.
+    pub allows: Allows,
 }
 
 /// A repository that may be used.
@@ -45,6 +53,41 @@ impl Place {
         let opened = tokio::task::spawn_blocking(move || allows(&asked)).await.map_err(|_| Error::Stopping)?;
         opened.ok_or_else(|| Error::Outside(path.to_path_buf()))
     }
+
+    /// Fails when objects are taken from where the caller may not look.
+    async fn judge_objects(&self, objects: PathBuf) -> Result<(), Error> {
+        let allows = Arc::clone(&self.allows);
+        let judged = tokio::task::spawn_blocking(move || {
+            let mut open = vec![objects];
+            let mut seen = 0;
+            while let Some(objects) = open.pop() {
+                let Ok(real) = objects.canonicalize() else { continue }; // it isn't there, and nothing is taken from it
+                seen += 1;
+                if seen > STORES_MAX {
+                    return Err(Error::Refused(format!("objects in more than {STORES_MAX} directories")));
+                }
+                allows(&real).ok_or_else(|| Error::Outside(real.clone()))?;
+                open.extend(alternates(&real)?);
+            }
+            Ok(())
+        });
+        judged.await.map_err(|_| Error::Stopping)?
+    }
+}
+
+/// Where more objects are. Source: gitrepository-layout(5), `objects/info/alternates`.
+fn alternates(objects: &Path) -> Result<Vec<PathBuf>, Error> {
+    let path = objects.join("info/alternates");
+    let text = match files::read_bounded(&path, TOLD_MAX_BYTES) {
+        Ok(text) => text,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Vec::new()),
+        Err(error) => return Err(Error::Refused(format!("{}: {error}", path.display()))),
+    };
+    if text.lines().any(|line| line.starts_with('"')) {
+        return Err(Error::Refused(format!("{}: a path in quotes", path.display())));
+    }
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    Ok(lines.map(|line| objects.join(line)).collect())
 }
 
 impl Repository {
@@ -66,6 +109,7 @@ impl Repository {
         };
         place.open(&git_dir).await?;
         place.open(&common_dir).await?;
+        place.judge_objects(common_dir.join("objects")).await?;
         let directory = match &top {
             Some(top) => Arc::new(place.open(top).await?),
             None => Arc::clone(&place.directory),

@@ -136,7 +136,7 @@ impl Git {
         }
         told.ok()?;
         let added = self.all(&repository).await?.into_iter().find(|worktree| worktree.at == target);
-        added.ok_or_else(|| Error::NotAWorktree(target))
+        added.ok_or(Error::NotAWorktree(target))
     }
 
     /// Whether there is such a branch.

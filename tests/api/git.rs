@@ -383,7 +383,12 @@ async fn a_repository_that_reaches_out_of_the_roots_is_refused() {
     std::fs::create_dir(root.join("link")).expect("a folder");
     let git_file = format!("gitdir: {}\n", folder.path().join(".git").display());
     std::fs::write(root.join("link/.git"), git_file).expect("a file");
-    assert_eq!(ask("link").await.0, 403, "its objects lie elsewhere");
+    assert_eq!(ask("link").await.0, 403, "its .git lies elsewhere");
+    let alternates = root.join("inside/.git/objects/info/alternates");
+    std::fs::write(&alternates, "../../../../.git/objects\n").expect("a file");
+    assert_eq!(ask("inside").await.0, 403, "its objects lie elsewhere");
+    std::fs::write(&alternates, "# nothing\n").expect("a file");
+    assert_eq!(ask("inside").await.0, 200);
     git(&root.join("inside"), &["config", "core.worktree", &folder.path().display().to_string()]);
     assert_eq!(ask("inside").await.0, 403, "its files lie elsewhere");
 }

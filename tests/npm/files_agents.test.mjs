@@ -20,7 +20,7 @@ scenario('claude', 'with codex: two agents that change one file hear of each oth
   const sessions = {};
   const run = async (name, command) => {
     sessions[name] ??= await client.create({ agent: name, cwd, mode: agents[name].permissiveMode });
-    const { turnId } = await client.submit(sessions[name].id, `RUN: ${command}`);
+    const { turnId } = await client.submit(sessions[name].id, `TRY: ${command}`);
     assert.equal((await client.ended(sessions[name].id, turnId)).outcome, 'finished');
     turns[name] = turnId;
   };
