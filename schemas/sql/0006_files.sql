@@ -1,5 +1,5 @@
 -- Changes of files that the server made or was told of. path and from_path are bytes: names need not be UTF-8. status is
--- 'proposed', 'rejected', 'applied' or 'reverted'. doc and kept are JSON objects that only the files room reads: what is
+-- 'proposed', 'accepted', 'rejected', 'applied' or 'reverted'. doc and kept are JSON objects that only the files room reads: what is
 -- shown, and, as given, what it is taken back with: what was there before and after, and what a proposal asks for.
 CREATE TABLE fs_edits (
     number     INTEGER PRIMARY KEY,

@@ -18,7 +18,7 @@ const TRIM_ROWS: i64 = 500;
 pub struct FsEditRow {
     /// Its id; sorts by time.
     pub id: String,
-    /// `proposed`, `rejected`, `applied` or `reverted`.
+    /// `proposed`, `accepted`, `rejected`, `applied` or `reverted`.
     pub status: String,
     /// What was done, as a word.
     pub op: String,

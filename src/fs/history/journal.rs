@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
@@ -21,6 +22,10 @@ use crate::store::{FsBlob, FsEditRow, FsKeep, FsSeenRow, RowChange, Store, Strea
 const QUEUE_MAX: usize = 256;
 /// Taken at once.
 const BATCH_MAX: usize = 32;
+/// How long a change waits for others, so that they share a commit.
+const GATHER: Duration = Duration::from_millis(20);
+/// Contents in memory at once, but for one change.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// After so many edits, or bytes of contents, what is too much goes.
 const TRIM_EVERY_EDITS: u64 = 200;
 const TRIM_EVERY_BYTES: u64 = 16 * 1024 * 1024;
@@ -139,6 +144,19 @@ impl Told {
     }
 }
 
+/// What comes within a moment of the first, unless somebody waits for it.
+async fn gather(receiver: &mut mpsc::Receiver<Entry>, first: Entry) -> Vec<Entry> {
+    let until = tokio::time::Instant::now() + GATHER;
+    let mut batch = vec![first];
+    while batch.len() < BATCH_MAX && !matches!(batch.last(), Some(Entry::Settle(_))) {
+        match tokio::time::timeout_at(until, receiver.recv()).await {
+            Ok(Some(next)) => batch.push(next),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    batch
+}
+
 struct Worker {
     store: Store,
     stream: Arc<Stream>,
@@ -156,16 +174,16 @@ struct Worker {
 impl Worker {
     async fn run(mut self, receiver: mpsc::Receiver<Entry>) {
         let mut receiver = receiver;
-        let mut batch = Vec::new();
-        while receiver.recv_many(&mut batch, BATCH_MAX).await > 0 {
-            self.write(std::mem::take(&mut batch)).await;
+        while let Some(first) = receiver.recv().await {
+            let batch = gather(&mut receiver, first).await;
+            self.write(batch).await;
             self.trim().await;
         }
     }
 
     async fn write(&mut self, batch: Vec<Entry>) {
         let (mut acks, mut seen, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
-        let mut bytes = 0;
+        let (mut bytes, mut committed) = (0, 0);
         for entry in batch {
             match entry {
                 Entry::Change(change) => {
@@ -175,8 +193,12 @@ impl Worker {
                     };
                     bytes += blobs.iter().map(|blob| blob.content.len()).sum::<usize>();
                     let row = self.append(edit, blobs, "edit.applied", &mut acks);
-                    if row.session_id.is_some() {
+                    let is_much = bytes - committed > BATCH_BYTES;
+                    if is_much || row.session_id.is_some() {
                         settled(&mut acks).await;
+                        committed = bytes;
+                    }
+                    if row.session_id.is_some() {
                         self.tell_conflicts(&row, &mut acks).await;
                     }
                 }

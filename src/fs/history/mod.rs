@@ -5,8 +5,8 @@
 //! for the journal; who changes files doesn't.
 //!
 //! ```text
-//!  proposed ──apply──▶ applied ──rollback──▶ reverted (by another edit, which is applied)
-//!      └──reject──▶ rejected
+//!  proposed ──apply──▶ accepted (another edit made it)      applied ──rollback──▶ reverted (another edit took it back)
+//!      └─────reject──▶ rejected                                ◀──that one taken back──┘
 //! ```
 
 pub(super) mod image;

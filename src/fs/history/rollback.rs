@@ -136,8 +136,13 @@ impl Fs {
         journal.send_async(Entry::Row { edit: Box::new(made), blobs, kind: "edit.applied" }).await;
         let status = |id: &str, status, kind| Entry::Status { id: id.to_owned(), status, kind };
         journal.send_async(status(&edit.row.id, "reverted", "edit.reverted")).await;
-        if let Some(first) = &edit.doc.rollback_of {
-            journal.send_async(status(first, "applied", "edit.restored")).await; // it counts again
+        // What it took back counts again; what that had taken back doesn't; and so on.
+        let (mut earlier, mut counts) = (edit.doc.rollback_of.clone(), true);
+        while let Some(id) = earlier {
+            let (word, kind) = if counts { ("applied", "edit.restored") } else { ("reverted", "edit.reverted") };
+            journal.send_async(status(&id, word, kind)).await;
+            earlier = journal.store.fs_edit(&id).await?.and_then(|row| Edit::of(row).doc.rollback_of);
+            counts = !counts;
         }
         Ok(RolledBack { edit_id: edit.row.id, by_edit_id, path: from.unwrap_or(path) })
     }

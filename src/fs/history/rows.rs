@@ -203,7 +203,7 @@ impl Side {
 pub struct EditInfo {
     /// Its id.
     pub id: String,
-    /// `proposed`, `rejected`, `applied` or `reverted`.
+    /// `proposed`, `accepted`, `rejected`, `applied` or `reverted`.
     pub status: String,
     /// What was done.
     pub op: String,

@@ -314,6 +314,26 @@ fn what_others_did_is_noted_and_can_be_taken_back() {
 }
 
 #[test]
+fn what_cant_be_reached_isnt_known() {
+    block_on(async {
+        let room = Room::new().await;
+        std::fs::create_dir(room.home.join("real")).expect("a folder");
+        std::os::unix::fs::symlink("real", room.home.join("link")).expect("a link");
+        let outside = room.write(None, "f", "1").await.expect("written").expect("an edit");
+        let inside = room.write(None, "link/f", "1").await.expect("written").expect("an edit");
+        let within = room.fs.reach().beneath(&[room.home.join("link")]).expect("a root");
+        let seen = room.fs.edits(&within, EditQuery::default(), 10).await.expect("edits").edits;
+        let seen: Vec<_> = seen.iter().map(|edit| (edit.id.clone(), edit.path.clone())).collect();
+        assert_eq!(seen, [(inside.clone(), room.home.join("real/f"))]);
+        assert!(matches!(room.fs.edit_info(&within, &outside).await, Err(Error::UnknownEdit { .. })));
+        let refused = room.fs.rollback(&within, None, RollbackTo::Before(outside)).await;
+        assert!(matches!(refused, Err(Error::UnknownEdit { .. })));
+        room.fs.rollback(&within, None, RollbackTo::Before(inside)).await.expect("taken back by its real path");
+        assert!(!room.home.join("real/f").exists() && room.home.join("f").exists());
+    });
+}
+
+#[test]
 fn a_proposal_is_made_when_it_is_applied() {
     block_on(async {
         let room = Room::new().await;
