@@ -225,6 +225,7 @@ async fn shut_down(state: &AppState, children: &Children, server: tokio::task::J
     state.processes.log_what_waits();
     state.traces.shut_down().await;
     state.fs.settle().await;
+    state.fs.settle().await;
     if tokio::time::timeout(ANSWER_TIME, server).await.is_err() {
         tracing::warn!("requests were not answered in time: their connections are cut");
     }
