@@ -32,6 +32,21 @@ impl World {
         (events, ready)
     }
 
+    /// Waits while something is done, again and again: it may have been done before the wait began.
+    async fn waits(&self, path: &str, act: impl Fn()) -> Value {
+        let answer = self.server.get(path);
+        tokio::pin!(answer);
+        loop {
+            tokio::select! {
+                (status, answer) = &mut answer => {
+                    assert_eq!(status, 200, "{answer}");
+                    return answer;
+                }
+                () = tokio::time::sleep(Duration::from_millis(50)) => act(),
+            }
+        }
+    }
+
     fn write(&self, name: &str, text: &str) {
         std::fs::write(self.root.join(name), text).expect("written");
     }
@@ -184,10 +199,10 @@ async fn who_follows_a_checkout_has_what_is_there() {
 async fn who_comes_back_goes_on_where_they_were() {
     let world = World::new(&Options::default());
     let (mut events, _) = world.watch("", None).await;
-    world.write("a", "1");
+    world.write("a", "");
     let first = events.next().await.expect("a change");
     drop(events);
-    world.write("b", "1");
+    world.write("b", "");
     let (mut events, ready) = world.watch("", first.id).await;
     assert_eq!(ready.id, None, "the position that was sent stays");
     let next = events.next().await.expect("a change");
@@ -204,9 +219,9 @@ async fn a_server_that_was_killed_says_what_it_can_not_know() {
     let World { home, server, root } = World::new(&Options::default());
     let world = World { server, root: root.clone(), home };
     let (mut events, _) = world.watch("", None).await;
-    world.write("a", "1");
+    world.write("a", "");
     let first = events.next().await.expect("a change");
-    world.write("b", "1");
+    world.write("b", "");
     events.next().await.expect("another");
     let World { home, server, .. } = world;
     server.kill();
@@ -216,7 +231,7 @@ async fn a_server_that_was_killed_says_what_it_can_not_know() {
     let told = [events.next().await.expect("b"), events.next().await.expect("resync")];
     assert_eq!((&told[0].data["changes"][0]["path"], told[0].id), (&json!("b"), Some(2)));
     assert_eq!((&told[1].data["type"], &told[1].data["reason"]), (&json!("fs.resync"), &json!("not_watched")));
-    world.write("c", "1");
+    world.write("c", "");
     assert_eq!(events.next().await.expect("c").data["changes"][0]["path"], "c");
     let (mut beyond, _) = world.watch("", Some(1000)).await;
     let gap = beyond.next().await.expect("a gap");
@@ -335,25 +350,15 @@ async fn a_file_is_waited_for() {
     let world = World::new(&Options::default());
     let wait = |query: &str, name: &str| format!("/v1/fs/wait?{query}&path={}", world.root.join(name).display());
     let path = wait("event=exists", "a/b/f");
-    let (met, ()) = tokio::join!(world.server.get(&path), async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        world.sh("mkdir a; mkdir a/b; : > a/b/f");
-    });
-    assert_eq!((met.0, &met.1["met"], &met.1["stat"]["entryType"]), (200, &json!(true), &json!("file")), "{met:?}");
+    let met = world.waits(&path, || world.sh("mkdir -p a; mkdir -p a/b; : > a/b/f")).await;
+    assert_eq!((&met["met"], &met["stat"]["entryType"]), (&json!(true), &json!("file")), "{met}");
     assert_eq!(world.server.get(&path).await.1["met"], true, "what is there already is enough");
-    let (path, gone) = (wait("event=changed", "a/b/f"), wait("event=gone", "a/b/f"));
-    let (changed, ()) = tokio::join!(world.server.get(&path), async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        world.write("a/b/f", "more");
-    });
-    assert_eq!((&changed.1["met"], &changed.1["stat"]["size"]), (&json!(true), &json!(4)), "{changed:?}");
+    let changed = world.waits(&wait("event=changed", "a/b/f"), || world.sh("echo more >> a/b/f")).await;
+    assert_eq!(changed["met"], true, "{changed}");
     let stable = world.server.get(&wait("event=stable&stableMs=50", "a/b/f")).await.1;
     assert_eq!(stable["met"], true);
-    let (gone, ()) = tokio::join!(world.server.get(&gone), async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        world.sh("rm -r a");
-    });
-    assert_eq!((&gone.1["met"], &gone.1["stat"]), (&json!(true), &Value::Null), "{gone:?}");
+    let gone = world.waits(&wait("event=gone", "a/b/f"), || world.sh("rm -rf a")).await;
+    assert_eq!((&gone["met"], &gone["stat"]), (&json!(true), &Value::Null), "{gone}");
     let over = world.server.get(&wait("timeoutMs=50", "never")).await.1;
     assert_eq!((&over["met"], &over["event"]), (&json!(false), &json!("exists")));
     for query in ["event=other", "timeoutMs=3600001", "timeoutMs=-1"] {
