@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::sessions_support::{create, fake, request};
+use crate::sessions_support::{create, fake, request, until};
 use crate::support::{Home, Options, Server};
 
 async fn put(server: &Server, query: &str, content: &str) -> (u16, Value) {
@@ -194,7 +194,15 @@ async fn sessions_dont_write_over_each_other() {
     let (_, found) = server.get(&format!("/v1/fs/conflicts?path=f&sessionId={a}")).await;
     assert_eq!(found["conflicts"][0]["sessionId"], json!(b), "{found}");
     let events = server.get("/v1/events?type=fs.conflict").await.1;
-    assert_eq!(events["events"].as_array().map(Vec::len), Some(1), "{events}");
+    let of_files = events["events"].as_array().into_iter().flatten().filter(|event| event["conflict"].is_object());
+    assert_eq!(of_files.count(), 1, "{events}");
+    for session in [&a, &b] {
+        until("a word to both sessions", async || {
+            let page = server.get(&format!("/v1/sessions/{session}/events")).await.1;
+            page["events"].as_array()?.iter().find(|event| event["type"] == "fs.conflict").cloned()
+        })
+        .await;
+    }
     let failing = json!({"path": "f", "old": "eight", "new": "8", "onConflict": "fail"});
     let (status, problem) = server.send(&format!("/v1/fs/edit?sessionId={b}"), &failing).await;
     assert_eq!((status, &problem["code"]), (409, &json!("conflicts")), "{problem}");
