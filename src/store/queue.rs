@@ -20,7 +20,7 @@ const COMMAND_OVERHEAD_BYTES: u64 = 128;
 /// How long an event that nobody flushes waits, once or twice, for company in a transaction.
 const TICK: Duration = Duration::from_millis(2);
 /// So many of those that may be later are committed at once.
-const LATER_SLICE: usize = 32;
+const LATER_SLICE: usize = 512;
 /// How long events wait that may be later, when nobody wants them sooner.
 const LATER_MAX: Duration = Duration::from_millis(4);
 /// After so many ticks without traffic the writer's thread sleeps.
