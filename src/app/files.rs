@@ -52,6 +52,7 @@ impl Notices for ConflictNotices {
 pub(super) struct Bookkeeper {
     fs: Fs,
     home: Arc<Path>,
+    data: Arc<Path>,
     /// Turns under way, by session.
     turns: Arc<Mutex<HashMap<String, Turn>>>,
     readers: Arc<Semaphore>,
@@ -71,13 +72,15 @@ struct Turn {
 }
 
 impl Bookkeeper {
-    pub(super) fn new(fs: Fs, home: PathBuf) -> Self {
-        Self { fs, home: home.into(), turns: Arc::default(), readers: Arc::new(Semaphore::new(READERS_MAX)) }
+    pub(super) fn new(fs: Fs, home: PathBuf, data: PathBuf) -> Self {
+        Self { fs, home: home.into(), data: data.into(), turns: Arc::default(), readers: Arc::new(Semaphore::new(READERS_MAX)) }
     }
 
-    /// The home, the root directory and that for temporary files hold what belongs to nobody's work, and far too much.
+    /// What holds the home, or files for a moment, holds far too much that is nobody's work; and what holds our own files
+    /// would change with each change that is noted.
     fn is_place_of_work(&self, cwd: &Path) -> bool {
-        cwd != &*self.home && cwd != Path::new("/") && cwd != std::env::temp_dir()
+        let is_above = |path: &Path| path.starts_with(cwd);
+        !is_above(&self.home) && !is_above(&self.data) && cwd != std::env::temp_dir()
     }
 
     fn turns(&self) -> MutexGuard<'_, HashMap<String, Turn>> {
