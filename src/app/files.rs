@@ -53,13 +53,13 @@ pub(super) struct Bookkeeper {
     fs: Fs,
     home: Arc<Path>,
     data: Arc<Path>,
-    /// Turns under way, by session.
+    /// Turns under way, or just over, by their ids: the next one of a session may begin before the last is noted.
     turns: Arc<Mutex<HashMap<String, Turn>>>,
     readers: Arc<Semaphore>,
 }
 
 struct Turn {
-    id: String,
+    session_id: String,
     cwd: PathBuf,
     /// Another turn was under way in the same place.
     is_shared: bool,
@@ -95,29 +95,30 @@ impl Witness for Bookkeeper {
             let mut turns = self.turns();
             let meets = |other: &Turn| other.cwd.starts_with(&cwd) || cwd.starts_with(&other.cwd);
             let mut is_shared = false;
-            for (_, other) in turns.iter_mut().filter(|(id, other)| *id != session_id && meets(other)) {
+            for other in turns.values_mut().filter(|other| other.session_id != session_id && meets(other)) {
                 (other.is_shared, is_shared) = (true, true);
             }
             let (changed, created) = (HashSet::new(), HashSet::new());
-            let turn = Turn { id: turn_id.to_owned(), cwd: cwd.clone(), is_shared, changed, created, is_cut: false };
-            turns.insert(session_id.to_owned(), turn);
+            let session_id = session_id.to_owned();
+            let turn = Turn { session_id, cwd: cwd.clone(), is_shared, changed, created, is_cut: false };
+            turns.insert(turn_id.to_owned(), turn);
         }
         if !self.is_place_of_work(&cwd) {
             return;
         }
         let (books, session_id, turn_id) = (self.clone(), session_id.to_owned(), turn_id.to_owned());
         spawn_owned("fs-turn", async move {
-            if let Err(error) = books.look(&session_id, &turn_id, &cwd).await {
+            if let Err(error) = books.look(&turn_id, &cwd).await {
                 tracing::debug!(%error, session = session_id, "the directory of a turn isn't watched");
             }
         });
     }
 
-    fn turn_ended(&self, session_id: &str, turn_id: &str) {
-        let (books, session_id, turn_id) = (self.clone(), session_id.to_owned(), turn_id.to_owned());
+    fn turn_ended(&self, _: &str, turn_id: &str) {
+        let (books, turn_id) = (self.clone(), turn_id.to_owned());
         spawn_owned("fs-turn-end", async move {
             tokio::time::sleep(SETTLE).await;
-            books.close(&session_id, &turn_id).await;
+            books.close(&turn_id).await;
         });
     }
 
@@ -180,7 +181,7 @@ impl Bookkeeper {
     }
 
     /// Follows what changes below the directory of a turn until that is over.
-    async fn look(&self, session_id: &str, turn_id: &str, cwd: &Path) -> Result<(), Error> {
+    async fn look(&self, turn_id: &str, cwd: &Path) -> Result<(), Error> {
         let spec = WatchSpec { recursive: true, ignore: Vec::new(), gitignore: true, hidden: true, git: false };
         let watch = self.fs.watch(self.fs.reach(), Located::from(cwd.to_path_buf()), spec).await?;
         let stream: &Arc<Stream> = &watch.stream;
@@ -190,14 +191,14 @@ impl Bookkeeper {
             for item in &items {
                 at = item.end();
                 if let Item::Event(event) = item
-                    && !self.saw(session_id, turn_id, &event.payload)
+                    && !self.saw(turn_id, &event.payload)
                 {
                     return Ok(());
                 }
             }
             if items.is_empty() {
                 let is_over = async {
-                    while self.turns().get(session_id).is_some_and(|turn| turn.id == turn_id) {
+                    while self.turns().contains_key(turn_id) {
                         tokio::time::sleep(SETTLE).await;
                     }
                 };
@@ -210,7 +211,7 @@ impl Bookkeeper {
     }
 
     /// Remembers what a watch told; false when the turn is over.
-    fn saw(&self, session_id: &str, turn_id: &str, event: &[u8]) -> bool {
+    fn saw(&self, turn_id: &str, event: &[u8]) -> bool {
         #[derive(Deserialize)]
         struct Told {
             #[serde(default)]
@@ -225,7 +226,7 @@ impl Bookkeeper {
         }
         let told: Told = serde_json::from_slice(event).unwrap_or(Told { changes: Vec::new() });
         let mut turns = self.turns();
-        let Some(turn) = turns.get_mut(session_id).filter(|turn| turn.id == turn_id) else { return false };
+        let Some(turn) = turns.get_mut(turn_id) else { return false };
         for change in told.changes.into_iter().filter(|change| change.kind == "file") {
             if turn.changed.len() >= SEEN_MAX {
                 turn.is_cut = true;
@@ -240,21 +241,19 @@ impl Bookkeeper {
     }
 
     /// Notes what only a watch saw of a turn that is over.
-    async fn close(&self, session_id: &str, turn_id: &str) {
-        let turn = {
-            let mut turns = self.turns();
-            if turns.get(session_id).is_none_or(|turn| turn.id != turn_id) {
-                return;
-            }
-            turns.remove(session_id)
-        };
-        let Some(turn) = turn else { return };
+    async fn close(&self, turn_id: &str) {
+        let Some(turn) = self.turns().remove(turn_id) else { return };
         if turn.is_cut {
-            tracing::warn!(session = session_id, turn = turn_id, max = SEEN_MAX, "more files changed in a turn than are noted");
+            tracing::warn!(
+                session = turn.session_id,
+                turn = turn_id,
+                max = SEEN_MAX,
+                "more files changed in a turn than are noted"
+            );
         }
         let author = match turn.is_shared {
             true => Author::default(),
-            false => Author { session_id: Some(session_id.to_owned()), turn_id: Some(turn.id), ..Author::default() },
+            false => Author { session_id: Some(turn.session_id), turn_id: Some(turn_id.to_owned()), ..Author::default() },
         };
         for path in turn.changed {
             let after = match self.content(&path).await {

@@ -42,3 +42,18 @@ scenario('claude', 'with codex: two agents that change one file hear of each oth
     assert.deepEqual([data.sessionId, data.otherSessionId].sort(), [sessions.claude.id, sessions.codex.id].sort());
   }
 }, { also: ['codex'] });
+
+scenario('claude', 'turns that follow each other at once are noted each', async (stage) => {
+  const client = new SessionClient(stage.server.url);
+  const cwd = path.join(stage.server.workDir, 'project');
+  fs.mkdirSync(cwd);
+  const { id } = await client.create({ agent: 'claude', cwd, mode: agents.claude.permissiveMode });
+  const files = ['a', 'b'].map((name) => path.join(cwd, name));
+  const sent = [];
+  for (const file of files) sent.push(await client.submit(id, `TRY: sleep 1 && echo x > ${file}`));
+  for (const { turnId } of sent) assert.equal((await client.ended(id, turnId)).outcome, 'finished');
+  const edits = async () => (await client.call('GET', `/v1/fs/edits?sessionId=${id}`)).edits;
+  await until(async () => (await edits()).length === 2, 'both edits');
+  const noted = Object.fromEntries((await edits()).map((edit) => [edit.path, edit.turnId]));
+  assert.deepEqual(noted, Object.fromEntries(files.map((file, index) => [file, sent[index].turnId])));
+});
