@@ -42,7 +42,12 @@ impl Client {
 
     /// Sends one request and reads the whole answer, or fails after `limit`.
     pub async fn call(&mut self, method: &str, path: &str, body: &[u8], limit: Duration) -> Result<Reply> {
-        match timeout(limit, self.exchange(method, path, body)).await {
+        self.call_with(method, path, "application/json", body, limit).await
+    }
+
+    /// The same with a body of another type.
+    pub async fn call_with(&mut self, method: &str, path: &str, kind: &str, body: &[u8], limit: Duration) -> Result<Reply> {
+        match timeout(limit, self.exchange(method, path, kind, body)).await {
             Ok(reply) => reply,
             Err(_) => Err(format!("{method} {path}: no complete answer within {limit:?}").into()),
         }
@@ -92,11 +97,11 @@ impl Client {
         timeout(limit, send).await?
     }
 
-    async fn exchange(&mut self, method: &str, path: &str, body: &[u8]) -> Result<Reply> {
+    async fn exchange(&mut self, method: &str, path: &str, kind: &str, body: &[u8]) -> Result<Reply> {
         let addr = self.addr;
         let mut request = format!(
             "{method} {path} HTTP/1.1\r\nhost: {addr}\r\naccept: application/json\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+             content-type: {kind}\r\ncontent-length: {}\r\n\r\n",
             body.len()
         )
         .into_bytes();

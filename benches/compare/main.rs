@@ -33,6 +33,7 @@ mod session_api;
 mod subject;
 mod terminal;
 mod terminals;
+mod trees;
 mod turns;
 
 use std::path::{Path, PathBuf};
@@ -58,7 +59,7 @@ usage: cargo bench --bench compare -- [options]
   --reference PATH   the reference (or REFERENCE_BIN; default: from tests/npm/node_modules)
   --only ROW         start, rss, size, echo, echo-sse, bootstrap, flood1, flood8, sdk, run, create,
                      finished, follow, pty-echo, pty-flood, pty-rss, turn_submit, chunks, tools,
-                     resume_10k, list_10k, idle_session, fs_list, fs_transfer, fs_large;
+                     resume_10k, list_10k, idle_session, fs_list, fs_transfer, fs_large, fs_upload, fs_search, fs_watch;
                      may be repeated
   --json FILE        write the result as JSON, too
   --quick            a fifth of the repetitions: to see that it works, not for figures
@@ -69,7 +70,7 @@ The SDK rows use node and SDK_DIR (default tests/npm), a directory with node_mod
 type Group = fn(&Context) -> Result<Vec<Row>>;
 
 /// Every group, in the order in which they run and are shown.
-const GROUPS: [(&str, Group); 25] = [
+const GROUPS: [(&str, Group); 28] = [
     ("start", rows::start),
     ("rss", rows::idle_memory),
     ("size", rows::binary_size),
@@ -95,6 +96,9 @@ const GROUPS: [(&str, Group); 25] = [
     ("fs_list", files::list),
     ("fs_transfer", files::transfer),
     ("fs_large", files::large_file),
+    ("fs_upload", trees::upload),
+    ("fs_search", trees::search),
+    ("fs_watch", trees::watch),
 ];
 
 fn main() -> ExitCode {
