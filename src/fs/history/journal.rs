@@ -1,12 +1,14 @@
 //! The journal: the task that makes rows of changes, one batch after another. Whoever changes files only puts the change
 //! into its queue, and waits for room there when the disk is far behind.
 
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::super::edit::DiffLimits;
 use super::super::ledger::{Conflict, Leases, Notices, Seen, Severity, conflicts_of};
@@ -18,11 +20,9 @@ use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
 use crate::store::{FsBlob, FsEditRow, FsKeep, FsSeenRow, RowChange, Store, Stream};
 
-/// Changes that wait. Each holds two files open.
+/// Changes that wait; all of them are taken at once. Each holds two files open.
 const QUEUE_MAX: usize = 256;
-/// Taken at once.
-const BATCH_MAX: usize = 32;
-/// How long a change waits for others, so that they share a commit.
+/// How long a change waits for others, so that they share a commit, and nobody is woken for each.
 const GATHER: Duration = Duration::from_millis(20);
 /// Contents in memory at once, but for one change.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
@@ -56,6 +56,8 @@ pub(in crate::fs) enum Entry {
 /// The handle.
 pub(in crate::fs) struct Journal {
     sender: mpsc::Sender<Entry>,
+    /// Somebody waits for what is in the queue.
+    urgent: Arc<Notify>,
     pub(in crate::fs) store: Store,
     pub(in crate::fs) seen: Arc<Seen>,
 }
@@ -73,7 +75,9 @@ impl Journal {
         let seen = Arc::new(Seen::new(store.fs_seen(as_usize(bounds.fs_seen_max)).await?, as_usize(bounds.fs_seen_max)));
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
         let limits = limits(bounds);
+        let urgent = Arc::new(Notify::new());
         let worker = Worker {
+            urgent: Arc::clone(&urgent),
             store: store.clone(),
             stream,
             leases,
@@ -86,7 +90,7 @@ impl Journal {
             told: Told::default(),
         };
         spawn_owned("fs-journal", worker.run(receiver));
-        Ok(Self { sender, store, seen })
+        Ok(Self { sender, urgent, store, seen })
     }
 
     /// Blocks while the queue is full: for threads that may.
@@ -115,6 +119,7 @@ impl Journal {
     pub(in crate::fs) async fn settle(&self) {
         let (reply, settled) = oneshot::channel();
         self.send_async(Entry::Settle(reply)).await;
+        self.urgent.notify_one();
         let _ = settled.await; // the runtime ends
     }
 }
@@ -125,7 +130,7 @@ pub(in crate::fs) fn limits(bounds: &Bounds) -> DiffLimits {
 
 /// Which pairs of sessions were told of which conflict: once for each, until it gets worse.
 #[derive(Default)]
-struct Told(std::collections::VecDeque<(Vec<u8>, String, String, &'static str)>);
+struct Told(VecDeque<(Vec<u8>, String, String, &'static str)>);
 
 const TOLD_MAX: usize = 4096;
 
@@ -144,20 +149,42 @@ impl Told {
     }
 }
 
-/// What comes within a moment of the first, unless somebody waits for it.
-async fn gather(receiver: &mut mpsc::Receiver<Entry>, first: Entry) -> Vec<Entry> {
-    let until = tokio::time::Instant::now() + GATHER;
-    let mut batch = vec![first];
-    while batch.len() < BATCH_MAX && !matches!(batch.last(), Some(Entry::Settle(_))) {
-        match tokio::time::timeout_at(until, receiver.recv()).await {
-            Ok(Some(next)) => batch.push(next),
-            Ok(None) | Err(_) => break,
-        }
+/// What comes within a moment of the first, or until somebody waits for it.
+async fn gather(receiver: &mut mpsc::Receiver<Entry>, urgent: &Notify, first: Entry) -> VecDeque<Entry> {
+    let mut batch = VecDeque::from([first]);
+    tokio::select! {
+        () = tokio::time::sleep(GATHER) => {}
+        () = urgent.notified() => {}
+    }
+    while batch.len() < QUEUE_MAX
+        && let Ok(next) = receiver.try_recv()
+    {
+        batch.push_back(next);
     }
     batch
 }
 
+/// The changes that a batch begins with, as far as their contents may be in memory at once.
+fn prepare_some(batch: &mut VecDeque<Entry>, keep: KeepLimits, limits: DiffLimits) -> Vec<(Edit, Vec<FsBlob>)> {
+    let (mut prepared, mut bytes) = (Vec::new(), 0);
+    while bytes <= BATCH_BYTES
+        && let Some(Entry::Change(_)) = batch.front()
+        && let Some(Entry::Change(change)) = batch.pop_front()
+    {
+        // A panic is in the log, and costs this one change.
+        let Ok((edit, blobs)) = catch_unwind(AssertUnwindSafe(|| prepare(*change, keep, limits))) else { continue };
+        bytes += bytes_of(&blobs);
+        prepared.push((edit, blobs));
+    }
+    prepared
+}
+
+fn bytes_of(blobs: &[FsBlob]) -> usize {
+    blobs.iter().map(|blob| blob.content.len()).sum()
+}
+
 struct Worker {
+    urgent: Arc<Notify>,
     store: Store,
     stream: Arc<Stream>,
     leases: Arc<Leases>,
@@ -172,54 +199,42 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(mut self, receiver: mpsc::Receiver<Entry>) {
-        let mut receiver = receiver;
+    async fn run(mut self, mut receiver: mpsc::Receiver<Entry>) {
         while let Some(first) = receiver.recv().await {
-            let batch = gather(&mut receiver, first).await;
+            let batch = gather(&mut receiver, &self.urgent, first).await;
             self.write(batch).await;
             self.trim().await;
         }
     }
 
-    async fn write(&mut self, batch: Vec<Entry>) {
-        let (mut acks, mut seen, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut bytes, mut committed) = (0, 0);
-        for entry in batch {
+    async fn write(&mut self, mut batch: VecDeque<Entry>) {
+        let mut pending = Pending::default();
+        let (mut seen, mut waiting) = (Vec::new(), Vec::new());
+        while let Some(entry) = batch.pop_front() {
             match entry {
-                Entry::Change(change) => {
-                    let (keep, limits) = (self.keep, self.limits);
-                    let Ok((edit, blobs)) = tokio::task::spawn_blocking(move || prepare(*change, keep, limits)).await else {
-                        continue; // a panic is in the log; the runtime's end keeps nothing
-                    };
-                    bytes += blobs.iter().map(|blob| blob.content.len()).sum::<usize>();
-                    let row = self.append(edit, blobs, "edit.applied", &mut acks);
-                    let is_much = bytes - committed > BATCH_BYTES;
-                    if is_much || row.session_id.is_some() {
-                        settled(&mut acks).await;
-                        committed = bytes;
-                    }
-                    if row.session_id.is_some() {
-                        self.tell_conflicts(&row, &mut acks).await;
-                    }
+                Entry::Change(_) => {
+                    batch.push_front(entry);
+                    let Some(rest) = self.write_changes(batch, &mut pending).await else { return };
+                    batch = rest;
                 }
                 Entry::Row { edit, blobs, kind } => {
-                    bytes += blobs.iter().map(|blob| blob.content.len()).sum::<usize>();
-                    self.append(*edit, blobs, kind, &mut acks);
+                    pending.bytes += bytes_of(&blobs);
+                    self.append(*edit, blobs, kind, &mut pending.acks);
                 }
                 Entry::Status { id, status, kind } => {
                     let payload = json!({"type": kind, "id": id, "status": status}).to_string();
                     let change = RowChange::SetFsEditStatus { id, status };
-                    acks.push(self.store.append_acked(&self.stream, kind, payload.into(), Some(change)));
+                    pending.acks.push(self.store.append_acked(&self.stream, kind, payload.into(), Some(change)));
                 }
                 Entry::Seen(row) => seen.push(row),
                 Entry::Settle(reply) => waiting.push(reply),
             }
         }
-        if !waiting.is_empty() && bytes <= LITTLE_BYTES {
+        if !waiting.is_empty() && pending.bytes <= LITTLE_BYTES {
             self.store.flush();
         }
         // The disk's pace is ours: no more than one batch waits for it.
-        settled(&mut acks).await;
+        pending.settled().await;
         if !seen.is_empty()
             && let Err(error) = self.store.change(RowChange::PutFsSeen(seen)).await
         {
@@ -230,6 +245,25 @@ impl Worker {
         }
     }
 
+    /// Those that a batch begins with, or some of them; gives the others back. `None`: the runtime ends.
+    async fn write_changes(&mut self, mut batch: VecDeque<Entry>, pending: &mut Pending) -> Option<VecDeque<Entry>> {
+        let (keep, limits) = (self.keep, self.limits);
+        let work = move || (prepare_some(&mut batch, keep, limits), batch);
+        let (prepared, rest) = tokio::task::spawn_blocking(work).await.ok()?;
+        for (edit, blobs) in prepared {
+            pending.bytes += bytes_of(&blobs);
+            let row = self.append(edit, blobs, "edit.applied", &mut pending.acks);
+            if row.session_id.is_some() {
+                pending.settled().await;
+                self.tell_conflicts(&row, &mut pending.acks).await;
+            }
+        }
+        if pending.bytes > BATCH_BYTES {
+            pending.settled().await;
+        }
+        Some(rest)
+    }
+
     fn append(
         &mut self,
         edit: Edit,
@@ -238,7 +272,7 @@ impl Worker {
         acks: &mut Vec<oneshot::Receiver<u64>>,
     ) -> FsEditRow {
         self.edits += 1;
-        self.bytes += blobs.iter().map(|blob| blob.content.len() as u64).sum::<u64>();
+        self.bytes += bytes_of(&blobs) as u64;
         let row = edit.clone().into_row();
         let kept = blobs.iter().map(|blob| blob.sha256.clone()).collect();
         let mut shown = EditInfo::of(edit, &kept).to_json();
@@ -304,8 +338,18 @@ impl Worker {
     }
 }
 
-async fn settled(acks: &mut Vec<oneshot::Receiver<u64>>) {
-    for ack in acks.drain(..) {
-        let _ = ack.await; // the store is closed
+/// What isn't in the file yet.
+#[derive(Default)]
+struct Pending {
+    acks: Vec<oneshot::Receiver<u64>>,
+    bytes: usize,
+}
+
+impl Pending {
+    async fn settled(&mut self) {
+        for ack in self.acks.drain(..) {
+            let _ = ack.await; // the store is closed
+        }
+        self.bytes = 0;
     }
 }
