@@ -7,15 +7,15 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, openat, renameat_with, unlinkat};
 use rustix::io::Errno;
+use tokio::sync::OwnedMutexGuard;
 
-use super::draft::{PREFIX, present};
+use super::draft::present;
 use super::edit::Planned;
 use super::entry::{Encoder, Kind, Meta};
 use super::history::{After, Captured, Change, Image};
 use super::ledger::Stale;
 use super::reach::Place;
 use super::{Error, Fs, Located, Reach, Sha256Hex, blocking, list};
-use crate::rt::ids::new_id;
 
 const OPEN_DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
@@ -69,36 +69,47 @@ impl Fs {
     /// [`Error::NotFound`], [`Error::Os`] with `ENOTEMPTY`, [`Error::Outside`], [`Error::Denied`], [`Error::Invalid`] for
     /// what must not go: the roots, the home, the root directory.
     pub async fn remove(&self, reach: &Reach, at: Located, recursive: bool) -> Result<(), Error> {
-        let _alone = self.alone(&at).await;
+        let alone = self.alone(&at).await;
         let (fs, reach) = (self.clone(), reach.clone());
         let removed = blocking(move || {
+            let _alone = alone;
             let place = reach.place(&at, false)?;
             let meta = present(&place)?.ok_or_else(|| Error::NotFound(at.path().to_path_buf()))?;
             reach.spare(&at, &meta)?;
             let failed = |errno| Error::of("remove", at.path(), errno);
             fs.may_remove(&reach, &place, &meta)?;
             let was = fs.keep(&place, &meta);
-            match meta.kind {
-                Kind::Directory if recursive => remove_tree(&place).map_err(failed)?,
-                Kind::Directory => unlinkat(&place.directory, &place.name, AtFlags::REMOVEDIR).map_err(failed)?,
-                _ => unlinkat(&place.directory, &place.name, AtFlags::empty()).map_err(failed)?,
-            }
-            fs.note(Change::new("delete", &reach, place.real_path(), was, After::Known(Image::default())));
-            Ok(())
+            let removed = match meta.kind {
+                Kind::Directory if recursive => remove_tree(&place),
+                Kind::Directory => unlinkat(&place.directory, &place.name, AtFlags::REMOVEDIR),
+                _ => unlinkat(&place.directory, &place.name, AtFlags::empty()),
+            };
+            let after = match removed {
+                Ok(()) => After::Known(Image::default()),
+                // What a removal left when it broke off.
+                Err(_) => match Captured::of(&place, fs.keep_limits()) {
+                    Ok(left) if left.is_less_than(&was) => After::Captured(left),
+                    _ => return removed.map_err(failed),
+                },
+            };
+            fs.note(Change::new("delete", &reach, place.real_path(), was, after));
+            removed.map_err(failed)
         });
         self.explained(removed.await).await
     }
 
     /// Gives something another name, perhaps in another directory, which is made. Nothing is lost when it fails: what had
-    /// the name before, which goes only with `overwrite`, is there until the other one is.
+    /// the name before, which goes only with `overwrite`, is there until the other one is. Dropping the future doesn't stop
+    /// it.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::DestinationExists`], [`Error::Invalid`] for a directory that shall move into itself,
     /// [`Error::Outside`], [`Error::Denied`], [`Error::NoSpace`].
     pub async fn relocate(&self, reach: &Reach, from: Located, to: Located, overwrite: bool) -> Result<(), Error> {
-        let _alone = (self.alone(&from).await, if from == to { None } else { Some(self.alone(&to).await) });
+        let alone = self.alone_with_both(&from, &to).await;
         let (fs, reach) = (self.clone(), reach.clone());
         blocking(move || {
+            let _alone = alone;
             let source = reach.place(&from, false)?;
             let meta = present(&source)?.ok_or_else(|| Error::NotFound(from.path().to_path_buf()))?;
             reach.spare(&from, &meta)?;
@@ -117,19 +128,29 @@ impl Fs {
                 reach.spare(&to, there)?;
             }
             if !keeps || there.as_ref().is_some_and(|there| there.id == meta.id && is_same_name(&source, &destination)) {
-                return rename(&source, &meta, &destination, there.as_ref()).map_err(failed);
+                return rename(&source, &meta, &destination, there.as_ref()).map_err(failed)?;
             }
             let was = there.as_ref().map(|there| fs.keep(&destination, there)).unwrap_or_default();
             let moved = Captured::moved(&source, &meta, fs.keep_limits());
             let origin = source.real_path();
-            rename(&source, &meta, &destination, there.as_ref()).map_err(failed)?;
+            let cleared = rename(&source, &meta, &destination, there.as_ref()).map_err(failed)?;
             let mut change = Change::new("move", &reach, destination.real_path(), was, After::Captured(moved));
             change.from = Some(origin);
             change.made_above(above);
             fs.note(change);
-            Ok(())
+            cleared
         })
         .await
+    }
+
+    /// Changes of either path come one after another. Who moves one to the other and who moves it back take them in the same
+    /// order: nobody waits for somebody who waits for him.
+    async fn alone_with_both(&self, one: &Located, other: &Located) -> (OwnedMutexGuard<()>, Option<OwnedMutexGuard<()>>) {
+        // As text that may be the same for two paths: such a pair has one turn.
+        let key = |at: &Located| at.path().to_string_lossy().into_owned();
+        let (first, second) = if key(one) <= key(other) { (one, other) } else { (other, one) };
+        let held = self.alone(first).await;
+        (held, if key(first) == key(second) { None } else { Some(self.alone(second).await) })
     }
 }
 
@@ -211,44 +232,46 @@ impl Place {
     }
 }
 
-/// Renames so that nothing is lost.
-fn rename(source: &Place, meta: &Meta, destination: &Place, there: Option<&Meta>) -> Result<(), Error> {
+/// Renames so that nothing is lost: an error says that nothing was moved, one within that something was, but that what went
+/// is still there, or a part of it.
+fn rename(source: &Place, meta: &Meta, destination: &Place, there: Option<&Meta>) -> Result<Result<(), Error>, Error> {
     let failed = |errno| Error::of("move", &destination.path, errno);
     let rename = |flags| renameat_with(&source.directory, &source.name, &destination.directory, &destination.name, flags);
-    let remove = |place: &Place, kind| match kind {
-        Kind::Directory => remove_tree(place),
-        _ => unlinkat(&place.directory, &place.name, AtFlags::empty()),
-    };
     match there {
         None => match rename(RenameFlags::NOREPLACE) {
             Err(Errno::EXIST) => Err(Error::DestinationExists(destination.path.clone())),
-            Err(Errno::INVAL) if meta.kind != Kind::Directory => rename(RenameFlags::empty()).map_err(failed),
+            Err(Errno::INVAL) if meta.kind != Kind::Directory => rename(RenameFlags::empty()).map(Ok).map_err(failed),
             Err(Errno::XDEV) => super::copy::across(source, meta, destination),
-            renamed => renamed.map_err(failed),
+            renamed => renamed.map(Ok).map_err(failed),
         },
         // Two names of one file: rename(2) would leave both.
-        Some(there) if there.id == meta.id && is_same_name(source, destination) => Ok(()),
-        Some(there) if there.id == meta.id && meta.kind != Kind::Directory => remove(source, meta.kind).map_err(failed),
+        Some(there) if there.id == meta.id && is_same_name(source, destination) => Ok(Ok(())),
+        Some(there) if there.id == meta.id && meta.kind != Kind::Directory => Ok(clear(source, meta.kind)),
         Some(there) => match rename(RenameFlags::EXCHANGE) {
             // What was there has the source's name now.
-            Ok(()) => remove(source, there.kind).map_err(failed),
+            Ok(()) => Ok(clear(source, there.kind)),
             Err(Errno::INVAL | Errno::NOSYS) if meta.kind != Kind::Directory && there.kind != Kind::Directory => {
-                rename(RenameFlags::empty()).map_err(failed)
+                rename(RenameFlags::empty()).map(Ok).map_err(failed)
             }
             Err(Errno::XDEV) => {
-                // Copied beside what is there, and then in its place.
-                let name = OsString::from(format!("{PREFIX}{}", new_id("m")));
-                let beside = Place {
-                    directory: destination.directory.try_clone().map_err(|error| Error::io("move", &destination.path, &error))?,
-                    path: destination.path.with_file_name(&name),
-                    name,
-                };
-                super::copy::across(source, meta, &beside)?;
-                self::rename(&beside, meta, destination, Some(there))
+                // Copied beside what is there, and then in its place; the original goes last.
+                let copy = super::copy::copied_beside(source, meta, destination)?;
+                let replaced = self::rename(&copy, meta, destination, Some(there));
+                let replaced = replaced.inspect_err(|_| super::copy::discard(&copy))?;
+                Ok(replaced.and_then(|()| clear(source, meta.kind)))
             }
             Err(errno) => Err(failed(errno)),
         },
     }
+}
+
+/// Removes what is in the way by now.
+pub(super) fn clear(place: &Place, kind: Kind) -> Result<(), Error> {
+    let removed = match kind {
+        Kind::Directory => remove_tree(place),
+        _ => unlinkat(&place.directory, &place.name, AtFlags::empty()),
+    };
+    removed.map_err(|errno| Error::of("remove", &place.path, errno))
 }
 
 fn is_same_name(one: &Place, other: &Place) -> bool {
@@ -257,23 +280,29 @@ fn is_same_name(one: &Place, other: &Place) -> bool {
 }
 
 /// Removes a directory with all that it holds, on one file system: what is mounted below stays, and ends it with `EBUSY`.
-/// Follows no link, and uses no stack for depth.
+/// Follows no link, and uses neither stack nor descriptors for depth.
 pub(super) fn remove_tree(place: &Place) -> Result<(), Errno> {
-    let top = openat(&place.directory, &place.name, OPEN_DIRECTORY, Mode::empty())?;
-    let device = Meta::of_open(&top)?.id.0;
-    // Directories on the way down, each with its name in the one before.
-    let mut open: Vec<(OsString, OwnedFd)> = vec![(place.name.clone(), top)];
-    while let Some((_, directory)) = open.last() {
-        match empty(directory, device)? {
-            Some((name, below)) => open.push((name, below)),
-            None => {
-                let Some((name, _)) = open.pop() else { break };
-                let parent = open.last().map_or(place.directory.as_fd(), |(_, parent)| parent.as_fd());
-                unlinkat(parent, &name, AtFlags::REMOVEDIR)?;
-            }
+    let mut here = openat(&place.directory, &place.name, OPEN_DIRECTORY, Mode::empty())?;
+    let top = Meta::of_open(&here)?.id;
+    // Directories on the way down: what each is, and its name in the one before.
+    let mut way = vec![(top, place.name.clone())];
+    loop {
+        if let Some((name, below)) = empty(&here, top.0)? {
+            way.push((Meta::of_open(&below)?.id, name));
+            here = below;
+            continue;
         }
+        let name = way.pop().map_or_else(|| place.name.clone(), |(_, name)| name);
+        let Some((above, _)) = way.last() else { return unlinkat(&place.directory, &name, AtFlags::REMOVEDIR) };
+        here = up(&here, *above)?;
+        unlinkat(&here, &name, AtFlags::REMOVEDIR)?;
     }
-    Ok(())
+}
+
+/// The directory above one that is held: `ESTALE` when that isn't the one that it was found in.
+pub(super) fn up(here: &OwnedFd, known: (u64, u64)) -> Result<OwnedFd, Errno> {
+    let above = openat(here, "..", OPEN_DIRECTORY, Mode::empty())?;
+    if Meta::of_open(&above)?.id == known { Ok(above) } else { Err(Errno::STALE) }
 }
 
 /// Removes what a directory holds until it meets another directory that isn't empty.
@@ -284,15 +313,16 @@ fn empty(directory: &OwnedFd, device: u64) -> Result<Option<(OsString, OwnedFd)>
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
-        match unlinkat(directory, name, AtFlags::empty()) {
+        let refused = match unlinkat(directory, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => continue,
-            Err(Errno::ISDIR | Errno::PERM) => {}
+            Err(errno @ (Errno::ISDIR | Errno::PERM)) => errno,
             Err(errno) => return Err(errno),
-        }
+        };
         if unlinkat(directory, name, AtFlags::REMOVEDIR).is_ok() {
             continue;
         }
-        let below = openat(directory, name, OPEN_DIRECTORY, Mode::empty())?;
+        let below = openat(directory, name, OPEN_DIRECTORY, Mode::empty());
+        let below = below.map_err(|errno| if errno == Errno::NOTDIR { refused } else { errno })?;
         if Meta::of_open(&below)?.id.0 != device {
             return Err(Errno::BUSY);
         }

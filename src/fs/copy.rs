@@ -13,7 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::change::remove_tree;
+use super::change::{clear, remove_tree, up};
 use super::draft::{PREFIX, present};
 use super::entry::{Kind, Meta};
 use super::history::{After, Captured, Change};
@@ -26,15 +26,16 @@ const OPEN_DIRECTORY: OFlags =
 
 impl Fs {
     /// Copies a file, a link or a directory with all it holds. The copy grows under a name of its own and has the other one
-    /// only when it is whole.
+    /// only when it is whole. Dropping the future doesn't stop it.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::DestinationExists`] without `overwrite`, [`Error::Invalid`] for what can't be copied,
     /// [`Error::Outside`], [`Error::Denied`], [`Error::NoSpace`].
     pub async fn copy(&self, reach: &Reach, from: Located, to: Located, overwrite: bool) -> Result<(), Error> {
-        let _alone = self.alone(&to).await;
+        let alone = self.alone(&to).await;
         let (fs, reach) = (self.clone(), reach.clone());
         blocking(move || {
+            let _alone = alone;
             let source = reach.place(&from, false)?;
             let meta = present(&source)?.ok_or_else(|| Error::NotFound(from.path().to_path_buf()))?;
             let keeps = fs.inner.journal.get().is_some();
@@ -49,19 +50,16 @@ impl Fs {
                 _ => {}
             }
             let was = there.as_ref().map(|there| fs.keep(&destination, there)).unwrap_or_default();
-            let draft = beside(&destination)?;
-            let copied = one(&source, &meta, &draft).and_then(|()| {
+            let copied = copied_beside(&source, &meta, &destination).and_then(|draft| {
                 let flags = if overwrite { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
                 let renamed = renameat_with(&draft.directory, &draft.name, &destination.directory, &destination.name, flags);
-                renamed.map_err(|errno| match errno {
+                let failed = |errno| match errno {
                     Errno::EXIST => Error::DestinationExists(to.path().to_path_buf()),
                     errno => Error::of("copy to", to.path(), errno),
-                })
+                };
+                renamed.map_err(failed).inspect_err(|_| discard(&draft))
             });
-            copied.inspect_err(|_| {
-                discard(&draft);
-                destination.remove_made(above);
-            })?;
+            copied.inspect_err(|_| destination.remove_made(above))?;
             if keeps {
                 let made = Captured::of(&destination, fs.keep_limits()).unwrap_or_else(|_| Captured::unknown());
                 let mut change = Change::new("copy", &reach, destination.real_path(), was, After::Captured(made));
@@ -74,89 +72,130 @@ impl Fs {
     }
 }
 
-/// Moves to another file system: a copy, and then the original goes. Nothing is left of a copy that fails.
-pub(super) fn across(source: &Place, meta: &Meta, destination: &Place) -> Result<(), Error> {
-    let draft = beside(destination)?;
-    let copied = one(source, meta, &draft).and_then(|()| {
-        let flags = RenameFlags::NOREPLACE;
-        let renamed = renameat_with(&draft.directory, &draft.name, &destination.directory, &destination.name, flags);
-        renamed.map_err(|errno| Error::of("move", &destination.path, errno))
-    });
-    copied.inspect_err(|_| discard(&draft))?;
-    let removed = match meta.kind {
-        Kind::Directory => remove_tree(source),
-        _ => unlinkat(&source.directory, &source.name, AtFlags::empty()),
-    };
-    removed.map_err(|errno| Error::of("remove", &source.path, errno))
+/// Moves to another file system, to a name that nothing has: a copy, and then the original goes. Nothing is left of a copy
+/// that fails; an error within says that the original is still there, or a part of it.
+pub(super) fn across(source: &Place, meta: &Meta, destination: &Place) -> Result<Result<(), Error>, Error> {
+    let copy = copied_beside(source, meta, destination)?;
+    let flags = RenameFlags::NOREPLACE;
+    let renamed = renameat_with(&copy.directory, &copy.name, &destination.directory, &destination.name, flags);
+    renamed.map_err(|errno| Error::of("move", &destination.path, errno)).inspect_err(|_| discard(&copy))?;
+    Ok(clear(source, meta.kind))
+}
+
+/// A whole copy under a name of ours, or nothing.
+pub(super) fn copied_beside(source: &Place, meta: &Meta, destination: &Place) -> Result<Place, Error> {
+    let copy = beside(destination)?;
+    one(source, meta, &copy).inspect_err(|_| discard(&copy))?;
+    Ok(copy)
 }
 
 /// A name of ours in the same directory.
-fn beside(place: &Place) -> Result<Place, Error> {
+pub(super) fn beside(place: &Place) -> Result<Place, Error> {
     let name = OsString::from(format!("{PREFIX}{}", new_id("c")));
     let directory = place.directory.try_clone().map_err(|error| Error::io("copy to", &place.path, &error))?;
     Ok(Place { directory, path: place.path.with_file_name(&name), name })
 }
 
-fn discard(draft: &Place) {
+pub(super) fn discard(draft: &Place) {
     if unlinkat(&draft.directory, &draft.name, AtFlags::empty()).is_err() {
         let _ = remove_tree(draft); // it may not be there at all
     }
 }
 
-/// A directory that is being copied: where from, where to, and what is left of it.
+/// So many directories above the one that is being copied are held open, from either side; those further up are found again
+/// by `..`.
+const HELD_MAX: usize = 64;
+
+/// A directory that is being copied: where from and where to, and what is left of it.
 struct Level {
-    from: OwnedFd,
-    to: OwnedFd,
-    path: PathBuf,
+    /// `None` far up.
+    held: Option<(OwnedFd, OwnedFd)>,
+    ids: ((u64, u64), (u64, u64)),
     left: Vec<OsString>,
     meta: Meta,
 }
 
-/// Copies one thing to a name that nothing has. Uses no stack for depth.
+/// Directories on the way down.
+struct Copying {
+    levels: Vec<Level>,
+    /// Where it is, for people.
+    path: PathBuf,
+}
+
+/// Copies one thing to a name that nothing has. Uses neither stack nor descriptors for depth.
 fn one(source: &Place, meta: &Meta, draft: &Place) -> Result<(), Error> {
     if meta.kind != Kind::Directory {
         return leaf(&source.directory, &source.name, meta, &draft.directory, &draft.name, &source.path);
     }
-    let of = |errno| Error::of("copy", &source.path, errno);
-    let top = open_level(&source.directory, &source.name, &draft.directory, &draft.name, meta, source.path.clone());
-    let mut levels = vec![top.map_err(of)?];
+    let mut copying = Copying { levels: Vec::new(), path: source.path.clone() };
+    let top = Level::open((&source.directory, &source.name), (&draft.directory, &draft.name), meta);
+    copying.levels.push(top.map_err(|errno| copying.failed(errno))?);
     // A directory that is copied into itself must not find its copy.
-    let own = Meta::of_open(&levels[0].to).map(|meta| meta.id).ok();
-    while let Some(level) = levels.last_mut() {
-        let Some(name) = level.left.pop() else {
-            let failed = |errno| Error::of("copy", &level.path, errno);
-            be_like(&level.to, &level.meta).map_err(failed)?; // last: it may forbid to write in it
-            levels.pop();
-            continue;
-        };
-        let path = level.path.join(&name);
-        let meta = Meta::of(&level.from, Path::new(&name)).map_err(|errno| Error::of("copy", &path, errno))?;
-        if Some(meta.id) == own {
-            continue;
-        }
-        if meta.kind == Kind::Directory {
-            let below = open_level(&level.from, &name, &level.to, &name, &meta, path.clone());
-            levels.push(below.map_err(|errno| Error::of("copy", &path, errno))?);
-        } else {
-            leaf(&level.from, &name, &meta, &level.to, &name, &path)?;
-        }
-    }
+    let own = copying.levels[0].ids.1;
+    while copying.step(own)? {}
     Ok(())
 }
 
-fn open_level(from: &OwnedFd, name: &OsStr, to: &OwnedFd, new_name: &OsStr, meta: &Meta, path: PathBuf) -> Result<Level, Errno> {
-    let from = openat(from, name, OPEN_DIRECTORY, Mode::empty())?;
-    mkdirat(to, new_name, Mode::RWXU)?;
-    let to = openat(to, new_name, OPEN_DIRECTORY, Mode::empty())?;
-    let mut left = Vec::new();
-    for entry in Dir::read_from(&from)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if !matches!(name, b"." | b"..") {
-            left.push(OsStr::from_bytes(name).to_owned());
-        }
+impl Copying {
+    fn failed(&self, errno: Errno) -> Error {
+        Error::of("copy", &self.path, errno)
     }
-    Ok(Level { from, to, path, left, meta: *meta })
+
+    /// Copies the next name; false when none is left.
+    fn step(&mut self, own: (u64, u64)) -> Result<bool, Error> {
+        let Some(level) = self.levels.last_mut() else { return Ok(false) };
+        let Some(name) = level.left.pop() else { return self.leave() };
+        let Some((from, to)) = &level.held else { return Ok(false) }; // the last one is held
+        self.path.push(&name);
+        let failed = |errno| Error::of("copy", &self.path, errno);
+        let meta = Meta::of(from, Path::new(&name)).map_err(failed)?;
+        if meta.id != own && meta.kind == Kind::Directory {
+            let below = Level::open((from, &name), (to, &name), &meta).map_err(failed)?;
+            self.levels.push(below);
+            if let Some(far) = self.levels.len().checked_sub(HELD_MAX + 1) {
+                self.levels[far].held = None;
+            }
+            return Ok(true);
+        }
+        if meta.id != own {
+            leaf(from, &name, &meta, to, &name, &self.path)?;
+        }
+        self.path.pop();
+        Ok(true)
+    }
+
+    /// Back to the directory above one that is done.
+    fn leave(&mut self) -> Result<bool, Error> {
+        let Some(Level { held: Some((from, to)), meta, .. }) = self.levels.pop() else { return Ok(false) };
+        let failed = |errno| Error::of("copy", &self.path, errno);
+        if let Some(above) = self.levels.last_mut()
+            && above.held.is_none()
+        {
+            above.held = Some((up(&from, above.ids.0).map_err(failed)?, up(&to, above.ids.1).map_err(failed)?));
+        }
+        be_like(&to, &meta).map_err(failed)?; // last: it may forbid to write in it, and to go up from it
+        self.path.pop();
+        Ok(true)
+    }
+}
+
+impl Level {
+    /// Makes the directory that it is copied to.
+    fn open(from: (&OwnedFd, &OsStr), to: (&OwnedFd, &OsStr), meta: &Meta) -> Result<Self, Errno> {
+        mkdirat(to.0, to.1, Mode::RWXU)?;
+        let to = openat(to.0, to.1, OPEN_DIRECTORY, Mode::empty())?;
+        let from = openat(from.0, from.1, OPEN_DIRECTORY, Mode::empty())?;
+        let mut left = Vec::new();
+        for entry in Dir::read_from(&from)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if !matches!(name, b"." | b"..") {
+                left.push(OsStr::from_bytes(name).to_owned());
+            }
+        }
+        let ids = (Meta::of_open(&from)?.id, Meta::of_open(&to)?.id);
+        Ok(Self { held: Some((from, to)), ids, left, meta: *meta })
+    }
 }
 
 fn leaf(from: &OwnedFd, name: &OsStr, meta: &Meta, to: &OwnedFd, new_name: &OsStr, path: &Path) -> Result<(), Error> {

@@ -21,6 +21,8 @@
 mod archive;
 mod beneath;
 mod change;
+#[cfg(test)]
+mod change_tests;
 mod copy;
 mod draft;
 mod edit;

@@ -118,11 +118,14 @@ impl Reach {
         Ok(Self { roots: Some(hold(roots)?), ..self.clone() })
     }
 
-    /// True for directories that everything else needs: `/`, the home, the roots.
+    /// True for directories that everything else needs: `/`, the home, the roots, and what they lie in.
     pub(super) fn needs(&self, directory: &Meta) -> bool {
-        let roots = self.roots.iter().flat_map(|roots| roots.iter()).map(|root| Meta::of_open(&root.directory));
-        let known = [Path::new("/"), &self.home].map(|path| Meta::of(CWD, path)).into_iter().chain(roots);
-        known.flatten().any(|known| known.id == directory.id)
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let again = |root: &Root| openat(&root.directory, ".", flags, Mode::empty());
+        let roots = self.roots.iter().flat_map(|roots| roots.iter()).map(again);
+        let known = std::iter::once(openat(CWD, &*self.home, flags, Mode::empty())).chain(roots);
+        Meta::of(CWD, Path::new("/")).is_ok_and(|top| top.id == directory.id)
+            || known.flatten().any(|known| lies_in(known, directory.id))
     }
 
     /// What a client's path names.
@@ -221,6 +224,21 @@ impl Reach {
             Ok(()) | Err(Errno::EXIST) => self.directory(at), // somebody else may have made it
             Err(errno) => Err(Error::of("make the directory", at.path(), errno)),
         }
+    }
+}
+
+/// True when a directory is this one, or beneath it.
+fn lies_in(directory: OwnedFd, id: (u64, u64)) -> bool {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let (mut here, mut last) = (directory, None);
+    loop {
+        let Ok(meta) = Meta::of_open(&here) else { return false };
+        if meta.id == id || last == Some(meta.id) {
+            return meta.id == id; // the top lies in itself
+        }
+        last = Some(meta.id);
+        let Ok(above) = openat(&here, "..", flags, Mode::empty()) else { return false };
+        here = above;
     }
 }
 

@@ -12,6 +12,7 @@ mod edge;
 mod events;
 mod fs;
 mod fs_archives;
+mod fs_changes;
 mod fs_edits;
 mod fs_support;
 mod fs_trees;

@@ -15,6 +15,8 @@ use std::rc::Rc;
 
 use rustix::fs::{AtFlags, Mode, Timespec, Timestamps, fchmod, futimens, linkat, openat, renameat, symlinkat, utimensat};
 use rustix::io::Errno;
+use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::draft::PREFIX;
 use super::super::{Error, Fs, Located, Reach, blocking};
@@ -26,6 +28,7 @@ use super::staged;
 use super::tree::Tree;
 use crate::config::Bounds;
 use crate::rt::ids::new_id;
+use crate::rt::spawn_owned;
 
 /// As many paths as the contract shows.
 const SHOWN_MAX: usize = 1024;
@@ -78,24 +81,40 @@ pub struct Failed {
 
 impl Fs {
     /// Unpacks a tar archive, which may be compressed by gzip or zstd, into a directory, which is made. No file is ever
-    /// there by halves, no link is followed, and nothing is written elsewhere. Dropping the future ends it when the next
-    /// piece would be read.
+    /// there by halves, no link is followed, and nothing is written elsewhere. What was unpacked is in the history. Dropping
+    /// the future doesn't stop it; it ends where `pieces` do.
     ///
     /// # Errors
     /// [`Error::NotADirectory`], [`Error::DestinationExists`] when it must be empty and isn't, [`Error::Outside`],
     /// [`Error::Denied`], [`Error::Busy`]; what is wrong with the archive is in [`Extracted::failed`].
     pub async fn extract(&self, reach: &Reach, at: Located, how: Extraction, pieces: Pieces) -> Result<Extracted, Error> {
-        let (reach, bounds, permit) = (reach.clone(), self.inner.bounds.clone(), self.transfer()?);
-        if how.atomic {
-            let _alone = self.alone(&at).await;
-            return blocking(move || {
-                let _permit = permit;
-                staged::beside(&reach, &at, how, bounds, pieces)
-            })
-            .await;
-        }
+        let (fs, reach, permit) = (self.clone(), reach.clone(), self.transfer()?);
+        let extracted = spawn_owned("fs-extract", async move {
+            let extracted = fs.unpacked(&reach, &at, how, pieces, permit).await?;
+            if extracted.entries > 0 {
+                let summary = json!({"entries": extracted.entries, "bytes": extracted.bytes});
+                fs.record_summary(&reach, "extract", &at, summary).await;
+            }
+            Ok(extracted)
+        });
+        extracted.await.map_err(|_| Error::Stopping)?
+    }
+
+    async fn unpacked(
+        &self,
+        reach: &Reach,
+        at: &Located,
+        how: Extraction,
+        pieces: Pieces,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Extracted, Error> {
+        let _alone = if how.atomic { Some(self.alone(at).await) } else { None };
+        let (reach, at, bounds) = (reach.clone(), at.clone(), self.inner.bounds.clone());
         blocking(move || {
             let _permit = permit;
+            if how.atomic {
+                return staged::beside(&reach, &at, how, bounds, pieces);
+            }
             let root = reach.make(&at)?;
             Ok(unpack(root, at.path(), how, bounds, pieces))
         })
@@ -151,8 +170,9 @@ impl Unpacking {
         };
         let mut archive = tar::Archive::new(limits::open(pieces, &gauge).map_err(damaged)?);
         let mut entries = archive.entries().map_err(damaged)?;
+        let mut unread = 0;
         loop {
-            gauge.begin_header();
+            gauge.begin_header(std::mem::take(&mut unread));
             let Some(entry) = entries.next() else { return Ok(()) };
             let mut entry = entry.map_err(damaged)?;
             let kind = entry.header().entry_type();
@@ -163,7 +183,14 @@ impl Unpacking {
             let name = || String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             match made {
                 Ok(()) => {}
-                Err(error @ Error::Invalid(_)) if self.skips && gauge.is_sound() => self.skip(name(), &error),
+                Err(error @ Error::Invalid(_)) if self.skips && gauge.is_sound() => {
+                    self.skip(name(), &error);
+                    if kind.is_gnu_sparse() {
+                        // Its holes may be of any length: it isn't read, only what the archive has of it.
+                        unread = entry.header().entry_size().unwrap_or_default();
+                        continue;
+                    }
+                }
                 Err(error) => return Err(Failed { name: Some(name()), error: gauge.refusal().unwrap_or(error) }),
             }
             gauge.end_header();

@@ -47,9 +47,12 @@ impl Gauge {
         })
     }
 
-    /// What comes now is headers of one entry. The crate takes long names and PAX records whole into memory.
-    pub(super) fn begin_header(&self) {
-        self.header_left.set(Some(self.bounds.fs_archive_header_max_bytes));
+    /// What comes now is headers of one entry, behind so much that nobody has read of the one before. The crate takes long
+    /// names and PAX records whole into memory.
+    pub(super) fn begin_header(&self, unread: u64) {
+        const BLOCK_BYTES: u64 = 512;
+        let behind = unread.saturating_add(BLOCK_BYTES);
+        self.header_left.set(Some(self.bounds.fs_archive_header_max_bytes.saturating_add(if unread > 0 { behind } else { 0 })));
     }
 
     /// What comes now is content.

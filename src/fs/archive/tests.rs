@@ -215,6 +215,38 @@ fn an_entry_that_is_refused_can_be_left_out() {
     assert_eq!(extracted.skipped[1].reason, "f: FIFOs aren't made");
 }
 
+/// A file that is all hole: nothing of it is in the archive.
+fn hole(name: &[u8], bytes: u64) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::GNUSparse);
+    header.set_mode(0o644);
+    header.set_size(0);
+    let gnu = header.as_gnu_mut().expect("a GNU header");
+    gnu.name[..name.len()].copy_from_slice(name);
+    let number = |field: &mut [u8; 12], number: u64| {
+        field[0] = 0x80; // in base 256
+        field[4..].copy_from_slice(&number.to_be_bytes());
+    };
+    number(&mut gnu.sparse[0].offset, bytes);
+    number(&mut gnu.sparse[0].numbytes, 0);
+    number(&mut gnu.realsize, bytes);
+    header.set_cksum();
+    header.as_bytes().to_vec()
+}
+
+#[test]
+fn a_hole_that_is_refused_is_not_read() {
+    let place = Place::new();
+    let entries = [hole(b"../hole", u64::MAX / 4), entry(b'0', b"after", b"", b"x"), hole(b"hole", 100_000)];
+    let extracted = place.unpack(&archive(&entries), Extraction { skips: true, ..Extraction::default() }).expect("a destination");
+    assert!(extracted.failed.is_none(), "{:?}", extracted.failed);
+    assert_eq!((extracted.entries, extracted.skipped_count), (2, 1));
+    assert_eq!(std::fs::metadata(place.dest().join("hole")).expect("a file").len(), 100_000);
+    let too_large = place.unpack(&archive(&[hole(b"hole", u64::MAX / 4)]), Extraction { skips: true, ..Extraction::default() });
+    let failed = too_large.expect("a destination").failed.expect("it is too large");
+    assert!(matches!(failed.error, Error::TooMuch { bound: "fs_archive_max_bytes", .. }), "{failed:?}");
+}
+
 #[test]
 fn the_last_entry_with_a_name_wins() {
     let place = Place::new();

@@ -8,7 +8,12 @@ use diffy::{Hunk, Line, Patch};
 
 use super::Invalid;
 use super::diff::lines;
-use super::text::{Mismatch, like};
+use super::text::{Mismatch, is_crlf, with_ends};
+
+/// So many lines may be compared to find where hunks belong: a patch of many that are alike could go on for hours.
+const COMPARED_MAX: u64 = 20_000_000;
+/// A line counts as one, and as one more for each so many bytes.
+const LINE_BYTES: usize = 64;
 
 /// What a patch makes of a content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,19 +103,23 @@ fn names_fit(path: &Path, operation: &FileOperation<'_, [u8]>) -> Result<(), Inv
     }
 }
 
-fn apply_hunks(base: &[u8], patch: &Patch<'_, [u8]>, fuzz: usize) -> Result<(Vec<u8>, Vec<i64>), Mismatch> {
-    let image = lines(base);
+fn apply_hunks(base: &[u8], patch: &Patch<'_, [u8]>, fuzz: usize) -> Result<(Vec<u8>, Vec<i64>), Refused> {
+    let (image, has_returns) = (lines(base), is_crlf(base));
+    let mut places = Places { image: &image, left: COMPARED_MAX };
     let (mut changed, mut offsets): (Vec<u8>, Vec<i64>) = (Vec::with_capacity(base.len()), Vec::new());
     // Lines of the old content that are done with; how far the last hunk was off.
     let (mut done, mut drift): (usize, i64) = (0, 0);
     for (index, hunk) in patch.hunks().iter().enumerate() {
         let stated = stated_start(hunk);
-        let sides = Sides::of(hunk, base);
+        let sides = Sides::of(hunk, has_returns);
         let expected = usize::try_from(i64::try_from(stated).unwrap_or(i64::MAX).saturating_add(drift)).unwrap_or(0);
         let found = (0..=fuzz).find_map(|fuzz| {
             let trimmed = sides.trimmed(fuzz)?;
-            Some((nearest(&image, &trimmed.old, done, expected + trimmed.skipped)?, trimmed))
+            Some((places.nearest(&trimmed.old, done, expected.saturating_add(trimmed.skipped))?, trimmed))
         });
+        if places.left == 0 {
+            return Err(Invalid(format!("hunk {} of the patch takes too long to find: say its lines' numbers", index + 1)).into());
+        }
         let (at, trimmed) = found.ok_or(Mismatch::Hunk { number: index + 1, line: stated + 1 })?;
         image[done..at].iter().for_each(|line| changed.extend_from_slice(line));
         trimmed.new.iter().for_each(|line| changed.extend_from_slice(line));
@@ -139,8 +148,8 @@ struct Sides {
 }
 
 impl Sides {
-    fn of(hunk: &Hunk<'_, [u8]>, base: &[u8]) -> Self {
-        let bytes = |line: &[u8]| like(base, line).into_owned();
+    fn of(hunk: &Hunk<'_, [u8]>, has_returns: bool) -> Self {
+        let bytes = |line: &[u8]| with_ends(has_returns, line).into_owned();
         let is_context = |line: &&Line<'_, [u8]>| matches!(line, Line::Context(_));
         let (mut old, mut new) = (Vec::new(), Vec::new());
         for line in hunk.lines() {
@@ -170,14 +179,34 @@ impl Sides {
     }
 }
 
-/// Where these lines are, next to `expected` and not before `from`. No lines are exactly there.
-fn nearest(image: &[&[u8]], wanted: &[Vec<u8>], from: usize, expected: usize) -> Option<usize> {
-    let last = image.len().checked_sub(wanted.len())?;
-    if wanted.is_empty() {
-        return (from..=last).contains(&expected).then_some(expected);
+/// Where hunks may belong.
+struct Places<'a> {
+    image: &'a [&'a [u8]],
+    /// So much may still be compared.
+    left: u64,
+}
+
+impl Places<'_> {
+    /// Where these lines are, next to `expected` and not before `from`. No lines are exactly there.
+    fn nearest(&mut self, wanted: &[Vec<u8>], from: usize, expected: usize) -> Option<usize> {
+        let last = self.image.len().checked_sub(wanted.len()).filter(|last| *last >= from)?;
+        if wanted.is_empty() {
+            return (from..=last).contains(&expected).then_some(expected);
+        }
+        let middle = expected.clamp(from, last);
+        let above = |away: usize| middle.checked_sub(away).filter(|at| *at >= from);
+        let below = |away: usize| middle.checked_add(away).filter(|at| *at <= last && away > 0);
+        let mut around = (0..=(middle - from).max(last - middle)).flat_map(|away| [above(away), below(away)]).flatten();
+        around.find(|at| self.fits(*at, wanted))
     }
-    let fits = |at: &usize| image[*at..*at + wanted.len()].iter().zip(wanted).all(|(line, wanted)| *line == &wanted[..]);
-    (from..=last).filter(fits).min_by_key(|at| at.abs_diff(expected))
+
+    fn fits(&mut self, at: usize, wanted: &[Vec<u8>]) -> bool {
+        let lines = &self.image[at..at + wanted.len()];
+        lines.iter().zip(wanted).all(|(line, wanted)| {
+            self.left = self.left.saturating_sub(1 + (wanted.len() / LINE_BYTES) as u64);
+            self.left > 0 && *line == &wanted[..]
+        })
+    }
 }
 
 #[cfg(test)]
@@ -216,6 +245,23 @@ mod tests {
         let gone = "--- a/d/f\n+++ /dev/null\n@@ -1 +0,0 @@\n-x\n";
         assert_eq!(patched(Some("x\n"), gone).map(|done| done.0), Ok(None));
         assert!(matches!(patched(Some("x\ny\n"), gone), Err(Refused::Content(_))), "more is there than goes");
+    }
+
+    #[test]
+    fn lines_that_are_all_alike_end_the_search() {
+        let hunk = format!("--- a/d/f\n+++ b/d/f\n@@ -1,100000 +1,100000 @@\n{}-x\n+y\n", " \n".repeat(99_999));
+        let refused = patched(Some(&"\n".repeat(300_000)), &hunk);
+        assert!(matches!(&refused, Err(Refused::Patch(Invalid(said))) if said.contains("too long")), "{refused:?}");
+    }
+
+    #[test]
+    fn of_two_places_the_nearer_one_is_meant() {
+        let base = "x\n".repeat(3) + "a\n" + &"x\n".repeat(5) + "a\n";
+        for (line, at) in [(1, 3), (4, 3), (6, 3), (7, 3), (8, 9), (9, 9), (40, 9)] {
+            let patch = format!("--- a/d/f\n+++ b/d/f\n@@ -{line} +{line} @@\n-a\n+b\n");
+            let offsets = patched(Some(&base), &patch).expect("it fits").1;
+            assert_eq!(offsets, [at + 1 - line], "for line {line}");
+        }
     }
 
     #[test]

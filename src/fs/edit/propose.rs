@@ -5,6 +5,7 @@ use super::super::history::{Captured, Edit, Entry, Kept, prepare_edit};
 use super::super::{Author, Error, Fs, Located, Reach, Sha256Hex};
 use super::{EditOptions, EditSpec, Edited};
 use crate::rt::ids::new_id;
+use crate::rt::spawn_owned;
 
 impl Fs {
     /// Keeps an edit as a proposal, if it fits what is there now. Cancel safe until it is kept.
@@ -38,11 +39,18 @@ impl Fs {
         Ok(Edited { id: Some(id), at, before, after, diff: planned.diff, offsets: planned.offsets, conflicts })
     }
 
-    /// Makes a proposed edit, in the name of the session that proposed it. Its own row stays, as what was decided.
+    /// Makes a proposed edit, in the name of the session that proposed it. Its own row stays, as what was decided. Dropping
+    /// the future doesn't stop it.
     ///
     /// # Errors
     /// [`Error::UnknownEdit`], [`Error::Settled`] when it was decided before, and as [`Fs::edit`].
     pub async fn apply(&self, reach: &Reach, id: &str) -> Result<Edited, Error> {
+        let (fs, reach, id) = (self.clone(), reach.clone(), id.to_owned());
+        let applied = spawn_owned("fs-apply", async move { fs.apply_now(&reach, &id).await });
+        applied.await.map_err(|_| Error::Stopping)?
+    }
+
+    async fn apply_now(&self, reach: &Reach, id: &str) -> Result<Edited, Error> {
         let _one = self.inner.changing.enter(id).await;
         let edit = self.proposal(id).await?;
         let author = Author {

@@ -106,7 +106,12 @@ pub(super) fn is_crlf(content: &[u8]) -> bool {
 
 /// What is meant for a content whose lines all end with CRLF, and has none of them, gets them: editors and models send `\n`.
 pub(super) fn like<'a>(content: &[u8], text: &'a [u8]) -> Cow<'a, [u8]> {
-    if memchr::memchr(b'\r', text).is_some() || memchr::memchr(b'\n', text).is_none() || !is_crlf(content) {
+    with_ends(memchr::memchr(b'\n', text).is_some() && is_crlf(content), text)
+}
+
+/// The same where it is known whether they do: finding that out takes as long as the content.
+pub(super) fn with_ends(is_crlf: bool, text: &[u8]) -> Cow<'_, [u8]> {
+    if !is_crlf || memchr::memchr(b'\r', text).is_some() {
         return Cow::Borrowed(text);
     }
     let mut converted = Vec::with_capacity(text.len() + text.len() / 16);

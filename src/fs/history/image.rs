@@ -221,6 +221,11 @@ impl Captured {
         Self::known(place, meta, limits).unwrap_or_else(|_| Self::unknown())
     }
 
+    /// True when a part of what is there in the other one isn't in this one any more.
+    pub(in crate::fs) fn is_less_than(&self, other: &Self) -> bool {
+        self.nodes.len() < other.nodes.len() || other.is_cut
+    }
+
     /// Reads what is only open: it is about to be changed in its place.
     pub(in crate::fs) fn read_now(&mut self, limits: KeepLimits) {
         for (node, held) in &mut self.nodes {
@@ -284,6 +289,9 @@ fn leaf(directory: &impl std::os::fd::AsFd, name: &OsStr, meta: &Meta) -> Result
     }
 }
 
+/// Levels of a tree that is kept, each a directory held open; one that goes deeper isn't kept.
+const DEPTH_MAX: usize = 128;
+
 /// A directory that is being looked through.
 struct Level {
     directory: rustix::fd::OwnedFd,
@@ -295,12 +303,14 @@ fn tree(place: &Place, meta: &Meta, limits: KeepLimits) -> Result<Captured, Errn
     let mut captured = Captured { nodes: vec![(node(Raw::default(), What::Directory, meta), None)], is_cut: false };
     let mut bytes = 0;
     let mut levels = vec![open_level(&place.directory, &place.name, PathBuf::new(), limits)?];
-    while let Some(level) = levels.last_mut() {
+    loop {
+        let depth = levels.len();
+        let Some(level) = levels.last_mut() else { break };
         let Some(name) = level.left.pop() else {
             levels.pop();
             continue;
         };
-        if captured.nodes.len() >= limits.tree_max_names {
+        if captured.nodes.len() >= limits.tree_max_names || depth > DEPTH_MAX {
             captured.is_cut = true;
             break;
         }

@@ -162,7 +162,7 @@ impl Fs {
 
     /// Notes many changes at once, as of an archive that was unpacked, as one edit that can't be taken back. `summary` is
     /// shown with it.
-    pub async fn record_summary(
+    pub(super) async fn record_summary(
         &self,
         reach: &Reach,
         op: &'static str,
@@ -186,13 +186,17 @@ impl Fs {
             return None;
         }
         let reach = self.reach().in_name_of(author);
-        let path = self.real_path(&reach, &Located::from(path)).await;
+        let at = Located::from(path);
+        let path = self.real_path(&reach, &at).await;
+        let there = self.there(&reach, &at).await;
         let hash = after.as_deref().map(Sha256Hex::of);
         if let (Some(session), Some(hash)) = (&reach.author().session_id, &hash) {
             journal.saw(session, &path, hash.as_str(), "write");
         }
-        let captured = if before_is_known { Captured::bytes(before, None) } else { Captured::unknown() };
-        let mut change = Change::new("external", &reach, path, captured, After::Captured(Captured::bytes(after, None)));
+        // Nobody knows what the file was like besides its content: programs leave it as it was.
+        let captured = if before_is_known { Captured::bytes(before, there.as_ref()) } else { Captured::unknown() };
+        let after = After::Captured(Captured::bytes(after, there.as_ref()));
+        let mut change = Change::new("external", &reach, path, captured, after);
         change.from = from;
         let id = change.id.clone();
         journal.send_async(Entry::Change(Box::new(change))).await;
@@ -211,6 +215,13 @@ impl Fs {
         let (reach, at) = (reach.clone(), at.clone());
         let fallback = at.path().to_path_buf();
         super::blocking(move || Ok(reach.target(&at, false)?.real_path())).await.unwrap_or(fallback)
+    }
+
+    /// The file that a path leads to now.
+    async fn there(&self, reach: &Reach, at: &Located) -> Option<Meta> {
+        let (reach, at) = (reach.clone(), at.clone());
+        let look = move || super::draft::present(&reach.target(&at, false)?);
+        super::blocking(look).await.ok().flatten().filter(|meta| meta.kind == super::Kind::File)
     }
 
     pub(super) fn journal(&self) -> Result<&Journal, Error> {

@@ -8,8 +8,10 @@ use bytes::Bytes;
 use rustix::fs::{
     AtFlags, Gid, Mode, OFlags, RenameFlags, Uid, chownat, fchmod, mkdirat, openat, renameat_with, symlinkat, unlinkat,
 };
+use rustix::io::Errno;
 
-use super::super::change::remove_tree;
+use super::super::change::{clear, remove_tree};
+use super::super::copy::{beside, discard};
 use super::super::draft::{Fsync, present};
 use super::super::edit::{Diff, diff};
 use super::super::entry::Kind;
@@ -22,6 +24,7 @@ use super::rows::{Edit, Kept, prepare_edit};
 use super::{Author, KeepLimits};
 use crate::config::as_usize;
 use crate::rt::ids::new_id;
+use crate::rt::spawn_owned;
 use crate::store::{FsBlob, FsEditFilter};
 
 /// How far back.
@@ -64,7 +67,10 @@ impl Fs {
         let edits = blocking(move || check(&fs, &within, edits, &kept)).await?;
         let mut done = Vec::with_capacity(edits.len());
         for edit in edits {
-            done.push(self.undo(reach, edit).await?);
+            let (fs, within) = (self.clone(), reach.clone());
+            // What is taken back is noted, whoever waits for it.
+            let undone = spawn_owned("fs-rollback", async move { fs.undo(&within, edit).await });
+            done.push(undone.await.map_err(|_| Error::Stopping)??);
         }
         self.settle().await;
         Ok(done)
@@ -186,9 +192,10 @@ impl Undo<'_> {
             if !was.is_like(&kept.left) {
                 return Err(moved_on("occupied"));
             }
-            self.remove(&target, &was)?;
             self.rename(&path, &target)?;
-            self.make(&path, &kept.before)?;
+            // Both, or neither.
+            let back = |_: &Error| drop(self.rename(&target, &path));
+            self.set(&path, &Image::default(), &kept.before).inspect_err(back)?;
         } else {
             self.set(&target, &was, &kept.before)?;
         }
@@ -238,7 +245,7 @@ impl Undo<'_> {
         }
     }
 
-    /// From one image to the other. A file becomes another one in one step.
+    /// From one image to the other, in one step: what it shall be is made beside it.
     fn set(&self, path: &Path, was: &Image, wanted: &Image) -> Result<(), Error> {
         if let ([Node { what: What::File { .. }, .. }], [node @ Node { what: What::File { .. }, .. }]) =
             (was.nodes.as_slice(), wanted.nodes.as_slice())
@@ -246,8 +253,34 @@ impl Undo<'_> {
             let there = was.hash().and_then(Sha256Hex::parse);
             return self.write(path, node, there.map_or(Expected::Something, |hash| Expected::Content(vec![hash])));
         }
-        self.remove(path, was)?;
-        self.make(path, wanted)
+        if wanted.nodes.is_empty() {
+            return self.remove(path, was);
+        }
+        let place = self.place(path, true)?;
+        let made = beside(&place)?;
+        let put = self.make(&made.path, wanted).and_then(|()| self.put(&made, &place, was));
+        put.inspect_err(|_| discard(&made))
+    }
+
+    /// Gives what was made beside a place its name.
+    fn put(&self, made: &Place, place: &Place, was: &Image) -> Result<(), Error> {
+        let rename = |flags| renameat_with(&made.directory, &made.name, &place.directory, &place.name, flags);
+        let failed = |errno| Error::of("make", &place.path, errno);
+        if was.nodes.is_empty() {
+            return rename(RenameFlags::NOREPLACE).map_err(failed);
+        }
+        match rename(RenameFlags::EXCHANGE) {
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                self.remove(&place.path, was)?; // not on this file system
+                return rename(RenameFlags::NOREPLACE).map_err(failed);
+            }
+            renamed => renamed.map_err(failed)?,
+        }
+        let kind = if was.is_directory() { Kind::Directory } else { Kind::File };
+        if let Err(error) = clear(made, kind) {
+            tracing::warn!(%error, "what was there before a rollback can't be removed"); // it was taken back all the same
+        }
+        Ok(())
     }
 
     fn write(&self, path: &Path, node: &Node, expected: Expected) -> Result<(), Error> {
@@ -277,7 +310,7 @@ impl Undo<'_> {
         let meta = present(&source)?.ok_or_else(|| Error::NotFound(from.to_path_buf()))?;
         let flags = RenameFlags::NOREPLACE;
         match renameat_with(&source.directory, &source.name, &destination.directory, &destination.name, flags) {
-            Err(rustix::io::Errno::XDEV) => super::super::copy::across(&source, &meta, &destination),
+            Err(Errno::XDEV) => super::super::copy::across(&source, &meta, &destination)?,
             renamed => renamed.map_err(|errno| Error::of("move", to, errno)),
         }
     }

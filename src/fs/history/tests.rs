@@ -291,6 +291,7 @@ fn what_others_did_is_noted_and_can_be_taken_back() {
     block_on(async {
         let room = Room::new().await;
         std::fs::write(room.home.join("f"), "new").expect("an agent writes");
+        std::fs::set_permissions(room.home.join("f"), std::fs::Permissions::from_mode(0o750)).expect("a mode");
         let author =
             Author { session_id: Some("a".into()), turn_id: Some("t".into()), tool_call_id: Some("c".into()), forces: false };
         let external = External {
@@ -307,6 +308,8 @@ fn what_others_did_is_noted_and_can_be_taken_back() {
         assert!(edit.restorable);
         room.rollback(RollbackTo::Turn("t".into())).await.expect("taken back");
         assert_eq!(std::fs::read(room.home.join("f")).expect("a file"), b"old");
+        let mode = std::fs::metadata(room.home.join("f")).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o7777, 0o750, "a program that could be run still can");
         let unknown = External { before: None, before_is_known: false, after: Some(Bytes::from_static(b"old")), ..external };
         room.fs.record_external(unknown).await.expect("an edit");
         assert!(!room.edits(1).await[0].restorable, "nobody knows what was there");
@@ -348,5 +351,58 @@ fn a_proposal_is_made_when_it_is_applied() {
         assert_eq!(std::fs::read(room.home.join("f")).expect("a file"), b"0\na\nc\n");
         assert!(matches!(room.fs.apply(&room.reach(None), &id).await, Err(Error::Settled { .. })));
         assert!(matches!(room.fs.reject(&room.reach(None), &id).await, Err(Error::Settled { .. })));
+    });
+}
+
+/// Whoever asks for it may leave at any moment: what is taken back is noted all the same.
+#[test]
+fn a_rollback_that_nobody_waits_for_is_in_the_history() {
+    block_on(async {
+        let room = Room::new().await;
+        for polls in 0..12 {
+            room.write(None, "f", "old").await.expect("written");
+            let edit = room.write(None, "f", "new").await.expect("written").expect("an edit");
+            {
+                let mut going = Box::pin(room.rollback(RollbackTo::Before(edit.clone())));
+                for _ in 0..polls {
+                    if futures_util::poll!(&mut going).is_ready() {
+                        break;
+                    }
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+            }
+            let mut looks = 0;
+            loop {
+                let content = std::fs::read_to_string(room.home.join("f")).expect("a file");
+                let status = room.fs.edit_info(&room.reach(None), &edit).await.expect("the edit").status;
+                if (content == "old") == (status == "reverted") {
+                    break;
+                }
+                looks += 1;
+                assert!(looks < 500, "it has {content:?}, and its edit is {status}");
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        }
+    });
+}
+
+/// What can't be made whole isn't made at all, and what is in its place stays.
+#[test]
+fn a_rollback_that_breaks_off_leaves_what_there_was() {
+    block_on(async {
+        let room = Room::new().await;
+        for name in ["d/a", "d/b"] {
+            room.write(None, name, name).await.expect("written");
+        }
+        room.fs.remove(&room.reach(None), room.at("d"), true).await.expect("removed");
+        let removed = room.edits(1).await.remove(0);
+        room.write(None, "d", "a file by now").await.expect("written");
+        let moved = room.rollback(RollbackTo::Before(removed.id.clone())).await;
+        assert!(matches!(moved, Err(Error::MovedOn(_))), "{moved:?}");
+        let written = room.edits(1).await.remove(0);
+        room.rollback(RollbackTo::Before(written.id)).await.expect("taken back");
+        room.rollback(RollbackTo::Before(removed.id)).await.expect("taken back");
+        let names: Vec<_> = room.tree().into_keys().collect();
+        assert_eq!(names, ["d", "d/a", "d/b"].map(|name| room.home.join(name)), "nothing else is there");
     });
 }

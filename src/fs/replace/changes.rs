@@ -1,5 +1,6 @@
 //! The changes in one content. Bytes stay what they are: ends of lines, and what is no UTF-8.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use grep_matcher::{Captures as _, Matcher as _};
@@ -88,6 +89,7 @@ impl Changes {
     /// Those with these ids.
     pub(super) fn only(self, ids: Option<&[u64]>) -> Self {
         let Some(ids) = ids else { return self };
+        let ids: HashSet<u64> = ids.iter().copied().collect();
         Self(self.0.into_iter().filter(|change| ids.contains(&change.id)).collect())
     }
 

@@ -51,7 +51,7 @@ impl Fs {
     ///
     /// # Errors
     /// [`Error::Invalid`] for patterns and cursors, [`Error::NotFound`], [`Error::NotADirectory`], [`Error::Outside`],
-    /// [`Error::Denied`].
+    /// [`Error::Denied`], [`Error::Busy`].
     pub async fn list_tree(&self, reach: &Reach, at: Located, wanted: &Wanted, page: &TreePage) -> Result<Listing, Error> {
         let bounds = self.inner.bounds.clone();
         let selection = wanted.compile(as_usize(bounds.fs_walk_depth_max))?;
@@ -72,7 +72,9 @@ impl Fs {
         if pages.left == 0 && first.1 {
             return Ok(Listing::Whole(first.0));
         }
+        let permit = self.transfer()?;
         spawn_owned("fs-tree", async move {
+            let _permit = permit;
             // A reader that leaves closes the channel, which ends the thread.
             let rest = blocking(move || {
                 pages.rest(first, &pieces);

@@ -194,12 +194,6 @@ async fn upload_batch(
     let (sender, pieces) = mpsc::channel(PIECES);
     let passed = pass(&state, request.into_body(), sender);
     let (passed, extracted) = tokio::join!(passed, state.fs.extract(&target.reach, target.at.clone(), how, pieces));
-    if let Ok(extracted) = &extracted
-        && extracted.entries > 0
-    {
-        let summary = json!({"entries": extracted.entries, "bytes": extracted.bytes});
-        state.fs.record_summary(&target.reach, "extract", &target.at, summary).await;
-    }
     let extracted = match passed {
         Ok(Some(rest)) => {
             drain(rest, DRAIN_BYTES).await;
