@@ -52,7 +52,6 @@ impl Notices for ConflictNotices {
 pub(super) struct Bookkeeper {
     fs: Fs,
     home: Arc<Path>,
-    data: Arc<Path>,
     /// Turns under way, or just over, by their ids: the next one of a session may begin before the last is noted.
     turns: Arc<Mutex<HashMap<String, Turn>>>,
     readers: Arc<Semaphore>,
@@ -72,15 +71,13 @@ struct Turn {
 }
 
 impl Bookkeeper {
-    pub(super) fn new(fs: Fs, home: PathBuf, data: PathBuf) -> Self {
-        Self { fs, home: home.into(), data: data.into(), turns: Arc::default(), readers: Arc::new(Semaphore::new(READERS_MAX)) }
+    pub(super) fn new(fs: Fs, home: PathBuf) -> Self {
+        Self { fs, home: home.into(), turns: Arc::default(), readers: Arc::new(Semaphore::new(READERS_MAX)) }
     }
 
-    /// What holds the home, or files for a moment, holds far too much that is nobody's work; and what holds our own files
-    /// would change with each change that is noted.
+    /// What holds the home, or files for a moment, holds far too much that is nobody's work.
     fn is_place_of_work(&self, cwd: &Path) -> bool {
-        let is_above = |path: &Path| path.starts_with(cwd);
-        !is_above(&self.home) && !is_above(&self.data) && cwd != std::env::temp_dir()
+        !self.home.starts_with(cwd) && cwd != std::env::temp_dir()
     }
 
     fn turns(&self) -> MutexGuard<'_, HashMap<String, Turn>> {

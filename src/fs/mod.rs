@@ -76,6 +76,8 @@ pub struct FsConfig {
     pub home: PathBuf,
     /// When there are any, no path leads out of them.
     pub roots: Vec<PathBuf>,
+    /// Our own files, which are never watched.
+    pub data: PathBuf,
     /// Where changes are told.
     pub store: Store,
     /// Every limit.
@@ -110,13 +112,13 @@ impl Fs {
     /// # Errors
     /// [`Error::Root`]: a root that is no directory.
     pub fn new(config: FsConfig) -> Result<Self, Error> {
-        let FsConfig { home, roots, store, bounds } = config;
+        let FsConfig { home, roots, data, store, bounds } = config;
         let reach = Reach::new(home, &roots)?;
         let hashes = hash::Cache::new(as_usize(bounds.fs_hash_cache_max));
         let transfers = Arc::new(Semaphore::new(as_usize(bounds.fs_transfers_max)));
         let searches = Arc::new(Semaphore::new(as_usize(bounds.fs_searches_max)));
         let leases = Arc::new(Leases::new(as_usize(bounds.fs_leases_max)));
-        let watches = Arc::new(watch::Watches::new(store, bounds.clone()));
+        let watches = Arc::new(watch::Watches::new(store, bounds.clone(), watch::Own::at(&data)));
         let (changing, journal) = (Keyed::default(), OnceLock::new());
         let inner = Inner { reach, hashes, changing, transfers, searches, watches, bounds, leases, journal };
         Ok(Self { inner: Arc::new(inner) })

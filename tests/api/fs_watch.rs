@@ -328,6 +328,35 @@ async fn our_own_writes_are_one_change() {
 }
 
 #[tokio::test]
+async fn our_own_files_are_not_watched() {
+    let world = World::new(&Options::default());
+    let data = world.home.data();
+    let link = world.root.join("data");
+    std::os::unix::fs::symlink(&data, &link).expect("a link");
+    for path in [data.clone(), data.join("bin"), link] {
+        let (status, problem) = world.server.get(&format!("/v1/fs/watch?path={}", path.display())).await;
+        assert_eq!(status, 400, "{}: {problem}", path.display());
+    }
+    let home = world.home.path().display();
+    let mut events = world.server.stream(&format!("/v1/fs/watch?path={home}&hidden=true&ignore=server.log"), None).await;
+    assert_eq!(events.next().await.expect("the first event").name, "ready");
+    // Each is an edit and an event in the log, which is a commit in the data directory.
+    for number in 0..5 {
+        let path = world.root.join(format!("f{number}"));
+        let url = world.server.url(&format!("/v1/fs/file?path={}", path.display()));
+        let written = world.server.http.put(url).body("x").send().await.expect("an answer");
+        assert_eq!(written.status(), 200);
+        let event = events.next().await.expect("an event");
+        assert_eq!(event.data["changes"][0]["path"], format!("w/f{number}"), "{event:?}");
+        assert_eq!(event.data["changes"].as_array().map(Vec::len), Some(1), "{event:?}");
+    }
+    world.sh("mkdir ../.local/share/other; echo x > ../.local/share/other/f");
+    let event = events.next().await.expect("an event");
+    assert_eq!(event.data["changes"][1]["path"], ".local/share/other/f", "beside it everything is told: {event:?}");
+    assert_eq!(world.server.stop(), Some(0));
+}
+
+#[tokio::test]
 async fn as_many_directories_are_watched_as_the_bound_allows() {
     let world = World::new(&Options::default().env("SANDBOXD_FS_WATCH_TREES_MAX", "1"));
     let (events, _) = world.watch("", None).await;

@@ -36,7 +36,8 @@ impl Place {
         let state = tempfile::tempdir().expect("a folder");
         let file = state.path().join("log.db");
         let store = Store::open(&file, &file, &bounds).expect("a store");
-        let fs = Fs::new(FsConfig { home: home.path().to_path_buf(), roots: Vec::new(), store, bounds }).expect("the room");
+        let (at, data) = (home.path().to_path_buf(), state.path().to_path_buf());
+        let fs = Fs::new(FsConfig { home: at, roots: Vec::new(), data, store, bounds }).expect("the room");
         Self { home, fs, _state: state }
     }
 

@@ -29,9 +29,11 @@ impl Room {
         let home = dir.path().join("home");
         std::fs::create_dir(&home).expect("a folder");
         let home = home.canonicalize().expect("a folder");
-        let path = dir.path().join("data.db");
+        let data = dir.path().join("data");
+        std::fs::create_dir(&data).expect("a folder");
+        let path = data.join("data.db");
         let store = Store::open(&path, &path, bounds).expect("a store");
-        let fs = Fs::new(FsConfig { home: home.clone(), roots: Vec::new(), store, bounds: bounds.clone() }).expect("a room");
+        let fs = Fs::new(FsConfig { home: home.clone(), roots: Vec::new(), data, store, bounds: bounds.clone() }).expect("a room");
         fs.connect(notices).await.expect("a journal");
         Self { fs, home, _dir: dir }
     }

@@ -108,9 +108,9 @@ impl Tree {
         !self.is_full
     }
 
-    /// Whether a directory is looked into: not into what the kernel only shows as files.
+    /// Whether a directory is looked into: not into what the kernel only shows as files, and not into ours.
     fn looks_into(&self, meta: &Meta, place: &Place) -> bool {
-        if !self.recursive || !is_directory(meta) {
+        if !self.recursive || !is_directory(meta) || self.own.is(meta) {
             return false;
         }
         if meta.id.0 == self.device {

@@ -10,7 +10,7 @@
 //! | `kernel` | the one inotify instance and its watches |
 //! | `owner`, `trees` | the thread that alone has the trees; when to look, and what is said besides changes |
 //! | `tree`, `look` | one tree: what the kernel said of it, and looking at it |
-//! | `dirs`, `rules` | what is known of it, and what of it is looked at |
+//! | `dirs`, `rules`, `own` | what is known of it, and what of it is looked at |
 //! | `pending`, `tell` | from what is to be looked at to changes; pure |
 //! | `log` | changes as events |
 //! | `wait` | waiting for one file |
@@ -23,6 +23,7 @@ mod dirs;
 mod kernel;
 mod log;
 mod look;
+mod own;
 mod owner;
 mod pending;
 mod rules;
@@ -46,6 +47,7 @@ use tokio::sync::oneshot;
 use super::{Error, Fs, Located, Reach, blocking};
 use crate::config::{Bounds, as_usize};
 use crate::store::{Store, Stream};
+pub(super) use own::Own;
 use owner::{Ask, Message, Owner};
 pub use wait::{WaitFor, Waited};
 
@@ -102,13 +104,14 @@ pub struct Watch {
 pub(super) struct Watches {
     store: Store,
     bounds: Bounds,
+    own: Own,
     owner: Mutex<Option<SyncSender<Message>>>,
     ended: Arc<AtomicBool>,
 }
 
 impl Watches {
-    pub(super) fn new(store: Store, bounds: Bounds) -> Self {
-        Self { store, bounds, owner: Mutex::default(), ended: Arc::default() }
+    pub(super) fn new(store: Store, bounds: Bounds, own: Own) -> Self {
+        Self { store, bounds, own, owner: Mutex::default(), ended: Arc::default() }
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -157,27 +160,31 @@ impl Fs {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::NotADirectory`], [`Error::Outside`], [`Error::Denied`]; [`Error::Invalid`] for a
-    /// pattern that is none; [`Error::TooMany`] trees, [`Error::TooMuch`] in one.
+    /// pattern that is none, and for our own files; [`Error::TooMany`] trees, [`Error::TooMuch`] in one.
     pub async fn watch(&self, reach: &Reach, at: Located, spec: WatchSpec) -> Result<Watch, Error> {
         let watches = Arc::clone(&self.inner.watches);
         let name = stream_name(&at, &spec);
         let reach = reach.clone();
-        let (asked, root) = (at.clone(), reach.clone());
+        let (asked, root, own) = (at.clone(), reach.clone(), watches.own.clone());
         // Before anything is made for it: a path that leads nowhere has no stream.
-        blocking(move || open(&root, &asked).map(drop)).await?;
+        blocking(move || open(&root, &asked, &own).map(drop)).await?;
         let stream = watches.store.open_stream(&name).await.map_err(|error| Error::BrokeOff(error.to_string()))?;
         let (reply, answer) = oneshot::channel();
-        let ask = Box::new(Ask { name, at, reach, spec, stream, reply });
+        let own = watches.own.clone();
+        let ask = Box::new(Ask { name, at, reach, spec, own, stream, reply });
         blocking(move || watches.send(Message::Watch(ask))).await?;
         answer.await.map_err(|_| Error::Stopping)?
     }
 }
 
 /// A directory to be watched. One that can't be listed can't be watched either.
-fn open(reach: &Reach, at: &Located) -> Result<std::os::fd::OwnedFd, Error> {
+fn open(reach: &Reach, at: &Located, own: &Own) -> Result<std::os::fd::OwnedFd, Error> {
     match reach.open(at, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
         Err(Error::Os { errno, .. }) if errno == rustix::io::Errno::NOTDIR.raw_os_error() => {
             Err(Error::NotADirectory(at.path().to_path_buf()))
+        }
+        Ok(root) if own.holds(&root) => {
+            Err(Error::Invalid(format!("{} has the server's own files, which are not watched", at.path().display())))
         }
         opened => opened,
     }

@@ -13,8 +13,8 @@ use tokio::sync::{oneshot, watch};
 
 use super::kernel::{Drain, Holder, Kernel, Raw};
 use super::pending::Timing;
-use super::trees::Watched;
-use super::{Ready, Watch, WatchSpec};
+use super::trees::{Root, Watched};
+use super::{Own, Ready, Watch, WatchSpec};
 use crate::config::{Bounds, as_duration, as_usize};
 use crate::fs::{Error, Located, Reach};
 use crate::store::{Store, Stream};
@@ -44,6 +44,7 @@ pub(super) struct Ask {
     pub(super) at: Located,
     pub(super) reach: Reach,
     pub(super) spec: WatchSpec,
+    pub(super) own: Own,
     pub(super) stream: Arc<Stream>,
     pub(super) reply: oneshot::Sender<Result<Watch, Error>>,
 }
@@ -197,8 +198,9 @@ impl Owner {
         }
         self.last_id += 1;
         let (id, reply) = (self.last_id, ask.reply);
-        let (name, at, reach, spec, stream) = (ask.name, ask.at, ask.reach, ask.spec, ask.stream);
-        let begun = Watched::begin(id, name, at, reach, spec, self.log(stream), &self.bounds, &mut self.kernel);
+        let (name, stream) = (ask.name, ask.stream);
+        let root = Root { at: ask.at, reach: ask.reach, spec: ask.spec, own: ask.own };
+        let begun = Watched::begin(id, name, root, self.log(stream), &self.bounds, &mut self.kernel);
         (begun.map(|tree| drop(self.trees.insert(id, tree))).map(|()| id), reply)
     }
 
@@ -210,7 +212,7 @@ impl Owner {
         watched.idle_since = None;
         let tree = &watched.tree;
         let ready = Ready {
-            root: watched.at.path().to_path_buf(),
+            root: watched.root.at.path().to_path_buf(),
             means: tree.way.means(),
             directories: tree.dirs.directories(),
             entries: tree.dirs.count(),

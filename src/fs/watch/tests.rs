@@ -16,7 +16,7 @@ use super::kernel::{Holder, Kernel, READ_BYTES, read};
 use super::rules::Rules;
 use super::tell::{Change, What};
 use super::tree::{Tree, Way};
-use super::{WatchSpec, open};
+use super::{Own, WatchSpec, open};
 use crate::config::Bounds;
 use crate::fs::entry::Kind;
 use crate::fs::{Located, Reach};
@@ -41,7 +41,7 @@ impl World {
         let dir = tempfile::tempdir().expect("a directory");
         prepare(dir.path());
         let (at, reach) = (Located::from(dir.path().to_path_buf()), Reach::new("/".into(), &[]).expect("no roots"));
-        let root = open(&reach, &at).expect("the root");
+        let root = open(&reach, &at, &Own::default()).expect("the root");
         let rules = Rules::new(spec, dir.path(), &reach).expect("rules");
         let mut kernel = Kernel::new(watches_max);
         let mut tree = Tree::new(1, root, rules, spec.recursive, Way::Inotify, entries_max);
@@ -353,7 +353,7 @@ fn rules_above_the_root_count_within_a_repository() {
         let (at, reach) = (Located::from(root.clone()), Reach::new("/".into(), &[]).expect("no roots"));
         let rules = Rules::new(&ALL, &root, &reach).expect("rules");
         let mut kernel = Kernel::new(100);
-        let mut tree = Tree::new(1, open(&reach, &at).expect("the root"), rules, true, Way::Inotify, 100);
+        let mut tree = Tree::new(1, open(&reach, &at, &Own::default()).expect("the root"), rules, true, Way::Inotify, 100);
         tree.build(&mut kernel);
         let mut world = World { dir: outer, kernel, tree, mirror: BTreeMap::new() };
         write(root.join("x.log"), "1");
@@ -384,8 +384,9 @@ fn a_limit_of_watches_ends_in_polling() {
 fn without_an_instance_it_is_polled() {
     let dir = tempfile::tempdir().expect("a directory");
     let (at, reach) = (Located::from(dir.path().to_path_buf()), Reach::new("/".into(), &[]).expect("no roots"));
+    let root = super::trees::Root { at, reach, spec: ALL, own: Own::default() };
     let mut kernel = Kernel::without("instance_limit");
-    let mut tree = super::trees::tree(1, &at, &reach, &ALL, &Bounds::default(), &kernel).expect("a tree");
+    let mut tree = root.tree(1, &Bounds::default(), &kernel).expect("a tree");
     tree.build(&mut kernel);
     assert_eq!(tree.way, Way::Poll("instance_limit"));
     write(dir.path().join("f"), "1");

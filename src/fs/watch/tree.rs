@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use rustix::fs::inotify::ReadFlags;
 
-use super::Means;
+use super::{Means, Own};
 use super::dirs::{DirId, Dirs, Entry, Name, Place, ROOT};
 use super::kernel::{Holder, Kernel, Raw};
 use super::pending::{Leaving, Origin, Pendings};
@@ -41,6 +41,8 @@ pub(super) struct Tree {
     pub(super) id: u64,
     pub(super) rules: Rules,
     pub(super) recursive: bool,
+    /// What is never looked into.
+    pub(super) own: Own,
     pub(super) root: OwnedFd,
     pub(super) device: u64,
     pub(super) dirs: Dirs,
@@ -68,6 +70,7 @@ impl Tree {
             id,
             rules,
             recursive,
+            own: Own::default(),
             root,
             device,
             dirs: Dirs::new(),
@@ -81,6 +84,11 @@ impl Tree {
             homeless: HashMap::new(),
             opened: None,
         }
+    }
+
+    /// The same, without our own files.
+    pub(super) fn without(self, own: Own) -> Self {
+        Self { own, ..self }
     }
 
     /// Looks at all of it for the first time: from here on nothing is missed.

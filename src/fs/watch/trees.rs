@@ -1,5 +1,6 @@
 //! A tree with all that the owner knows of it: where it is told, where its root is, when it is polled.
 
+use std::os::fd::OwnedFd;
 use std::sync::Weak;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use super::look::is_remote;
 use super::pending::Timing;
 use super::rules::Rules;
 use super::tree::{Tree, Way};
-use super::{WatchSpec, open};
+use super::{Own, WatchSpec, open};
 use crate::config::{Bounds, as_duration, as_usize};
 use crate::fs::entry::Meta;
 use crate::fs::{Error, Located, Reach};
@@ -22,13 +23,19 @@ const ROOT_SEARCH: Duration = Duration::from_millis(100);
 /// A tree is polled so that looking takes no more than this part of the time.
 const POLL_SHARE: u32 = 20;
 
+/// What is watched, and how.
+pub(super) struct Root {
+    pub(super) at: Located,
+    pub(super) reach: Reach,
+    pub(super) spec: WatchSpec,
+    pub(super) own: Own,
+}
+
 pub(super) struct Watched {
     pub(super) tree: Tree,
     /// Of its stream.
     pub(super) name: String,
-    pub(super) at: Located,
-    reach: Reach,
-    spec: WatchSpec,
+    pub(super) root: Root,
     pub(super) log: Log,
     /// Those who read it.
     pub(super) held: Weak<()>,
@@ -46,37 +53,32 @@ pub(super) struct Watched {
 
 impl Watched {
     /// Looks at all of it: from then on nothing is missed.
-    #[allow(clippy::too_many_arguments)] // all that a watch is asked with
     pub(super) fn begin(
         id: u64,
         name: String,
-        at: Located,
-        reach: Reach,
-        spec: WatchSpec,
+        root: Root,
         log: Log,
         bounds: &Bounds,
         kernel: &mut Kernel,
     ) -> Result<Self, Error> {
-        let mut tree = tree(id, &at, &reach, &spec, bounds, kernel)?;
+        let mut tree = root.tree(id, bounds, kernel)?;
         let started = Instant::now();
         tree.build(kernel);
         if tree.is_full {
             tree.unwatch(kernel);
-            let what = format!("what {} holds", at.path().display());
+            let what = format!("what {} holds", root.at.path().display());
             return Err(Error::TooMuch { what, max: bounds.fs_watch_entries_max, bound: "fs_watch_entries_max" });
         }
         let poll_pause = as_duration(bounds.fs_watch_poll_min_ms).max(started.elapsed() * POLL_SHARE);
         let now = Instant::now();
-        let log = Log { root: at.path().to_string_lossy().into_owned(), ..log };
+        let log = Log { root: root.at.path().to_string_lossy().into_owned(), ..log };
         if log.stream.newest().seq > 0 {
             log.resync("not_watched", tree.way, 0, None); // what happened since the last one nobody knows
         }
         Ok(Self {
             tree,
             name,
-            at,
-            reach,
-            spec,
+            root,
             log,
             held: super::owner::nobody(),
             idle_since: Some(now),
@@ -165,9 +167,9 @@ impl Watched {
     /// Is the root still there, or there again?
     pub(super) fn check_root(&mut self, kernel: &mut Kernel, bounds: &Bounds) {
         self.tree.root_in_doubt = false;
-        let found = open(&self.reach, &self.at).and_then(|root| Ok((identity(&root, &self.at)?, root)));
-        let known = identity(&self.tree.root, &self.at).ok();
-        let is_known = found.as_ref().ok().is_some_and(|(found, _)| Some(found) == known.as_ref());
+        let found = self.root.open().and_then(|root| identity(&root, &self.root.at));
+        let known = identity(&self.tree.root, &self.root.at).ok();
+        let is_known = found.as_ref().ok().is_some_and(|found| Some(found) == known.as_ref());
         if self.is_there && !is_known {
             self.is_there = false;
             self.tree.unwatch(kernel);
@@ -181,7 +183,7 @@ impl Watched {
     }
 
     fn come_back(&mut self, kernel: &mut Kernel, bounds: &Bounds) {
-        let Ok(tree) = tree(self.tree.id, &self.at, &self.reach, &self.spec, bounds, kernel) else { return };
+        let Ok(tree) = self.root.tree(self.tree.id, bounds, kernel) else { return };
         self.tree = tree;
         self.is_there = true;
         self.scan += 1;
@@ -197,23 +199,23 @@ fn identity(root: &std::os::fd::OwnedFd, at: &Located) -> Result<u64, Error> {
     Ok(Seen::of(&meta).inode)
 }
 
-/// The tree of a root that is there; nothing is looked at yet.
-pub(super) fn tree(
-    id: u64,
-    at: &Located,
-    reach: &Reach,
-    spec: &WatchSpec,
-    bounds: &Bounds,
-    kernel: &Kernel,
-) -> Result<Tree, Error> {
-    let root = open(reach, at)?;
-    let rules = Rules::new(spec, at.path(), reach)?;
-    let way = if kernel.instance().is_none() {
-        Way::Poll(kernel.why_not)
-    } else if is_remote(&root) {
-        Way::Poll("file_system")
-    } else {
-        Way::Inotify
-    };
-    Ok(Tree::new(id, root, rules, spec.recursive, way, as_usize(bounds.fs_watch_entries_max)))
+impl Root {
+    fn open(&self) -> Result<OwnedFd, Error> {
+        open(&self.reach, &self.at, &self.own)
+    }
+
+    /// The tree of a root that is there; nothing is looked at yet.
+    pub(super) fn tree(&self, id: u64, bounds: &Bounds, kernel: &Kernel) -> Result<Tree, Error> {
+        let root = self.open()?;
+        let rules = Rules::new(&self.spec, self.at.path(), &self.reach)?;
+        let way = if kernel.instance().is_none() {
+            Way::Poll(kernel.why_not)
+        } else if is_remote(&root) {
+            Way::Poll("file_system")
+        } else {
+            Way::Inotify
+        };
+        let entries_max = as_usize(bounds.fs_watch_entries_max);
+        Ok(Tree::new(id, root, rules, self.spec.recursive, way, entries_max).without(self.own.clone()))
+    }
 }
