@@ -1,6 +1,7 @@
 //! Builds every room, joins them, and owns the order of start and stop.
 
 mod files;
+mod keeping;
 mod signals;
 
 use std::io::Write as _;
@@ -165,6 +166,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         requests: store.open_stream("requests").await?,
     });
     fs.connect(Arc::new(files::ConflictNotices(sessions.clone()))).await?;
+    sessions.kept_by(Arc::new(keeping::Keeping { fs: fs.clone() }));
     sessions.witnessed_by(Arc::new(files::Bookkeeper::new(fs.clone(), home, config.dirs.data.clone())));
     let acp = Acp::start(store.clone(), children.clone(), source, Arc::new(sessions.clone()), config.bounds.clone()).await?;
     gate.connect(Arc::new(Answers(acp.clone())));

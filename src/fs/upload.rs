@@ -26,7 +26,7 @@ use super::draft::{Grown, PREFIX, present};
 use super::entry::{Kind, Meta};
 use super::hash::Hasher;
 use super::reach::Place;
-use super::{Error, Expected, Fs, Fsync, Located, Pieces, Reach, Sha256Hex, Written, blocking};
+use super::{Author, Error, Expected, Fence, Fs, Fsync, Located, Pieces, Reach, Sha256Hex, Written, blocking};
 use crate::config::as_usize;
 use crate::rt::clock::now_ms;
 use crate::rt::files::{read_bounded, write_atomically};
@@ -60,6 +60,11 @@ struct State {
     /// Device and inode of the part.
     id: (u64, u64),
     size: Option<u64>,
+    /// In whose name it was begun, and where that one's paths might lead then: so it stays until its end.
+    #[serde(default)]
+    author: Author,
+    #[serde(default)]
+    fences: Option<Vec<Fence>>,
 }
 
 /// An upload.
@@ -149,7 +154,15 @@ impl Uploads {
             let file = openat(&place.directory, &part, flags, FILE_MODE).map_err(failed)?;
             let meta = Meta::of_open(&file).map_err(failed)?;
             let encode = |path: &Path| BASE64_STANDARD.encode(path.as_os_str().as_bytes());
-            let state = State { at: encode(at.path()), place: encode(&place.path), part, id: meta.id, size };
+            let state = State {
+                at: encode(at.path()),
+                place: encode(&place.path),
+                part,
+                id: meta.id,
+                size,
+                author: Author::clone(reach.author()),
+                fences: reach.fences().map(<[Fence]>::to_vec),
+            };
             let written = uploads.remember(&id, &state);
             written.inspect_err(|_| {
                 let _ = unlinkat(&place.directory, &state.part, AtFlags::empty()); // it expires nowhere else
@@ -261,7 +274,16 @@ impl Uploads {
         Upload { id, at, offset: part.size, size, expires_at_ms: changed_ms(part).saturating_add(lasts_ms) }
     }
 
+    /// For who may use its place: as far as the call leads, and as far as who began it could go.
     fn open(&self, reach: &Reach, id: &str) -> Result<Part, Error> {
+        let part = self.find(reach, id)?;
+        match &part.state.fences {
+            None => Ok(part),
+            Some(fences) => self.find(&self.fs.reach().beneath(fences)?, id),
+        }
+    }
+
+    fn find(&self, reach: &Reach, id: &str) -> Result<Part, Error> {
         let none = || Error::NoUpload(id.to_owned());
         let state: State = self.recall(id).ok_or_else(none)?;
         let (at, path) = (decoded(&state.at).ok_or_else(none)?, decoded(&state.place).ok_or_else(none)?);
@@ -313,7 +335,7 @@ impl Uploads {
     fn sweep(&self) -> Result<(), Error> {
         for id in self.ids()? {
             let Ok(_turn) = self.enter(&id) else { continue };
-            match self.open(self.fs.reach(), &id) {
+            match self.find(self.fs.reach(), &id) {
                 Err(Error::NoUpload(_)) => self.forget(&id),
                 Ok(part) if self.shown(id.clone(), part.at.clone(), &part.meta, None).expires_at_ms < now_ms() => {
                     tracing::info!(id, path = %part.at.path().display(), bytes = part.meta.size, "an upload expired");

@@ -173,7 +173,9 @@ impl ServerTap {
             self.live.retain(|_, live| !live.is_deleted());
             self.prune_at = 2 * self.live.len() + PRUNE_MIN;
         }
-        if let Some(live) = self.sessions.adopt(&self.server, params, result, session, tag) {
+        let original = (method == "session/fork").then(|| object(params)["sessionId"].as_str().map(str::to_owned)).flatten();
+        let original = original.and_then(|original| self.known(&original)).cloned();
+        if let Some(live) = self.sessions.adopt(&self.server, params, result, session, tag, original.as_ref()) {
             self.live.insert(session.to_owned(), live);
         }
     }
