@@ -10,6 +10,14 @@ pub(super) struct Keeping {
 }
 
 impl Keeper for Keeping {
+    fn ended(&self, session_id: &str) {
+        self.fs.leases().end_of(session_id);
+    }
+
+    fn copied(&self, from: &str, to: &str) {
+        self.fs.copy_seen(from, to);
+    }
+
     fn roots(&self, asked: Vec<String>) -> BoxFuture<Result<Vec<Root>, BadRoot>> {
         let fs = self.fs.clone();
         Box::pin(async move {

@@ -208,7 +208,8 @@ impl Uploads {
     ///
     /// # Errors
     /// [`Error::BadHash`], [`Error::BadOffset`] when something is missing, [`Error::InUse`], [`Error::NoUpload`],
-    /// [`Error::Changed`] when something else is in its place.
+    /// [`Error::Changed`] when something else is in its place, [`Error::Stale`] when that is newer than what the session saw
+    /// that began it.
     pub async fn complete(&self, reach: &Reach, id: &str, how: Completion) -> Result<Written, Error> {
         let turn = self.enter(id)?;
         let (uploads, of, wanted) = (self.clone(), reach.clone(), id.to_owned());
@@ -228,8 +229,9 @@ impl Uploads {
         })
         .await?;
         let alone = self.fs.alone(&part.at).await;
-        let (uploads, reach, id) = (self.clone(), reach.clone(), id.to_owned());
-        blocking(move || {
+        let (uploads, id) = (self.clone(), id.to_owned());
+        let reach = part.in_name_of(reach);
+        let written = blocking(move || {
             let _turn = turn;
             let Part { state, at, place, file, meta } = part;
             let directory = place.directory.try_clone().map_err(|error| Error::io("write", at.path(), &error))?;
@@ -239,8 +241,8 @@ impl Uploads {
             let _ = unlinkat(&directory, &state.part, AtFlags::empty()); // there where it was exchanged or copied
             uploads.forget(&id);
             Ok(written)
-        })
-        .await
+        });
+        self.fs.explained(written.await).await
     }
 
     /// Ends one, with its part.
@@ -361,6 +363,15 @@ fn changed_ms(part: &Meta) -> i64 {
 impl Part {
     fn failed(&self, error: &io::Error) -> Error {
         Error::io("write", self.at.path(), error)
+    }
+
+    /// Where who completes it may go, in their name, or in that of who began it.
+    fn in_name_of(&self, reach: &Reach) -> Reach {
+        let (by, begun) = (reach.author(), &self.state.author);
+        match &by.session_id {
+            Some(_) => reach.clone(),
+            None => reach.in_name_of(Author { forces: by.forces || begun.forces, ..begun.clone() }),
+        }
     }
 
     /// Writes pieces at `offset`; compares where there is something already.

@@ -118,6 +118,7 @@ impl Sessions {
         let mut changes = self.gate().forget_session(&live.id);
         changes.push(RowChange::DeleteSession { id: live.id.clone(), keep_streams });
         let committed = live.deleted(RowChange::Many(changes));
+        self.tell_end(&live.id);
         self.store().flush();
         let (sessions, live) = (self.clone(), Arc::clone(live));
         spawn_owned("session-forget", async move {

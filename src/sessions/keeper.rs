@@ -19,12 +19,28 @@ pub struct BadRoot {
 pub trait Keeper: Send + Sync {
     /// What directories that a client names are as roots, all or none.
     fn roots(&self, asked: Vec<String>) -> BoxFuture<Result<Vec<Root>, BadRoot>>;
+    /// A session was closed or deleted; may be said more than once. Must not block.
+    fn ended(&self, session_id: &str);
+    /// A session began as a copy of another one, which may be gone. Must not block.
+    fn copied(&self, from: &str, to: &str);
 }
 
 impl Sessions {
     /// Who keeps what sessions have elsewhere from now on; once.
     pub fn kept_by(&self, keeper: Arc<dyn Keeper>) {
         let _ = self.inner.keeper.set(keeper); // there is one in a server
+    }
+
+    /// What others hold for a session, when there is anybody.
+    pub(super) fn keeper(&self) -> Option<&Arc<dyn Keeper>> {
+        self.inner.keeper.get()
+    }
+
+    /// Tells that a session is closed or deleted.
+    pub(super) fn tell_end(&self, id: &str) {
+        if let Some(keeper) = self.keeper() {
+            keeper.ended(id);
+        }
     }
 
     /// Roots that were asked for, as they are kept.
@@ -38,7 +54,7 @@ impl Sessions {
             let why = format!("roots must name between 1 and {max} directories (session_roots_max); leave it out for none");
             return Err(Error::Invalid { why });
         }
-        let keeper = self.inner.keeper.get().ok_or_else(|| Error::invalid("roots: no files are served here"))?;
+        let keeper = self.keeper().ok_or_else(|| Error::invalid("roots: no files are served here"))?;
         let kept = keeper.roots(asked.to_vec()).await;
         kept.map(Some).map_err(|BadRoot { path, why }| Error::BadRoot { path, why })
     }

@@ -101,6 +101,7 @@ impl Sessions {
             sessions.stop_work(&live).await;
             sessions.close_at_agent(&live, &[("session/close", "close")]).await;
             live.closed();
+            sessions.tell_end(&live.id);
             sessions.store().flush();
             sessions.info(&live, true)
         });

@@ -161,13 +161,16 @@ pub(super) async fn optional_path(
 impl Raw {
     /// In the name of a session, a path begins in its directory, and stays beneath its roots.
     async fn reach(&self, state: &AppState) -> Result<Reach, ApiError> {
-        let Some(id) = &self.session_id else { return Ok(state.fs.reach().clone()) };
+        let forces = self.force.unwrap_or_default();
+        let Some(id) = &self.session_id else {
+            return Ok(state.fs.reach().in_name_of(Author { forces, ..Author::default() }));
+        };
         let session = state.sessions.get(id).await?;
         let author = Author {
             session_id: Some(id.clone()),
             turn_id: session.current_turn_id.clone(),
             tool_call_id: self.tool_call_id.clone(),
-            forces: self.force.unwrap_or_default(),
+            forces,
         };
         Ok(standing_of(state, &session).await?.in_name_of(author))
     }
