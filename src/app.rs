@@ -1,6 +1,7 @@
 //! Builds every room, joins them, and owns the order of start and stop.
 
 mod files;
+mod keeping;
 mod signals;
 
 use std::io::Write as _;
@@ -166,6 +167,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         requests: store.open_stream("requests").await?,
     });
     fs.connect(Arc::new(files::ConflictNotices(sessions.clone()))).await?;
+    sessions.kept_by(Arc::new(keeping::Keeping { fs: fs.clone() }));
     sessions.witnessed_by(Arc::new(files::Bookkeeper::new(fs.clone(), home)));
     let acp = Acp::start(store.clone(), children.clone(), source, Arc::new(sessions.clone()), config.bounds.clone()).await?;
     gate.connect(Arc::new(Answers(acp.clone())));

@@ -93,6 +93,7 @@ bounds! {
     session_call_timeout_ms = 120_000, "The longest wait for an agent's answer to what `/v1/sessions` asks of it beside prompts (initialize, session/new, settings, steering, close); then the call fails.";
     session_silent_ms = 60_000, "A turn without a word from its agent for so long makes its session `silent`.";
     session_agent_idle_ms = 1_800_000, "An agent whose sessions are all idle for so long is stopped until the next message. Only agents of `/v1/sessions` whose raw events nobody reads.";
+    session_roots_max = 16, "Directories in a session's `roots`; more is 400. Each call on files in its name opens them all.";
     session_closed_max = 10_000, "Closed sessions that are kept; the ones changed longest ago are deleted.";
     session_closed_max_age_ms = 2_592_000_000, "Closed sessions that were not changed for so long (30 days) are deleted.";
     session_open_items_max = 256, "Tool calls and spans that go on at once in one session; beyond, the oldest is ended.";

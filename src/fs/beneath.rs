@@ -28,6 +28,16 @@ pub(super) fn open(root: BorrowedFd<'_>, below: &Path, flags: OFlags, mode: Mode
     if has_openat2() { by_kernel(root, below, flags, mode) } else { by_steps(root, below, flags, mode) }
 }
 
+/// The directory `below`, on the way to which there may be no link at all. `ENOTDIR` when there is one.
+pub(super) fn directory(root: BorrowedFd<'_>, below: &Path) -> Result<OwnedFd, Errno> {
+    let mut held = openat(root, ".", STEP | OFlags::DIRECTORY, Mode::empty())?;
+    for step in steps(below)? {
+        let Step::Name(name) = step else { return Err(Errno::XDEV) };
+        held = openat(&held, &name, STEP | OFlags::DIRECTORY, Mode::empty())?;
+    }
+    Ok(held)
+}
+
 fn has_openat2() -> bool {
     static HAS: OnceLock<bool> = OnceLock::new();
     *HAS.get_or_init(|| {
@@ -167,6 +177,24 @@ mod tests {
                 assert_eq!(opened.map(drop), expected, "{path} by {way}");
             }
         }
+    }
+
+    #[test]
+    fn a_directory_by_no_link() {
+        let (_home, root) = tree();
+        let open = |below: &str| directory(root.as_fd(), Path::new(below)).map(drop);
+        symlink("a", root_path(&root).join("to_a")).expect("a link");
+        assert_eq!((open(""), open("a/b")), (Ok(()), Ok(())));
+        for (below, errno) in [("to_a", Errno::NOTDIR), ("to_a/b", Errno::NOTDIR), ("up", Errno::NOTDIR), ("none", Errno::NOENT)]
+        {
+            assert_eq!(open(below), Err(errno), "{below}");
+        }
+        assert_eq!((open("a/.."), open("/a")), (Err(Errno::XDEV), Err(Errno::XDEV)));
+    }
+
+    fn root_path(root: &OwnedFd) -> std::path::PathBuf {
+        use std::os::fd::AsRawFd as _;
+        std::fs::read_link(format!("/proc/self/fd/{}", root.as_raw_fd())).expect("a path")
     }
 
     #[test]

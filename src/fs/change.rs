@@ -13,7 +13,6 @@ use super::draft::present;
 use super::edit::Planned;
 use super::entry::{Encoder, Kind, Meta};
 use super::history::{After, Captured, Change, Image};
-use super::ledger::Stale;
 use super::reach::Place;
 use super::{Error, Fs, Located, Reach, Sha256Hex, blocking, list};
 
@@ -66,7 +65,7 @@ impl Fs {
     /// Removes what has a name: a link, not what it leads to; a directory that holds anything only when `recursive`.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Os`] with `ENOTEMPTY`, [`Error::Outside`], [`Error::Denied`], [`Error::Invalid`] for
+    /// [`Error::NotFound`], [`Error::Os`] with `ENOTEMPTY`, [`Error::Stale`], [`Error::Outside`], [`Error::Denied`], [`Error::Invalid`] for
     /// what must not go: the roots, the home, the root directory.
     pub async fn remove(&self, reach: &Reach, at: Located, recursive: bool) -> Result<(), Error> {
         let alone = self.alone(&at).await;
@@ -77,7 +76,7 @@ impl Fs {
             let meta = present(&place)?.ok_or_else(|| Error::NotFound(at.path().to_path_buf()))?;
             reach.spare(&at, &meta)?;
             let failed = |errno| Error::of("remove", at.path(), errno);
-            fs.may_remove(&reach, &place, &meta)?;
+            fs.may_lose(&reach, &place, &meta)?;
             let was = fs.keep(&place, &meta);
             let removed = match meta.kind {
                 Kind::Directory if recursive => remove_tree(&place),
@@ -104,11 +103,11 @@ impl Fs {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::DestinationExists`], [`Error::Invalid`] for a directory that shall move into itself,
-    /// [`Error::Outside`], [`Error::Denied`], [`Error::NoSpace`].
+    /// [`Error::Stale`] when what would go is newer than what the author saw, [`Error::Outside`], [`Error::Denied`], [`Error::NoSpace`].
     pub async fn relocate(&self, reach: &Reach, from: Located, to: Located, overwrite: bool) -> Result<(), Error> {
         let alone = self.alone_with_both(&from, &to).await;
         let (fs, reach) = (self.clone(), reach.clone());
-        blocking(move || {
+        let moved = blocking(move || {
             let _alone = alone;
             let source = reach.place(&from, false)?;
             let meta = present(&source)?.ok_or_else(|| Error::NotFound(from.path().to_path_buf()))?;
@@ -130,17 +129,21 @@ impl Fs {
             if !keeps || there.as_ref().is_some_and(|there| there.id == meta.id && is_same_name(&source, &destination)) {
                 return rename(&source, &meta, &destination, there.as_ref()).map_err(failed)?;
             }
+            if let Some(there) = &there {
+                fs.may_lose(&reach, &destination, there)?;
+            }
             let was = there.as_ref().map(|there| fs.keep(&destination, there)).unwrap_or_default();
             let moved = Captured::moved(&source, &meta, fs.keep_limits());
             let origin = source.real_path();
             let cleared = rename(&source, &meta, &destination, there.as_ref()).map_err(failed)?;
+            fs.put_there(&reach, &origin, &destination);
             let mut change = Change::new("move", &reach, destination.real_path(), was, After::Captured(moved));
             change.from = Some(origin);
             change.made_above(above);
             fs.note(change);
             cleared
-        })
-        .await
+        });
+        self.explained(moved.await).await
     }
 
     /// Changes of either path come one after another. Who moves one to the other and who moves it back take them in the same
@@ -155,21 +158,6 @@ impl Fs {
 }
 
 impl Fs {
-    /// A session doesn't remove a file that is newer than what it saw.
-    fn may_remove(&self, reach: &Reach, place: &Place, meta: &Meta) -> Result<(), Error> {
-        if meta.kind != Kind::File || reach.author().session_id.is_none() {
-            return Ok(());
-        }
-        let path = place.real_path();
-        let Some(base) = self.must_be(reach.author(), &path) else { return Ok(()) };
-        let current = self.hash_at(place, meta)?;
-        if current.as_str() == base {
-            return Ok(());
-        }
-        let current = Some(current.as_str().to_owned());
-        Err(Error::Stale(Box::new(Stale { path, base, yours: None, current, texts: None, merged: None })))
-    }
-
     /// The hash of a file's content. Blocks.
     pub(super) fn hash_at(&self, place: &Place, meta: &Meta) -> Result<Sha256Hex, Error> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -189,7 +177,7 @@ impl Fs {
         let place = reach.target(at, false)?;
         let meta = present(&place)?.ok_or_else(|| Error::NotFound(at.path().to_path_buf()))?;
         if is_guarded {
-            self.may_remove(reach, &place, &meta)?;
+            self.may_lose(reach, &place, &meta)?;
         }
         let found = self.hash_at(&place, &meta)?;
         if planned.old.as_deref().map(Sha256Hex::of).as_ref() != Some(&found) {

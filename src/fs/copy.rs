@@ -29,12 +29,12 @@ impl Fs {
     /// only when it is whole. Dropping the future doesn't stop it.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::DestinationExists`] without `overwrite`, [`Error::Invalid`] for what can't be copied,
+    /// [`Error::NotFound`], [`Error::DestinationExists`] without `overwrite`, [`Error::Stale`] as for moves, [`Error::Invalid`] for what can't be copied,
     /// [`Error::Outside`], [`Error::Denied`], [`Error::NoSpace`].
     pub async fn copy(&self, reach: &Reach, from: Located, to: Located, overwrite: bool) -> Result<(), Error> {
         let alone = self.alone(&to).await;
         let (fs, reach) = (self.clone(), reach.clone());
-        blocking(move || {
+        let copied = blocking(move || {
             let _alone = alone;
             let source = reach.place(&from, false)?;
             let meta = present(&source)?.ok_or_else(|| Error::NotFound(from.path().to_path_buf()))?;
@@ -47,7 +47,8 @@ impl Fs {
                 Some(there) if there.kind == Kind::Directory => {
                     return Err(Error::Invalid(format!("{} is a directory: remove it first", to.path().display())));
                 }
-                _ => {}
+                Some(there) => fs.may_lose(&reach, &destination, there)?,
+                None => {}
             }
             let was = there.as_ref().map(|there| fs.keep(&destination, there)).unwrap_or_default();
             let copied = copied_beside(&source, &meta, &destination).and_then(|draft| {
@@ -62,13 +63,14 @@ impl Fs {
             copied.inspect_err(|_| destination.remove_made(above))?;
             if keeps {
                 let made = Captured::of(&destination, fs.keep_limits()).unwrap_or_else(|_| Captured::unknown());
+                fs.put_there(&reach, &source.real_path(), &destination);
                 let mut change = Change::new("copy", &reach, destination.real_path(), was, After::Captured(made));
                 change.made_above(above);
                 fs.note(change);
             }
             Ok(())
-        })
-        .await
+        });
+        self.explained(copied.await).await
     }
 }
 

@@ -68,6 +68,8 @@ pub enum Error {
     TooMany { what: &'static str, max: u64, bound: &'static str },
     #[error("{} can't be a root for files: {cause}", .path.display())]
     Root { path: PathBuf, cause: String },
+    #[error("{} isn't there any more, or is reached by a link now: make the directory again, or change the session's roots", .0.display())]
+    RootGone(PathBuf),
     #[error("{max} files are being transferred (fs_transfers_max): try again when one is through")]
     Busy { max: u64 },
     #[error("there is no upload {0}: it was completed, aborted, or has expired")]
@@ -124,6 +126,7 @@ impl Error {
             Self::TooMuch { .. } => "too_much",
             Self::TooMany { .. } => "too_many",
             Self::Root { .. } => "root",
+            Self::RootGone(_) => "root_gone",
             Self::Busy { .. } => "busy",
             Self::NoUpload(_) => "no_upload",
             Self::BadOffset { .. } => "bad_offset",

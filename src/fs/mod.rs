@@ -56,7 +56,7 @@ pub use ledger::{Conflict, FileState, Lease, LeaseSpec, Leases, Merged, NoNotice
 pub use list::Listing;
 pub use names::FindNames;
 pub use path::{Located, shown};
-pub use reach::Reach;
+pub use reach::{Fence, Reach};
 pub use read::{Content, Opened};
 pub use replace::{Replace, ReplaceFile};
 pub use search::{Case, Pattern, Search, SearchItem};
@@ -146,6 +146,25 @@ impl Fs {
     /// Where paths may lead when nothing narrower is said.
     pub fn reach(&self) -> &Reach {
         &self.inner.reach
+    }
+
+    /// Nowhere but beneath these; see [`Reach::beneath`]. They are opened anew for each call, so that nothing is held that
+    /// has moved meanwhile. Cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::RootGone`], [`Error::Outside`], [`Error::Denied`].
+    pub async fn beneath(&self, fences: Vec<Fence>) -> Result<Reach, Error> {
+        let reach = self.inner.reach.clone();
+        blocking(move || reach.beneath(&fences)).await
+    }
+
+    /// What a directory that a client names is as a fence; see [`Reach::fence`]. Cancel safe.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn fence(&self, raw: std::ffi::OsString) -> Result<Fence, Error> {
+        let reach = self.inner.reach.clone();
+        blocking(move || reach.fence(&raw)).await
     }
 }
 

@@ -3,11 +3,12 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, readlinkat};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::beneath::{self, REACH};
 use super::entry::Meta;
@@ -26,6 +27,8 @@ pub struct Reach {
     home: Arc<Path>,
     /// `None`: anywhere.
     roots: Option<Arc<[Root]>>,
+    /// What narrowed it.
+    fences: Option<Arc<[Fence]>>,
     /// In whose name.
     author: Arc<Author>,
 }
@@ -33,7 +36,17 @@ pub struct Reach {
 /// A directory that is held, so that it stays the same whatever its path becomes.
 struct Root {
     path: PathBuf,
-    directory: OwnedFd,
+    directory: Arc<OwnedFd>,
+}
+
+/// A directory that paths shall stay beneath: it is found again by where it really is, and by no link, so that nobody
+/// puts a link in its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fence {
+    /// As a client named it: an absolute path. Paths may begin so.
+    pub path: PathBuf,
+    /// Where it really is. Paths may begin so, too.
+    pub real: PathBuf,
 }
 
 /// A name in a directory that is held.
@@ -53,7 +66,6 @@ impl Place {
 
 /// The path of a directory that is held; `None` when it has none any more, or nobody says.
 fn real_path(directory: &OwnedFd) -> Option<PathBuf> {
-    use std::os::fd::AsRawFd as _;
     let link = readlinkat(CWD, format!("/proc/self/fd/{}", directory.as_raw_fd()), Vec::new()).ok()?;
     let path = PathBuf::from(OsStr::from_bytes(link.to_bytes()));
     (path.is_absolute() && !link.to_bytes().ends_with(b" (deleted)")).then_some(path)
@@ -67,7 +79,7 @@ impl Reach {
     pub fn new(home: PathBuf, roots: &[PathBuf]) -> Result<Self, Error> {
         let home: Arc<Path> = home.into();
         let roots = if roots.is_empty() { None } else { Some(hold(roots)?) };
-        Ok(Self { base: Arc::clone(&home), home, roots, author: Arc::default() })
+        Ok(Self { base: Arc::clone(&home), home, roots, fences: None, author: Arc::default() })
     }
 
     /// The same in somebody's name: what is read and changed through it is remembered so.
@@ -82,7 +94,7 @@ impl Reach {
     }
 
     /// True when a path, with no links in it, may be reached.
-    pub(super) fn covers(&self, real: &Path) -> bool {
+    pub fn covers(&self, real: &Path) -> bool {
         self.roots.as_ref().is_none_or(|roots| roots.iter().any(|root| real.starts_with(&root.path)))
     }
 
@@ -106,16 +118,64 @@ impl Reach {
         Self { base: base.into(), ..self.clone() }
     }
 
-    /// Nowhere but beneath these, as far as they can be reached from here.
+    /// What a directory is as a fence. Blocks.
     ///
     /// # Errors
-    /// [`Error::Root`].
-    pub fn beneath(&self, roots: &[PathBuf]) -> Result<Self, Error> {
-        for root in roots {
-            self.open(&Located::from(root.clone()), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
-                .map_err(|error| Error::Root { path: root.clone(), cause: error.to_string() })?;
+    /// [`Error::NotFound`], [`Error::NotADirectory`], [`Error::Outside`], [`Error::Denied`]; [`Error::Invalid`] when its
+    /// path isn't UTF-8.
+    pub fn fence(&self, raw: &OsStr) -> Result<Fence, Error> {
+        let at = self.locate(raw)?;
+        let directory = self.directory(&at)?;
+        let real = real_path(&directory).ok_or_else(|| Error::NotFound(at.path().to_path_buf()))?;
+        let is_plain = at.path().components().all(|part| part != Component::ParentDir);
+        let path = if is_plain { at.path().components().collect() } else { real.clone() };
+        let fence = Fence { path, real };
+        if fence.path.to_str().is_none() || fence.real.to_str().is_none() {
+            return Err(Error::Invalid(format!("the path of {} isn't UTF-8", fence.real.display())));
         }
-        Ok(Self { roots: Some(hold(roots)?), ..self.clone() })
+        self.beneath(std::slice::from_ref(&fence))?;
+        Ok(fence)
+    }
+
+    /// Nowhere but beneath these, as far as they can be reached from here; with none, nowhere. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::RootGone`] for one that isn't there any more, or is a link now; [`Error::Outside`], [`Error::Denied`].
+    pub fn beneath(&self, fences: &[Fence]) -> Result<Self, Error> {
+        let mut roots = Vec::with_capacity(fences.len());
+        for Fence { path, real } in fences {
+            let directory = Arc::new(self.by_no_link(real).map_err(|errno| match errno {
+                Errno::NOENT | Errno::NOTDIR => Error::RootGone(real.clone()),
+                errno => Error::of(REACH, real, errno),
+            })?);
+            if path != real {
+                roots.push(Root { path: path.clone(), directory: Arc::clone(&directory) });
+            }
+            roots.push(Root { path: real.clone(), directory });
+        }
+        Ok(Self { roots: Some(roots.into()), fences: Some(fences.into()), ..self.clone() })
+    }
+
+    /// What narrowed it, when anything did.
+    pub(super) fn fences(&self) -> Option<&[Fence]> {
+        self.fences.as_deref()
+    }
+
+    fn by_no_link(&self, real: &Path) -> Result<OwnedFd, Errno> {
+        if self.roots.is_none() {
+            let top = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+            return beneath::directory(top.as_fd(), real.strip_prefix("/").map_err(|_| Errno::XDEV)?);
+        }
+        let (root, below) = self.innermost(real).ok_or(Errno::XDEV)?;
+        beneath::directory(root.directory.as_fd(), below)
+    }
+
+    /// The root that holds a path, and the path from there. The innermost: a link within it may not lead to what only an
+    /// outer one has.
+    fn innermost<'a>(&'a self, path: &'a Path) -> Option<(&'a Root, &'a Path)> {
+        let roots = self.roots.iter().flat_map(|roots| roots.iter());
+        let found = roots.filter_map(|root| Some((root, path.strip_prefix(&root.path).ok()?)));
+        found.max_by_key(|(root, _)| root.path.as_os_str().len())
     }
 
     /// True for directories that everything else needs: `/`, the home, the roots, and what they lie in.
@@ -142,12 +202,11 @@ impl Reach {
     }
 
     fn try_open(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
-        let Some(roots) = &self.roots else { return openat(CWD, path, flags | OFlags::CLOEXEC, mode) };
-        let below = |root: &Root| path.strip_prefix(&root.path).ok().map(Path::to_path_buf);
-        // The innermost: a link within it may not lead to what only an outer one has.
-        let found = roots.iter().filter_map(|root| Some((root, below(root)?)));
-        let (root, below) = found.max_by_key(|(root, _)| root.path.as_os_str().len()).ok_or(Errno::XDEV)?;
-        beneath::open(root.directory.as_fd(), &below, flags, mode)
+        if self.roots.is_none() {
+            return openat(CWD, path, flags | OFlags::CLOEXEC, mode);
+        }
+        let (root, below) = self.innermost(path).ok_or(Errno::XDEV)?;
+        beneath::open(root.directory.as_fd(), below, flags, mode)
     }
 
     /// A directory, for somebody who works in it by its descriptor. Cancel safe.
@@ -251,7 +310,7 @@ fn hold(roots: &[PathBuf]) -> Result<Arc<[Root]>, Error> {
         if path.is_relative() {
             return Err(Error::Root { path: path.clone(), cause: "it is not an absolute path".to_owned() });
         }
-        Ok(Root { path: path.clone(), directory: opened.map_err(failed)? })
+        Ok(Root { path: path.clone(), directory: Arc::new(opened.map_err(failed)?) })
     };
     roots.iter().cloned().chain(roots.iter().filter_map(real)).map(|root| hold(&root)).collect()
 }

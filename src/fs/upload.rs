@@ -26,7 +26,7 @@ use super::draft::{Grown, PREFIX, present};
 use super::entry::{Kind, Meta};
 use super::hash::Hasher;
 use super::reach::Place;
-use super::{Error, Expected, Fs, Fsync, Located, Pieces, Reach, Sha256Hex, Written, blocking};
+use super::{Author, Error, Expected, Fence, Fs, Fsync, Located, Pieces, Reach, Sha256Hex, Written, blocking};
 use crate::config::as_usize;
 use crate::rt::clock::now_ms;
 use crate::rt::files::{read_bounded, write_atomically};
@@ -60,6 +60,11 @@ struct State {
     /// Device and inode of the part.
     id: (u64, u64),
     size: Option<u64>,
+    /// In whose name it was begun, and where that one's paths might lead then: so it stays until its end.
+    #[serde(default)]
+    author: Author,
+    #[serde(default)]
+    fences: Option<Vec<Fence>>,
 }
 
 /// An upload.
@@ -149,7 +154,15 @@ impl Uploads {
             let file = openat(&place.directory, &part, flags, FILE_MODE).map_err(failed)?;
             let meta = Meta::of_open(&file).map_err(failed)?;
             let encode = |path: &Path| BASE64_STANDARD.encode(path.as_os_str().as_bytes());
-            let state = State { at: encode(at.path()), place: encode(&place.path), part, id: meta.id, size };
+            let state = State {
+                at: encode(at.path()),
+                place: encode(&place.path),
+                part,
+                id: meta.id,
+                size,
+                author: Author::clone(reach.author()),
+                fences: reach.fences().map(<[Fence]>::to_vec),
+            };
             let written = uploads.remember(&id, &state);
             written.inspect_err(|_| {
                 let _ = unlinkat(&place.directory, &state.part, AtFlags::empty()); // it expires nowhere else
@@ -195,7 +208,8 @@ impl Uploads {
     ///
     /// # Errors
     /// [`Error::BadHash`], [`Error::BadOffset`] when something is missing, [`Error::InUse`], [`Error::NoUpload`],
-    /// [`Error::Changed`] when something else is in its place.
+    /// [`Error::Changed`] when something else is in its place, [`Error::Stale`] when that is newer than what the session saw
+    /// that began it.
     pub async fn complete(&self, reach: &Reach, id: &str, how: Completion) -> Result<Written, Error> {
         let turn = self.enter(id)?;
         let (uploads, of, wanted) = (self.clone(), reach.clone(), id.to_owned());
@@ -215,8 +229,9 @@ impl Uploads {
         })
         .await?;
         let alone = self.fs.alone(&part.at).await;
-        let (uploads, reach, id) = (self.clone(), reach.clone(), id.to_owned());
-        blocking(move || {
+        let (uploads, id) = (self.clone(), id.to_owned());
+        let reach = part.in_name_of(reach);
+        let written = blocking(move || {
             let _turn = turn;
             let Part { state, at, place, file, meta } = part;
             let directory = place.directory.try_clone().map_err(|error| Error::io("write", at.path(), &error))?;
@@ -226,8 +241,8 @@ impl Uploads {
             let _ = unlinkat(&directory, &state.part, AtFlags::empty()); // there where it was exchanged or copied
             uploads.forget(&id);
             Ok(written)
-        })
-        .await
+        });
+        self.fs.explained(written.await).await
     }
 
     /// Ends one, with its part.
@@ -261,7 +276,16 @@ impl Uploads {
         Upload { id, at, offset: part.size, size, expires_at_ms: changed_ms(part).saturating_add(lasts_ms) }
     }
 
+    /// For who may use its place: as far as the call leads, and as far as who began it could go.
     fn open(&self, reach: &Reach, id: &str) -> Result<Part, Error> {
+        let part = self.find(reach, id)?;
+        match &part.state.fences {
+            None => Ok(part),
+            Some(fences) => self.find(&self.fs.reach().beneath(fences)?, id),
+        }
+    }
+
+    fn find(&self, reach: &Reach, id: &str) -> Result<Part, Error> {
         let none = || Error::NoUpload(id.to_owned());
         let state: State = self.recall(id).ok_or_else(none)?;
         let (at, path) = (decoded(&state.at).ok_or_else(none)?, decoded(&state.place).ok_or_else(none)?);
@@ -313,7 +337,7 @@ impl Uploads {
     fn sweep(&self) -> Result<(), Error> {
         for id in self.ids()? {
             let Ok(_turn) = self.enter(&id) else { continue };
-            match self.open(self.fs.reach(), &id) {
+            match self.find(self.fs.reach(), &id) {
                 Err(Error::NoUpload(_)) => self.forget(&id),
                 Ok(part) if self.shown(id.clone(), part.at.clone(), &part.meta, None).expires_at_ms < now_ms() => {
                     tracing::info!(id, path = %part.at.path().display(), bytes = part.meta.size, "an upload expired");
@@ -339,6 +363,15 @@ fn changed_ms(part: &Meta) -> i64 {
 impl Part {
     fn failed(&self, error: &io::Error) -> Error {
         Error::io("write", self.at.path(), error)
+    }
+
+    /// Where who completes it may go, in their name, or in that of who began it.
+    fn in_name_of(&self, reach: &Reach) -> Reach {
+        let (by, begun) = (reach.author(), &self.state.author);
+        match &by.session_id {
+            Some(_) => reach.clone(),
+            None => reach.in_name_of(Author { forces: by.forces || begun.forces, ..begun.clone() }),
+        }
     }
 
     /// Writes pieces at `offset`; compares where there is something already.

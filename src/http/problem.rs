@@ -315,6 +315,7 @@ impl From<sessions::Error> for ApiError {
             Error::UnknownTurn { id } => Self::new(ErrorCode::NotFound, format!("not found: {text}"))
                 .member("details", json!({"resource": "turn", "id": id})),
             Error::Invalid { why } => Self::invalid(why),
+            Error::BadRoot { path, .. } => Self::invalid(text).member("code", "bad_root").member("path", path),
             Error::Closed { .. } | Error::Busy { .. } | Error::KeyReused { .. } => {
                 Self::with_message(ErrorCode::Conflict, "conflict", &text)
             }
@@ -415,6 +416,9 @@ impl From<fs::Error> for ApiError {
             Error::Busy { .. } => Self::new(ErrorCode::Busy, text),
             Error::TooMany { .. } => Self::new(ErrorCode::Busy, text),
             Error::Root { .. } => Self::new(ErrorCode::Internal, text),
+            Error::RootGone(path) => Self::with_message(ErrorCode::Conflict, "conflict", &text)
+                .member("code", "root_gone")
+                .member("path", path.to_string_lossy()),
             Error::NoUpload(id) => Self::not_found("upload", id, &text),
             Error::BadOffset { offset } => {
                 Self::with_message(ErrorCode::Conflict, "conflict", &text).member("code", "bad_offset").member("offset", offset)

@@ -22,7 +22,7 @@ use crate::store::{RowChange, SessionRow};
 
 impl Sessions {
     /// A session that we didn't know was opened. `tag` is the id that was chosen for it when it is made by us; `None` when
-    /// nobody waited for it any more.
+    /// nobody waited for it any more. A fork has the roots of its `original`.
     pub(super) fn adopt(
         &self,
         server: &TapServer,
@@ -30,6 +30,7 @@ impl Sessions {
         result: &str,
         acp_session_id: &str,
         tag: Option<&str>,
+        original: Option<&Arc<Live>>,
     ) -> Option<Arc<Live>> {
         let now = now_ms();
         let (id, made) = match tag {
@@ -40,7 +41,10 @@ impl Sessions {
                     return None;
                 }
             },
-            None => (new_id("ses"), Made::default()),
+            None => {
+                let roots = original.and_then(|original| original.lock().doc.roots.clone());
+                (new_id("ses"), Made { roots, ..Made::default() })
+            }
         };
         let asked = object(params);
         let mut doc = SessionDoc {
@@ -51,6 +55,7 @@ impl Sessions {
             metadata: made.metadata,
             workspace: made.workspace,
             turn_limits: made.turn_limits,
+            roots: made.roots,
             initialized: self.initialized(&server.server_id),
             ..SessionDoc::default()
         };
@@ -113,6 +118,7 @@ impl Sessions {
         let mut changes = self.gate().forget_session(&live.id);
         changes.push(RowChange::DeleteSession { id: live.id.clone(), keep_streams });
         let committed = live.deleted(RowChange::Many(changes));
+        self.tell_end(&live.id);
         self.store().flush();
         let (sessions, live) = (self.clone(), Arc::clone(live));
         spawn_owned("session-forget", async move {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::lifecycle::DELETE_OR_CLOSE;
 use super::live::Live;
 use super::tap::object;
-use super::types::{McpPolicy, SessionInfo, SessionSpec, TurnLimits};
+use super::types::{McpPolicy, Root, SessionInfo, SessionSpec, TurnLimits};
 use super::{Error, Sessions};
 use crate::acp::{Envelope, Posted};
 use crate::config::as_duration;
@@ -30,6 +30,7 @@ pub(super) struct Made {
     pub(super) metadata: Option<Value>,
     pub(super) workspace: Option<Value>,
     pub(super) turn_limits: TurnLimits,
+    pub(super) roots: Option<Vec<Root>>,
     pub(super) idempotency: Option<(String, String)>,
 }
 
@@ -83,6 +84,7 @@ impl Sessions {
     }
 
     async fn make(&self, spec: SessionSpec, idempotency: Option<(String, String)>) -> Result<Arc<Live>, Error> {
+        let roots = self.roots(spec.roots.as_deref()).await?;
         let server_id = spec.server_id.clone().unwrap_or_else(|| format!("sessions-{}", spec.agent));
         let initialized = self.handshake(&server_id, &spec.agent).await?;
         let initialized: Value = serde_json::from_str(&initialized).unwrap_or_default();
@@ -107,6 +109,7 @@ impl Sessions {
             metadata: spec.metadata.clone(),
             workspace: serde_json::to_value(&prepared.report).ok(),
             turn_limits: spec.turn_limits,
+            roots,
             idempotency,
         };
         self.inner.creating.lock().unwrap_or_else(PoisonError::into_inner).0.insert(id.clone(), made);

@@ -23,6 +23,14 @@ pub enum Error {
         /// What is wrong and what would be right.
         why: String,
     },
+    /// A directory can't be one of a session's roots.
+    #[error("{path} can't be a root of a session: {why}")]
+    BadRoot {
+        /// As it was given.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The session is closed.
     #[error("the session {id} is closed: it takes no more messages")]
     Closed {

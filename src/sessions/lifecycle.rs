@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::live::Live;
 use super::projection::Source;
-use super::types::{ExitDoc, SessionInfo, SessionPatch};
+use super::types::{ExitDoc, Root, SessionInfo, SessionPatch, named};
 use super::{Error, Sessions};
 use crate::rt::clock::now_ms;
 use crate::rt::raw_json::RawJson;
@@ -29,17 +29,18 @@ impl Sessions {
     /// changes nothing. Dropping the future may leave it half done.
     ///
     /// # Errors
-    /// [`Error::UnknownSession`], [`Error::Invalid`], [`Error::NotOffered`], [`Error::Refused`].
+    /// [`Error::UnknownSession`], [`Error::Invalid`], [`Error::BadRoot`], [`Error::NotOffered`], [`Error::Refused`].
     pub async fn change(&self, id: &str, patch: SessionPatch) -> Result<SessionInfo, Error> {
         if patch.metadata.as_ref().is_some_and(|metadata| !metadata.is_object()) {
             return Err(Error::invalid("metadata must be a JSON object"));
         }
         let live = self.live(id).await?;
+        let roots = self.roots(patch.roots.as_deref()).await?;
         if patch.mode.is_some() || patch.model.is_some() || !patch.config_options.is_empty() {
             self.prepare_server(&live).await?;
             self.settle(&live, patch.mode.as_deref(), patch.model.as_deref(), &patch.config_options).await?;
         }
-        let committed = live.patched(patch);
+        let committed = live.patched(patch, roots);
         self.store().flush();
         let _ = committed.await; // a closed store: it is changed for as long as we run
         Ok(self.info(&live, true))
@@ -100,6 +101,7 @@ impl Sessions {
             sessions.stop_work(&live).await;
             sessions.close_at_agent(&live, &[("session/close", "close")]).await;
             live.closed();
+            sessions.tell_end(&live.id);
             sessions.store().flush();
             sessions.info(&live, true)
         });
@@ -167,7 +169,7 @@ impl Sessions {
 
 impl Live {
     /// What needs no agent is changed.
-    fn patched(&self, patch: SessionPatch) -> oneshot::Receiver<u64> {
+    fn patched(&self, patch: SessionPatch, roots: Option<Vec<Root>>) -> oneshot::Receiver<u64> {
         let mut data = json!({});
         let mut state = self.lock();
         if let Some(title) = patch.title {
@@ -181,6 +183,10 @@ impl Live {
         if let Some(limits) = patch.turn_limits {
             data["turnLimits"] = json!(limits);
             state.doc.turn_limits = limits;
+        }
+        if let Some(roots) = roots {
+            data["roots"] = json!(named(&roots));
+            state.doc.roots = Some(roots);
         }
         let change = Self::save(&mut state);
         self.say_acked(&mut state, "session.updated", Source::Client, &data, Some(change))

@@ -19,6 +19,7 @@ mod error;
 mod events;
 pub mod gate;
 mod janitor;
+mod keeper;
 mod lifecycle;
 mod live;
 mod message;
@@ -46,9 +47,10 @@ use serde_json::Value;
 pub use attach::Attachment;
 pub use error::Error;
 pub use events::{RawEvent, Snapshot};
+pub use keeper::{BadRoot, Keeper};
 pub use transfer::{Export, Import};
 pub use types::{
-    AttachmentRef, Cost, ExitDoc, McpPolicy, MessageSpec, Restored, SessionDetails, SessionInfo, SessionPatch, SessionSpec,
+    AttachmentRef, Cost, ExitDoc, McpPolicy, MessageSpec, Restored, Root, SessionDetails, SessionInfo, SessionPatch, SessionSpec,
     SessionState, Stats, Submitted, TurnInfo, TurnLimits, UsageDoc, WhileRunning,
 };
 pub use witness::{Diff, Touch, Witness};
@@ -106,6 +108,8 @@ struct Inner {
     loads: Keyed,
     /// Keeps book of files.
     witness: OnceLock<Arc<dyn Witness>>,
+    /// Keeps what sessions have elsewhere.
+    keeper: OnceLock<Arc<dyn Keeper>>,
 }
 
 impl Sessions {
@@ -121,6 +125,7 @@ impl Sessions {
             retries: Keyed::default(),
             loads: Keyed::default(),
             witness: OnceLock::new(),
+            keeper: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
     }

@@ -30,7 +30,7 @@ impl Sessions {
         }
         self.store().settle().await; // what it said last, when it has just gone to rest
         let row = self.store().session(id).await?.ok_or_else(|| Error::UnknownSession { id: id.to_owned() })?;
-        let doc: SessionDoc = serde_json::from_str(&row.doc).unwrap_or_default();
+        let doc = SessionDoc::of(&row.doc);
         Ok(at_rest(&row, doc, true))
     }
 
@@ -39,7 +39,7 @@ impl Sessions {
         match live {
             Some(live) => self.info(&live, false),
             None => {
-                let doc: SessionDoc = serde_json::from_str(&row.doc).unwrap_or_default();
+                let doc = SessionDoc::of(&row.doc);
                 at_rest(&row, doc, false)
             }
         }
@@ -115,6 +115,7 @@ fn at_rest(row: &SessionRow, doc: SessionDoc, with_details: bool) -> SessionInfo
         acp_session_id: row.acp_session_id.clone(),
         cwd: row.cwd.clone(),
         title: row.title.clone(),
+        roots: doc.roots,
         state: SessionState::Exited,
         exit,
         created_at_ms: row.created_at_ms,

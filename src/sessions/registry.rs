@@ -95,7 +95,7 @@ impl Sessions {
         let stream = self.store().open_stream(&format!("session/{id}")).await?;
         let mut row = self.store().session(id).await?.ok_or_else(unknown)?;
         let last_number = self.store().last_turn(id).await?;
-        let doc: SessionDoc = serde_json::from_str(&std::mem::take(&mut row.doc)).unwrap_or_default();
+        let doc = SessionDoc::of(&std::mem::take(&mut row.doc));
         Ok(self.insert(row, doc, stream, last_number))
     }
 

@@ -173,7 +173,12 @@ impl ServerTap {
             self.live.retain(|_, live| !live.is_deleted());
             self.prune_at = 2 * self.live.len() + PRUNE_MIN;
         }
-        if let Some(live) = self.sessions.adopt(&self.server, params, result, session, tag) {
+        let original = (method == "session/fork").then(|| object(params)["sessionId"].as_str().map(str::to_owned)).flatten();
+        let original = original.and_then(|original| self.known(&original)).cloned();
+        if let Some(live) = self.sessions.adopt(&self.server, params, result, session, tag, original.as_ref()) {
+            if let (Some(original), Some(keeper)) = (&original, self.sessions.keeper()) {
+                keeper.copied(&original.id, &live.id);
+            }
             self.live.insert(session.to_owned(), live);
         }
     }
@@ -198,6 +203,7 @@ impl ServerTap {
             live.lock().row.closed_at_ms.get_or_insert_with(now_ms);
             self.sessions.drop_queue(&live, "closed");
             live.closed();
+            self.sessions.tell_end(&live.id);
             let sessions = self.sessions.clone();
             // Beside this task, which takes the answers to the agent.
             spawn_owned("session-close", async move { sessions.gate().cancel_pending(&live.id).await });

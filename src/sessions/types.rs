@@ -43,6 +43,34 @@ pub struct SessionDoc {
     pub turn_limits: TurnLimits,
     /// Messages with an idempotency key that joined a turn, the latest few.
     pub steered: Vec<Steered>,
+    /// Where paths in its name may lead; `None`: wherever the server lets.
+    pub roots: Option<Vec<Root>>,
+}
+
+impl SessionDoc {
+    /// As its row has it. One that can't be read leads nowhere, for what its roots were isn't known.
+    pub(super) fn of(doc: &str) -> Self {
+        serde_json::from_str(doc).unwrap_or_else(|_| Self { roots: Some(Vec::new()), ..Self::default() })
+    }
+}
+
+/// A directory that paths in a session's name stay beneath.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    /// As it was named: an absolute path.
+    pub path: String,
+    /// Where it really was then, without links.
+    pub real: String,
+}
+
+/// Roots as they were named.
+pub(super) fn named(roots: &[Root]) -> Vec<&str> {
+    roots.iter().map(|root| root.path.as_str()).collect()
+}
+
+#[allow(clippy::ref_option)] // serde's signature
+fn show_roots<S: serde::Serializer>(roots: &Option<Vec<Root>>, serializer: S) -> Result<S::Ok, S::Error> {
+    roots.as_deref().map(named).serialize(serializer)
 }
 
 /// A message with an idempotency key that joined a turn.
@@ -249,6 +277,10 @@ pub struct SessionInfo {
     /// What people call it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
+    /// Directories that files are beneath which are asked for in its name; absent: wherever the server lets.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "show_roots")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub roots: Option<Vec<Root>>,
     /// What it is doing.
     pub state: SessionState,
     /// Why no agent runs for it.
@@ -326,6 +358,9 @@ pub struct SessionSpec {
     /// Its working directory, absolute or relative to the home; the home when absent.
     #[serde(default)]
     pub cwd: Option<String>,
+    /// Calls on files and repositories with this session's id are confined to these directories: absolute paths, or `~/…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roots: Option<Vec<String>>,
     /// More folders it may work in (ACP additional directories).
     #[serde(default)]
     pub additional_directories: Vec<String>,
@@ -394,6 +429,8 @@ pub struct SessionPatch {
     pub config_options: BTreeMap<String, Value>,
     /// Deadlines of turns from now on.
     pub turn_limits: Option<TurnLimits>,
+    /// Other directories that calls on files are confined to, from the next call on.
+    pub roots: Option<Vec<String>>,
 }
 
 /// A message for a session.

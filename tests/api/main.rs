@@ -14,6 +14,8 @@ mod fs;
 mod fs_archives;
 mod fs_changes;
 mod fs_edits;
+mod fs_ledger;
+mod fs_roots;
 mod fs_support;
 mod fs_trees;
 mod fs_uploads;

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ pub(in crate::fs) enum Entry {
         status: &'static str,
         kind: &'static str,
     },
-    Seen(FsSeenRow),
+    Seen(Vec<FsSeenRow>),
     Settle(oneshot::Sender<()>),
 }
 
@@ -104,15 +104,22 @@ impl Journal {
 
     /// A session has seen what a file has. Never waits: one that is lost is only not known after a restart.
     pub(in crate::fs) fn saw(&self, session: &str, path: &Path, hash: &str, op: &'static str) {
-        if self.seen.put(session, path, hash, op) {
-            let row = FsSeenRow {
-                session_id: session.to_owned(),
-                path: Raw::of(path).0,
-                sha256: hash.to_owned(),
-                op: op.to_owned(),
-                seen_at_ms: now_ms(),
-            };
-            let _ = self.sender.try_send(Entry::Seen(row));
+        self.saw_all(session, vec![(path.to_path_buf(), hash.to_owned())], op);
+    }
+
+    /// The same of many files.
+    pub(in crate::fs) fn saw_all(&self, session: &str, files: Vec<(PathBuf, String)>, op: &'static str) {
+        let news = files.into_iter().filter(|(path, hash)| self.seen.put(session, path, hash, op));
+        let row = |(path, sha256): (PathBuf, String)| FsSeenRow {
+            session_id: session.to_owned(),
+            path: Raw::of(&path).0,
+            sha256,
+            op: op.to_owned(),
+            seen_at_ms: now_ms(),
+        };
+        let rows: Vec<_> = news.map(row).collect();
+        if !rows.is_empty() {
+            let _ = self.sender.try_send(Entry::Seen(rows));
         }
     }
 
@@ -226,7 +233,7 @@ impl Worker {
                     let change = RowChange::SetFsEditStatus { id, status };
                     pending.acks.push(self.store.append_acked(&self.stream, kind, payload.into(), Some(change)));
                 }
-                Entry::Seen(row) => seen.push(row),
+                Entry::Seen(rows) => seen.extend(rows),
                 Entry::Settle(reply) => waiting.push(reply),
             }
         }

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 pub(super) use image::{Captured, Image, KeepLimits};
 pub use journal::STREAM;
@@ -38,7 +39,7 @@ use crate::rt::clock::now_ms;
 use crate::rt::ids::new_id;
 
 /// In whose name files are read and changed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Author {
     /// The session.
     pub session_id: Option<String>,

@@ -33,7 +33,8 @@ impl Room {
         std::fs::create_dir(&data).expect("a folder");
         let path = data.join("data.db");
         let store = Store::open(&path, &path, bounds).expect("a store");
-        let fs = Fs::new(FsConfig { home: home.clone(), roots: Vec::new(), data, store, bounds: bounds.clone() }).expect("a room");
+        let fs =
+            Fs::new(FsConfig { home: home.clone(), roots: Vec::new(), data, store, bounds: bounds.clone() }).expect("a room");
         fs.connect(notices).await.expect("a journal");
         Self { fs, home, _dir: dir }
     }
@@ -326,7 +327,8 @@ fn what_cant_be_reached_isnt_known() {
         std::os::unix::fs::symlink("real", room.home.join("link")).expect("a link");
         let outside = room.write(None, "f", "1").await.expect("written").expect("an edit");
         let inside = room.write(None, "link/f", "1").await.expect("written").expect("an edit");
-        let within = room.fs.reach().beneath(&[room.home.join("link")]).expect("a root");
+        let fence = room.fs.reach().fence(room.home.join("link").as_os_str()).expect("a directory");
+        let within = room.fs.reach().beneath(&[fence]).expect("a root");
         let seen = room.fs.edits(&within, EditQuery::default(), 10).await.expect("edits").edits;
         let seen: Vec<_> = seen.iter().map(|edit| (edit.id.clone(), edit.path.clone())).collect();
         assert_eq!(seen, [(inside.clone(), room.home.join("real/f"))]);

@@ -3,6 +3,7 @@
 //! newer than what it saw, unless it says so. One that never saw a file may make or replace it.
 
 mod conflicts;
+mod guard;
 mod leases;
 mod seen;
 mod stale;

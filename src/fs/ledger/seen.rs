@@ -94,6 +94,14 @@ impl Seen {
         self.lock().sessions.get(session)?.get(path).map(|entry| entry.sha256.clone())
     }
 
+    /// The files below a directory that a session saw, with what it saw last.
+    pub fn below(&self, session: &str, directory: &Path) -> Vec<(PathBuf, String)> {
+        let state = self.lock();
+        let files = state.sessions.get(session).into_iter().flatten();
+        let below = files.filter(|(path, _)| path.starts_with(directory) && *path != directory);
+        below.map(|(path, entry)| (path.clone(), entry.sha256.clone())).collect()
+    }
+
     /// What is known of a file, or of a session, or of both; the latest first, `limit` at most.
     pub fn list(&self, session: Option<&str>, path: Option<&Path>, limit: usize) -> Vec<SeenFile> {
         let state = self.lock();

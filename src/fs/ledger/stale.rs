@@ -138,9 +138,12 @@ impl Fs {
     /// Gives a session a lease; see [`Leases::take`].
     ///
     /// # Errors
-    /// [`Error::Leased`], [`Error::TooMuch`].
+    /// [`Error::Leased`], [`Error::TooMuch`], [`Error::Outside`].
     pub async fn lease(&self, reach: &Reach, at: &Located, spec: LeaseSpec) -> Result<super::Lease, Error> {
         let path = self.real_path(reach, at).await;
+        if !reach.covers(&path) {
+            return Err(Error::Outside(path));
+        }
         self.inner.leases.take(LeaseSpec { path, ..spec })
     }
 

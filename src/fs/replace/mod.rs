@@ -101,7 +101,7 @@ impl Fs {
     pub async fn replace_all(&self, reach: &Reach, replace: Replace) -> Result<Value, Error> {
         let plan = self.plan_of(reach, &replace, false).await?;
         let files = plan.files.into_iter().map(|file| ReplaceFile { at: file.at, expected: file.hash, only: None });
-        let mut answer = self.apply_replace(reach, replace, files.collect()).await?;
+        let mut answer = self.apply_files(reach, replace, files.collect(), false).await?;
         answer["truncated"] = plan.reason.is_some().into();
         if let Some(reason) = plan.reason {
             answer["reason"] = reason.into();
@@ -117,6 +117,11 @@ impl Fs {
     /// [`Error::Invalid`] for the pattern, [`Error::TooMuch`] for more files than `fs_replace_files_max`; what befalls a
     /// single file is in the answer.
     pub async fn apply_replace(&self, reach: &Reach, replace: Replace, files: Vec<ReplaceFile>) -> Result<Value, Error> {
+        self.apply_files(reach, replace, files, true).await
+    }
+
+    /// `is_told`: the author knows what the files have, for it says their hashes.
+    async fn apply_files(&self, reach: &Reach, replace: Replace, files: Vec<ReplaceFile>, is_told: bool) -> Result<Value, Error> {
         let max = self.inner.bounds.fs_replace_files_max;
         if files.len() as u64 > max {
             return Err(Error::TooMuch { what: "files in one replacement".to_owned(), max, bound: "fs_replace_files_max" });
@@ -126,7 +131,7 @@ impl Fs {
         let apply = spawn_owned("fs-replace", async move {
             let mut results = Vec::with_capacity(files.len());
             for file in files {
-                results.push(fs.apply_one(&reach, &work, file, replace.fsync).await);
+                results.push(fs.apply_one(&reach, &work, file, replace.fsync, is_told).await);
             }
             results
         });
@@ -136,13 +141,20 @@ impl Fs {
         Ok(json!({"files": results, "written": written, "conflicts": conflicts, "failed": failed}))
     }
 
-    async fn apply_one(&self, reach: &Reach, work: &Arc<Work>, file: ReplaceFile, fsync: Fsync) -> Value {
+    async fn apply_one(&self, reach: &Reach, work: &Arc<Work>, file: ReplaceFile, fsync: Fsync, is_told: bool) -> Value {
         let ReplaceFile { at, expected, only } = file;
         let mut result = json!({});
         shown(&mut result, "path", at.path());
         let changed = {
-            let (reach, work, at, expected) = (reach.clone(), work.clone(), at.clone(), expected.clone());
-            blocking(move || work.changed(&reach, &at, &expected, only.as_deref())).await
+            let (fs, reach, work, at, expected) = (self.clone(), reach.clone(), work.clone(), at.clone(), expected.clone());
+            blocking(move || {
+                let changed = work.changed(&reach, &at, &expected, only.as_deref())?;
+                if !is_told && changed.1 > 0 {
+                    fs.must_know(&reach, &at, &expected)?;
+                }
+                Ok(changed)
+            })
+            .await
         };
         let written = match changed {
             Ok((_, 0)) => {
@@ -162,7 +174,7 @@ impl Fs {
                 result["sha256"] = written.hash.as_str().into();
             }
             Err(error) => {
-                let is_conflict = matches!(error, Error::Changed { .. } | Error::NotFound(_));
+                let is_conflict = matches!(error, Error::Changed { .. } | Error::NotFound(_) | Error::Stale(_));
                 result["status"] = if is_conflict { "conflict" } else { "failed" }.into();
                 result["code"] = error.code().into();
                 result["error"] = error.to_string().into();

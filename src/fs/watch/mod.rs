@@ -163,7 +163,7 @@ impl Fs {
     /// pattern that is none, and for our own files; [`Error::TooMany`] trees, [`Error::TooMuch`] in one.
     pub async fn watch(&self, reach: &Reach, at: Located, spec: WatchSpec) -> Result<Watch, Error> {
         let watches = Arc::clone(&self.inner.watches);
-        let name = stream_name(&at, &spec);
+        let name = stream_name(&at, &spec, reach);
         let reach = reach.clone();
         let (asked, root, own) = (at.clone(), reach.clone(), watches.own.clone());
         // Before anything is made for it: a path that leads nowhere has no stream.
@@ -190,12 +190,16 @@ fn open(reach: &Reach, at: &Located, own: &Own) -> Result<std::os::fd::OwnedFd, 
     }
 }
 
-/// The same for the same directory and rules, also after a restart.
-fn stream_name(at: &Located, spec: &WatchSpec) -> String {
+/// The same for the same directory and rules, also after a restart. Who may go elsewhere has a tree of their own: one that
+/// comes back is looked for as far as its first reader may go.
+fn stream_name(at: &Located, spec: &WatchSpec, reach: &Reach) -> String {
     let mut hasher = Sha256::new();
     hasher.update(at.path().as_os_str().as_bytes());
     hasher.update([0, u8::from(spec.recursive), u8::from(spec.gitignore), u8::from(spec.hidden), u8::from(spec.git)]);
     spec.ignore.iter().for_each(|glob| hasher.update([glob.as_bytes(), b"\n"].concat()));
+    for fence in reach.fences().into_iter().flatten() {
+        hasher.update([fence.path.as_os_str().as_bytes(), b"\0", fence.real.as_os_str().as_bytes(), b"\0"].concat());
+    }
     let hash: String = hasher.finalize().iter().take(12).map(|byte| format!("{byte:02x}")).collect();
     format!("fs/{hash}")
 }

@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::fs::target::{OptionalTarget, OptionalTargetQuery, PathText, Target, path_answer, reach};
+use super::fs::target::{AuthorQuery, OptionalTarget, OptionalTargetQuery, PathText, Reached, Target, path_answer};
 use crate::config::as_usize;
 use crate::fs::{Located, Reach};
 use crate::git::{Diff, DiffSpec, Log, LogSpec, Place, Spot, Status, StatusSpec, Untracked, Worktree, WorktreeSpec};
@@ -171,14 +171,6 @@ async fn list_worktrees(
     Ok(Json(Worktrees { worktrees: state.git.worktrees(&place).await? }))
 }
 
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(rename_all = "camelCase")]
-#[into_params(parameter_in = Query)]
-struct SessionQuery {
-    /// Relative paths start in this session's directory.
-    session_id: Option<String>,
-}
-
 /// A working tree to be added.
 #[derive(Debug, Deserialize, ToSchema)]
 struct WorktreeBody {
@@ -194,15 +186,14 @@ struct WorktreeBody {
 
 /// Adds a working tree, for a session of its own. Asks no network.
 #[utoipa::path(post, path = "/v1/git/worktrees", tag = "git", operation_id = "post_git_worktrees", request_body = WorktreeBody,
-    params(SessionQuery),
+    params(AuthorQuery),
     responses((status = 201, body = Worktree), (status = 400, body = ProblemDetails), (status = 403, body = ProblemDetails),
               (status = 409, body = ProblemDetails), (status = 501, body = ProblemDetails), (status = 502, body = ProblemDetails)))]
 async fn add_worktree(
     State(state): State<AppState>,
-    ApiQuery(query): ApiQuery<SessionQuery>,
+    Reached(reach): Reached,
     ApiJson(body): ApiJson<WorktreeBody>,
 ) -> Result<(StatusCode, Json<Worktree>), ApiError> {
-    let reach = reach(&state, query.session_id.as_deref()).await?;
     let place = place(&reach, body.path.locate(&reach)?).await?;
     let spot = spot(&reach, &body.target.locate(&reach)?).await?;
     let spec = WorktreeSpec { spot, branch: body.branch, base: body.base };

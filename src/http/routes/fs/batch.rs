@@ -3,16 +3,16 @@
 use std::path::Path;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::target::{PathText, path_answer, reach, shown};
+use super::target::{AuthorQuery, PathText, Reached, path_answer, shown};
 use crate::fs::{Content, Error, Expected, Fsync, Located, Reach, Sha256Hex, Validator};
 use crate::http::extract::LargeJson;
 use crate::http::problem::{ApiError, ErrorCode};
@@ -20,14 +20,6 @@ use crate::http::{AppState, ProblemDetails};
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(run_batch))
-}
-
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(rename_all = "camelCase")]
-#[into_params(parameter_in = Query)]
-struct BatchQuery {
-    /// Relative paths start in this session's directory.
-    session_id: Option<String>,
 }
 
 /// What is to be done, in this order.
@@ -131,12 +123,12 @@ struct FsOperationResult {
 }
 
 /// Does a list of small things, one after another, each with a result of its own.
-#[utoipa::path(post, path = "/v1/fs/batch", tag = "fs", operation_id = "post_fs_batch", request_body = FsBatch, params(BatchQuery),
+#[utoipa::path(post, path = "/v1/fs/batch", tag = "fs", operation_id = "post_fs_batch", request_body = FsBatch, params(AuthorQuery),
     responses((status = 200, body = FsBatchResult), (status = 400, body = ProblemDetails), (status = 413, body = ProblemDetails),
               (status = 422, body = ProblemDetails)))]
 async fn run_batch(
     State(state): State<AppState>,
-    query: Query<BatchQuery>,
+    Reached(reach): Reached,
     LargeJson(batch): LargeJson<FsBatch>,
 ) -> Result<Json<FsBatchResult>, ApiError> {
     let bounds = &state.config.bounds;
@@ -144,7 +136,6 @@ async fn run_batch(
         let (what, max) = ("operations of one batch".to_owned(), bounds.fs_batch_operations_max);
         return Err(Error::TooMuch { what, max, bound: "fs_batch_operations_max" }.into());
     }
-    let reach = reach(&state, query.session_id.as_deref()).await?;
     let mut batch_run = Run { state: &state, reach, bytes_left: bounds.fs_batch_read_max_bytes };
     let mut answer = FsBatchResult { results: Vec::with_capacity(batch.operations.len()), failed: 0 };
     for operation in batch.operations {

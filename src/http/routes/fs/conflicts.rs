@@ -91,7 +91,8 @@ async fn file_state(
     };
     let Some(path) = path else {
         let session = query.session_id.ok_or_else(|| ApiError::invalid("`path` or `sessionId` is missing"))?;
-        let files = state.fs.seen_files(&session, limit)?;
+        let mut files = state.fs.seen_files(&session, limit)?;
+        files.retain(|file| reach.covers(&file.path));
         return Ok(Json(json!({"seen": files.iter().map(|file| seen(file, None)).collect::<Vec<_>>()})));
     };
     let known = state.fs.file_state(&reach, path.into(), query.session_id.as_deref(), limit).await?;
@@ -144,9 +145,10 @@ async fn list_conflicts(
     uri: axum::http::Uri,
     ApiQuery(query): ApiQuery<OfSession>,
 ) -> Result<Json<Value>, ApiError> {
-    let (_, path) = optional_path(&state, &uri, query.session_id.as_deref()).await?;
+    let (reach, path) = optional_path(&state, &uri, query.session_id.as_deref()).await?;
     let limit = page::size("limit", query.limit, page::LIST_DEFAULT, state.config.bounds.list_page_max)?;
     let mut conflicts = state.fs.conflicts(path.as_deref(), query.session_id.as_deref()).await?;
+    conflicts.retain(|conflict| reach.covers(&conflict.path));
     conflicts.truncate(limit);
     let leases = state.fs.leases().list(path.as_deref(), None);
     let leases: Vec<_> = leases.iter().filter(|_| path.is_some()).map(lease).collect();
@@ -186,8 +188,9 @@ async fn list_leases(
     uri: axum::http::Uri,
     ApiQuery(query): ApiQuery<OfSession>,
 ) -> Result<Json<Value>, ApiError> {
-    let (_, path) = optional_path(&state, &uri, query.session_id.as_deref()).await?;
-    let leases = state.fs.leases().list(path.as_deref(), query.session_id.as_deref());
+    let (reach, path) = optional_path(&state, &uri, query.session_id.as_deref()).await?;
+    let mut leases = state.fs.leases().list(path.as_deref(), query.session_id.as_deref());
+    leases.retain(|lease| reach.covers(&lease.path));
     Ok(Json(json!({"leases": leases.iter().map(lease).collect::<Vec<_>>()})))
 }
 
@@ -210,7 +213,7 @@ struct FsLeaseRequest {
     responses((status = 200, body = FsLease), (status = 400, body = ProblemDetails), (status = 404, body = ProblemDetails),
               (status = 409, body = ProblemDetails), (status = 413, body = ProblemDetails)))]
 async fn take_lease(State(state): State<AppState>, ApiJson(body): ApiJson<FsLeaseRequest>) -> Result<Json<Value>, ApiError> {
-    let reach = super::target::reach(&state, Some(&body.session_id)).await?;
+    let reach = super::target::reach(&state, &body.session_id).await?;
     let at = body.path.locate(&reach)?;
     let max = state.config.bounds.fs_lease_max_ms;
     let duration_ms = body.duration_ms.unwrap_or(LEASE_MS.min(max));

@@ -1,9 +1,9 @@
 //! Directories, and what is done with names.
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use axum::{Json, extract::Query};
 use http::header;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -12,7 +12,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::selection::{Patterns, PatternsQuery, at_least_one};
-use super::target::{OptionalTarget, OptionalTargetQuery, PathText, Target, TargetQuery, path_answer, reach, shown};
+use super::target::{
+    AuthorQuery, OptionalTarget, OptionalTargetQuery, PathText, Reached, Target, TargetQuery, path_answer, shown,
+};
 use crate::fs::{Listing, TreePage};
 use crate::http::extract::{ApiJson, ApiQuery};
 use crate::http::problem::ApiError;
@@ -169,23 +171,14 @@ struct MoveBody {
     overwrite: Option<bool>,
 }
 
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(rename_all = "camelCase")]
-#[into_params(parameter_in = Query)]
-struct SessionQuery {
-    /// Relative paths start in this session's directory.
-    session_id: Option<String>,
-}
-
 /// Gives a file or a directory another name.
-#[utoipa::path(post, path = "/v1/fs/move", tag = "fs", operation_id = "post_fs_move", request_body = MoveBody, params(SessionQuery),
+#[utoipa::path(post, path = "/v1/fs/move", tag = "fs", operation_id = "post_fs_move", request_body = MoveBody, params(AuthorQuery),
     responses((status = 200, body = Object), (status = 400, body = ProblemDetails), (status = 403, body = ProblemDetails)))]
 async fn move_entry(
     State(state): State<AppState>,
-    query: Query<SessionQuery>,
+    Reached(reach): Reached,
     ApiJson(body): ApiJson<MoveBody>,
 ) -> Result<Json<Value>, ApiError> {
-    let reach = reach(&state, query.session_id.as_deref()).await?;
     let (from, to) = (body.from.locate(&reach)?, body.to.locate(&reach)?);
     let answer = both(&from, &to);
     state.fs.relocate(&reach, from, to, body.overwrite.unwrap_or_default()).await?;
@@ -193,15 +186,14 @@ async fn move_entry(
 }
 
 /// Copies a file, a link, or a directory with all that it holds.
-#[utoipa::path(post, path = "/v1/fs/copy", tag = "fs", operation_id = "post_fs_copy", request_body = MoveBody, params(SessionQuery),
+#[utoipa::path(post, path = "/v1/fs/copy", tag = "fs", operation_id = "post_fs_copy", request_body = MoveBody, params(AuthorQuery),
     responses((status = 200, body = Object), (status = 400, body = ProblemDetails), (status = 403, body = ProblemDetails),
               (status = 507, body = ProblemDetails)))]
 async fn copy_entry(
     State(state): State<AppState>,
-    query: Query<SessionQuery>,
+    Reached(reach): Reached,
     ApiJson(body): ApiJson<MoveBody>,
 ) -> Result<Json<Value>, ApiError> {
-    let reach = reach(&state, query.session_id.as_deref()).await?;
     let (from, to) = (body.from.locate(&reach)?, body.to.locate(&reach)?);
     let answer = both(&from, &to);
     state.fs.copy(&reach, from, to, body.overwrite.unwrap_or_default()).await?;

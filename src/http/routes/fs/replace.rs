@@ -8,11 +8,11 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::search::{PatternBody, SessionQuery, places};
+use super::search::{PatternBody, places};
 use super::selection::SelectionBody;
-use super::target::{PathText, reach};
+use super::target::{AuthorQuery, PathText, Reached};
 use crate::fs::{Fsync, Reach, Replace, ReplaceFile, Sha256Hex};
-use crate::http::extract::{ApiJson, ApiQuery};
+use crate::http::extract::ApiJson;
 use crate::http::problem::ApiError;
 use crate::http::{AppState, ProblemDetails};
 
@@ -60,15 +60,14 @@ fn yes() -> bool {
 /// Tells what a replacement would change, or makes it: each file at all its places or not at all, and only if it is what
 /// the plan saw.
 #[utoipa::path(post, path = "/v1/fs/replace", tag = "fs", operation_id = "post_fs_replace", request_body = ReplaceBody,
-    params(SessionQuery),
+    params(AuthorQuery),
     responses((status = 200, body = Object), (status = 400, body = ProblemDetails), (status = 403, body = ProblemDetails),
               (status = 413, body = ProblemDetails)))]
 async fn replace(
     State(state): State<AppState>,
-    ApiQuery(session): ApiQuery<SessionQuery>,
+    Reached(reach): Reached,
     ApiJson(body): ApiJson<ReplaceBody>,
 ) -> Result<Json<Value>, ApiError> {
-    let reach = reach(&state, session.session_id.as_deref()).await?;
     let replace = Replace {
         pattern: body.pattern.into(),
         replacement: body.replacement,

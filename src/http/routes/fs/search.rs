@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::selection::{Patterns, PatternsQuery, SelectionBody, at_least_one};
-use super::target::{OptionalTarget, OptionalTargetQuery, PathText, Target, reach};
+use super::target::{AuthorQuery, OptionalTarget, OptionalTargetQuery, PathText, Reached, Target};
 use crate::fs::{self, Case, Pattern, Reach, Search, SearchItem};
 use crate::http::extract::{ApiJson, ApiQuery, names_events};
 use crate::http::problem::ApiError;
@@ -163,26 +163,17 @@ struct SearchBody {
     limit_per_file: Option<u64>,
 }
 
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(rename_all = "camelCase")]
-#[into_params(parameter_in = Query)]
-pub(super) struct SessionQuery {
-    /// Relative paths start in this session's directory.
-    pub(super) session_id: Option<String>,
-}
-
 /// The same as `GET /v1/fs/grep`, with several paths.
 #[utoipa::path(post, path = "/v1/fs/search", tag = "fs", operation_id = "post_fs_search", request_body = SearchBody,
-    params(SessionQuery),
+    params(AuthorQuery),
     responses((status = 200, content((Object = "application/json"), (String = "application/x-ndjson"), (String = "text/event-stream"))),
               (status = 400, body = ProblemDetails), (status = 403, body = ProblemDetails)))]
 async fn search(
     State(state): State<AppState>,
     headers: HeaderMap,
-    ApiQuery(session): ApiQuery<SessionQuery>,
+    Reached(reach): Reached,
     ApiJson(body): ApiJson<SearchBody>,
 ) -> Result<Response, ApiError> {
-    let reach = reach(&state, session.session_id.as_deref()).await?;
     let search = Search {
         pattern: body.pattern.into(),
         places: places(&reach, &body.paths)?,

@@ -14,9 +14,10 @@ use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 pub(in crate::http::routes) use crate::fs::shown;
-use crate::fs::{Author, Located, Reach};
+use crate::fs::{self, Author, Fence, Located, Reach};
 use crate::http::AppState;
 use crate::http::problem::ApiError;
+use crate::sessions::{self, Root, SessionInfo};
 
 /// What every route for files takes in its query.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -41,7 +42,7 @@ pub(in crate::http::routes) struct TargetQuery {
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code)] // the same
-pub(super) struct AuthorQuery {
+pub(in crate::http::routes) struct AuthorQuery {
     /// Relative paths start in this session's directory, and what is done is done in its name.
     session_id: Option<String>,
     /// The tool call of that session that this belongs to.
@@ -70,7 +71,7 @@ pub(in crate::http::routes) struct Target {
 }
 
 /// Where the paths of a request may lead, and in whose name it acts.
-pub(super) struct Reached(pub(super) Reach);
+pub(in crate::http::routes) struct Reached(pub(in crate::http::routes) Reach);
 
 impl FromRequestParts<AppState> for Reached {
     type Rejection = ApiError;
@@ -105,9 +106,9 @@ impl FromRequestParts<AppState> for OptionalTarget {
     }
 }
 
-/// Where a request's paths may lead.
-pub(in crate::http::routes) async fn reach(state: &AppState, session_id: Option<&str>) -> Result<Reach, ApiError> {
-    Raw { session_id: session_id.map(str::to_owned), ..Raw::default() }.reach(state).await
+/// Where paths may lead in a session's name that isn't said in the query.
+pub(super) async fn reach(state: &AppState, session_id: &str) -> Result<Reach, ApiError> {
+    Raw { session_id: Some(session_id.to_owned()), ..Raw::default() }.reach(state).await
 }
 
 /// What is read of a query without taking it for UTF-8.
@@ -119,6 +120,18 @@ struct Raw {
     force: Option<bool>,
 }
 
+/// Where a session's paths begin, and where they may lead.
+async fn standing_of(state: &AppState, session: &SessionInfo) -> Result<Reach, ApiError> {
+    let reach = match &session.roots {
+        None => state.fs.reach().clone(),
+        Some(roots) => {
+            let fence = |root: &Root| Fence { path: root.path.clone().into(), real: root.real.clone().into() };
+            state.fs.beneath(roots.iter().map(fence).collect()).await?
+        }
+    };
+    Ok(reach.from_base(Path::new(&session.cwd)))
+}
+
 /// For questions about what was done: they are asked in nobody's name. The path, when there is one, without links.
 pub(super) async fn optional_path(
     state: &AppState,
@@ -126,31 +139,40 @@ pub(super) async fn optional_path(
     session_id: Option<&str>,
 ) -> Result<(Reach, Option<PathBuf>), ApiError> {
     let path = Raw::of_query(uri.query().unwrap_or_default())?.path;
-    let reach = state.fs.reach();
-    let Some(path) = path else { return Ok((reach.clone(), None)) };
-    // A session that is gone has left edits.
-    let base = match session_id {
-        Some(id) => state.sessions.get(id).await.ok().map(|session| session.cwd),
+    let session = match session_id {
+        Some(id) => match state.sessions.get(id).await {
+            Err(sessions::Error::UnknownSession { .. }) => None, // one that is gone has left edits
+            found => Some(found?),
+        },
         None => None,
     };
-    let reach = base.map_or_else(|| reach.clone(), |base| reach.from_base(Path::new(&base)));
+    let reach = match &session {
+        Some(session) => standing_of(state, session).await?,
+        None => state.fs.reach().clone(),
+    };
+    let Some(path) = path else { return Ok((reach, None)) };
     let path = state.fs.resolve(&reach, &reach.locate(&path)?).await;
+    if !reach.covers(&path) {
+        return Err(fs::Error::Outside(path).into());
+    }
     Ok((reach, Some(path)))
 }
 
 impl Raw {
-    /// In the name of a session, a path begins in its directory.
+    /// In the name of a session, a path begins in its directory, and stays beneath its roots.
     async fn reach(&self, state: &AppState) -> Result<Reach, ApiError> {
-        let reach = state.fs.reach();
-        let Some(id) = &self.session_id else { return Ok(reach.clone()) };
+        let forces = self.force.unwrap_or_default();
+        let Some(id) = &self.session_id else {
+            return Ok(state.fs.reach().in_name_of(Author { forces, ..Author::default() }));
+        };
         let session = state.sessions.get(id).await?;
         let author = Author {
             session_id: Some(id.clone()),
-            turn_id: session.current_turn_id,
+            turn_id: session.current_turn_id.clone(),
             tool_call_id: self.tool_call_id.clone(),
-            forces: self.force.unwrap_or_default(),
+            forces,
         };
-        Ok(reach.from_base(Path::new(&session.cwd)).in_name_of(author))
+        Ok(standing_of(state, &session).await?.in_name_of(author))
     }
 
     fn of(parts: &Parts) -> Result<Self, ApiError> {

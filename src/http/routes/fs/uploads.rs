@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use super::archive::pass;
 use super::conditions;
-use super::target::{Target, TargetQuery, path_answer, shown};
+use super::target::{AuthorQuery, Reached, Target, TargetQuery, path_answer, shown};
 use crate::fs::{Completion, Fsync, Sha256Hex, Upload, Validator};
 use crate::http::extract::{ApiPath, ApiQuery, OptionalJson, drain};
 use crate::http::problem::ApiError;
@@ -70,27 +70,33 @@ async fn begin_upload(
 }
 
 /// Says how far an upload came.
-#[utoipa::path(get, path = "/v1/fs/uploads/{id}", tag = "fs", operation_id = "get_fs_upload", params(("id" = String, Path)),
+#[utoipa::path(get, path = "/v1/fs/uploads/{id}", tag = "fs", operation_id = "get_fs_upload", params(("id" = String, Path), AuthorQuery),
     responses((status = 200, body = FsUpload), (status = 404, body = ProblemDetails)))]
-async fn get_upload(State(state): State<AppState>, ApiPath(id): ApiPath<String>) -> Result<Response, ApiError> {
-    Ok(answer(&state.uploads.get(state.fs.reach(), &id).await?).into_response())
+async fn get_upload(
+    State(state): State<AppState>,
+    Reached(reach): Reached,
+    ApiPath(id): ApiPath<String>,
+) -> Result<Response, ApiError> {
+    Ok(answer(&state.uploads.get(&reach, &id).await?).into_response())
 }
 
 /// Adds a piece, which begins at the header `Upload-Offset`. What came before it broke off stays; the same piece may come
 /// again.
 #[utoipa::path(patch, path = "/v1/fs/uploads/{id}", tag = "fs", operation_id = "patch_fs_upload",
-    params(("id" = String, Path), ("Upload-Offset" = u64, Header)),
+    params(("id" = String, Path), AuthorQuery, ("Upload-Offset" = u64, Header)),
     request_body(content = String, content_type = "application/octet-stream"),
     responses((status = 200, body = FsUpload), (status = 400, body = ProblemDetails), (status = 404, body = ProblemDetails),
               (status = 408, body = ProblemDetails), (status = 409, body = ProblemDetails), (status = 413, body = ProblemDetails),
               (status = 507, body = ProblemDetails)))]
 async fn append_upload(
     State(state): State<AppState>,
+    reached: Result<Reached, ApiError>,
     ApiPath(id): ApiPath<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let offset = match offset_of(request.headers()) {
-        Ok(offset) => offset,
+    let asked = reached.and_then(|Reached(reach)| Ok((reach, offset_of(request.headers())?)));
+    let (reach, offset) = match asked {
+        Ok(asked) => asked,
         Err(error) => {
             drain(request.into_body(), DRAIN_BYTES).await;
             return Err(error);
@@ -98,7 +104,7 @@ async fn append_upload(
     };
     let (sender, pieces) = mpsc::channel(PIECES);
     let passed = pass(&state, request.into_body(), sender);
-    let (passed, appended) = tokio::join!(passed, state.uploads.append(state.fs.reach(), &id, offset, pieces));
+    let (passed, appended) = tokio::join!(passed, state.uploads.append(&reach, &id, offset, pieces));
     match passed {
         Ok(rest) => {
             if let Some(rest) = rest {
@@ -127,11 +133,12 @@ struct CompleteBody {
 
 /// Puts an upload in its place, under the conditions that a write may have.
 #[utoipa::path(post, path = "/v1/fs/uploads/{id}/complete", tag = "fs", operation_id = "post_fs_upload_complete",
-    params(("id" = String, Path)), request_body = CompleteBody,
+    params(("id" = String, Path), AuthorQuery), request_body = CompleteBody,
     responses((status = 200, body = Object), (status = 400, body = ProblemDetails), (status = 404, body = ProblemDetails),
               (status = 409, body = ProblemDetails), (status = 412, body = ProblemDetails)))]
 async fn complete_upload(
     State(state): State<AppState>,
+    Reached(reach): Reached,
     ApiPath(id): ApiPath<String>,
     headers: HeaderMap,
     OptionalJson(body): OptionalJson<CompleteBody>,
@@ -140,7 +147,7 @@ async fn complete_upload(
     let hash = body.sha256.map(|hash| Sha256Hex::parse(&hash).ok_or_else(no_hash)).transpose()?;
     let fsync = if body.fsync { Fsync::Yes } else { Fsync::No };
     let how = Completion { hash, expected: conditions::expected(&headers)?, fsync };
-    let written = state.uploads.complete(state.fs.reach(), &id, how).await?;
+    let written = state.uploads.complete(&reach, &id, how).await?;
     let mut answer = path_answer(written.at.path());
     answer["bytesWritten"] = written.size.into();
     answer["sha256"] = written.hash.as_str().into();
@@ -149,10 +156,14 @@ async fn complete_upload(
 }
 
 /// Ends an upload, and removes what came of it.
-#[utoipa::path(delete, path = "/v1/fs/uploads/{id}", tag = "fs", operation_id = "delete_fs_upload", params(("id" = String, Path)),
+#[utoipa::path(delete, path = "/v1/fs/uploads/{id}", tag = "fs", operation_id = "delete_fs_upload", params(("id" = String, Path), AuthorQuery),
     responses((status = 204), (status = 404, body = ProblemDetails), (status = 409, body = ProblemDetails)))]
-async fn abort_upload(State(state): State<AppState>, ApiPath(id): ApiPath<String>) -> Result<StatusCode, ApiError> {
-    state.uploads.abort(state.fs.reach(), &id).await?;
+async fn abort_upload(
+    State(state): State<AppState>,
+    Reached(reach): Reached,
+    ApiPath(id): ApiPath<String>,
+) -> Result<StatusCode, ApiError> {
+    state.uploads.abort(&reach, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

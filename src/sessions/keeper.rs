@@ -1,0 +1,61 @@
+//! What belongs to a session but not to this room: where it may go in the file system, and what others hold for it.
+
+use std::sync::Arc;
+
+use super::types::Root;
+use super::{Error, Sessions};
+use crate::acp::BoxFuture;
+
+/// Why a root is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadRoot {
+    /// As it was given.
+    pub path: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// Keeps what sessions have elsewhere.
+pub trait Keeper: Send + Sync {
+    /// What directories that a client names are as roots, all or none.
+    fn roots(&self, asked: Vec<String>) -> BoxFuture<Result<Vec<Root>, BadRoot>>;
+    /// A session was closed or deleted; may be said more than once. Must not block.
+    fn ended(&self, session_id: &str);
+    /// A session began as a copy of another one, which may be gone. Must not block.
+    fn copied(&self, from: &str, to: &str);
+}
+
+impl Sessions {
+    /// Who keeps what sessions have elsewhere from now on; once.
+    pub fn kept_by(&self, keeper: Arc<dyn Keeper>) {
+        let _ = self.inner.keeper.set(keeper); // there is one in a server
+    }
+
+    /// What others hold for a session, when there is anybody.
+    pub(super) fn keeper(&self) -> Option<&Arc<dyn Keeper>> {
+        self.inner.keeper.get()
+    }
+
+    /// Tells that a session is closed or deleted.
+    pub(super) fn tell_end(&self, id: &str) {
+        if let Some(keeper) = self.keeper() {
+            keeper.ended(id);
+        }
+    }
+
+    /// Roots that were asked for, as they are kept.
+    ///
+    /// # Errors
+    /// [`Error::BadRoot`], [`Error::Invalid`] for none at all or too many.
+    pub(super) async fn roots(&self, asked: Option<&[String]>) -> Result<Option<Vec<Root>>, Error> {
+        let Some(asked) = asked else { return Ok(None) };
+        let max = self.bounds().session_roots_max;
+        if asked.is_empty() || asked.len() as u64 > max {
+            let why = format!("roots must name between 1 and {max} directories (session_roots_max); leave it out for none");
+            return Err(Error::Invalid { why });
+        }
+        let keeper = self.keeper().ok_or_else(|| Error::invalid("roots: no files are served here"))?;
+        let kept = keeper.roots(asked.to_vec()).await;
+        kept.map(Some).map_err(|BadRoot { path, why }| Error::BadRoot { path, why })
+    }
+}
