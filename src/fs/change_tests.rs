@@ -23,7 +23,7 @@ impl Room {
         let path = dir.path().join("data.db");
         let bounds = Bounds::default();
         let store = Store::open(&path, &path, &bounds).expect("a store");
-        let config = FsConfig { home: top.join("above/home"), roots: Vec::new(), store, bounds };
+        let config = FsConfig { home: top.join("above/home"), data: top.join("data"), roots: Vec::new(), store, bounds };
         Self { fs: Fs::new(config).expect("a room"), top, _dir: dir }
     }
 
