@@ -13,6 +13,7 @@ mod events;
 mod fs;
 mod fs_archives;
 mod fs_edits;
+mod fs_reads;
 mod fs_support;
 mod fs_trees;
 mod fs_uploads;
