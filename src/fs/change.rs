@@ -14,7 +14,7 @@ use super::edit::Planned;
 use super::entry::{Encoder, Kind, Meta};
 use super::history::{After, Captured, Change, Image};
 use super::reach::Place;
-use super::{Error, Fs, Located, Reach, Sha256Hex, blocking, list};
+use super::{Error, Fs, Located, Reach, Sha256Hex, blocking, shares};
 
 const OPEN_DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
@@ -31,7 +31,7 @@ impl Fs {
             let file = reach.open(&at, OFlags::PATH | nofollow, Mode::empty())?;
             let meta = Meta::of_open(&file).map_err(|errno| Error::of("look at", at.path(), errno))?;
             let mut encoder = Encoder::new(Vec::with_capacity(256));
-            let target = list::link(file.as_fd(), b"", meta.kind);
+            let target = shares::link(file.as_fd(), b"", meta.kind);
             encoder.entry(None, at.path().as_os_str().as_bytes(), &meta, target.as_deref());
             encoder.details(&meta);
             encoder.push("}");

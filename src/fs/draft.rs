@@ -131,8 +131,13 @@ impl Fs {
     /// # Errors
     /// [`Error::NotAFile`] when something else has the name, [`Error::Outside`], [`Error::Denied`], [`Error::NoSpace`].
     pub(super) fn begin(&self, reach: &Reach, at: Located, fsync: Fsync) -> Result<Draft, Error> {
-        let made = if self.inner.journal.get().is_some() { reach.missing_above(&at).len() } else { 0 };
-        let place = Arc::new(reach.target(&at, true)?);
+        let (place, made) = match reach.target(&at, false) {
+            Err(Error::NotFound(_)) => {
+                let made = if self.inner.journal.get().is_some() { reach.missing_above(&at).len() } else { 0 };
+                (Arc::new(reach.target(&at, true)?), made)
+            }
+            place => (Arc::new(place?), 0),
+        };
         if let Some(meta) = present(&place)?
             && meta.kind != Kind::File
         {
@@ -296,10 +301,11 @@ impl Draft {
             self.sync_name()?;
         }
         let hash = std::mem::take(&mut self.hasher).finish();
-        if let Ok(meta) = Meta::of_open(&self.file) {
-            self.fs.inner.hashes.put(&meta, &meta, &hash);
+        let meta = Meta::of_open(&self.file).ok();
+        if let Some(meta) = &meta {
+            self.fs.inner.hashes.put(meta, meta, self.size, &hash);
         }
-        let edit_id = self.noted(&hash);
+        let edit_id = self.noted(&hash, meta.as_ref());
         Ok(Written { at: self.at, size: self.size, hash, before, edit_id })
     }
 
@@ -335,13 +341,13 @@ impl Draft {
     }
 
     /// Tells the history.
-    fn noted(&mut self, hash: &Sha256Hex) -> Option<String> {
+    fn noted(&mut self, hash: &Sha256Hex, meta: Option<&Meta>) -> Option<String> {
         if self.note.restores.is_some() || self.fs.inner.journal.get().is_none() {
             return None;
         }
         let path = self.place.real_path();
         let known = || After::Known(Image::file(hash, self.size, 0o644, (0, 0)));
-        let after = history::written(&self.file, hash, self.size).unwrap_or_else(known);
+        let after = meta.and_then(|meta| history::written(&self.file, hash, self.size, meta)).unwrap_or_else(known);
         let mut change = Change::new(self.note.op, &self.reach, path, std::mem::take(&mut self.was), after);
         change.made_above(self.made);
         change.diff = self.note.diff.take();
@@ -385,6 +391,9 @@ impl Draft {
     }
 
     fn be(&self, mode: u32, uid: u32, gid: u32) {
+        if Meta::of_open(&self.file).is_ok_and(|meta| (meta.mode, meta.uid, meta.gid) == (mode, uid, gid)) {
+            return; // asking costs less than two more changes of the file
+        }
         let _ = fchown(&self.file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))); // only root may give away
         let _ = fchmod(&self.file, Mode::from_bits_retain(mode)); // after the owner, which clears setuid
     }

@@ -1,7 +1,7 @@
 //! What a file is, and how that is written in JSON: by hand, for a directory may have a hundred thousand of them.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
-use std::io::Write as _;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -93,6 +93,12 @@ impl Meta {
     pub(super) fn of_open(file: impl AsFd) -> Result<Self, Errno> {
         statx(file, "", AtFlags::EMPTY_PATH, WANTED).map(Self::from)
     }
+
+    /// True when nothing was written in between, as far as clocks tell.
+    pub(super) fn is_as_it_was(&self, before: &Self) -> bool {
+        let what = |meta: &Self| (meta.id, meta.size, meta.modified, meta.changed);
+        what(self) == what(before)
+    }
 }
 
 impl From<Statx> for Meta {
@@ -126,36 +132,36 @@ impl Encoder {
         self.out
     }
 
-    /// One entry. `directory` is the JSON text of the directory's path with a slash behind it, without quotes; without
-    /// one, `name` is a whole path. `target` is what a link says.
+    /// One entry. `directory` is what its path begins with; without one, `name` is a whole path. `target` is what a link
+    /// says.
     pub(super) fn entry(&mut self, directory: Option<&Prefix>, name: &[u8], meta: &Meta, target: Option<&[u8]>) {
-        self.out.push(b'{');
+        let shown = escaped(name);
         if let Some(directory) = directory {
-            self.text("name", &[], name);
-            self.out.push(b',');
-            self.text("path", &directory.escaped, name);
-            if directory.is_odd || std::str::from_utf8(name).is_err() {
+            self.join(&[br#"{"name":""#, &shown, br#"","path":""#, &directory.escaped, &shown, b"\""]);
+            if directory.is_odd || is_odd(name, &shown) {
                 self.bytes("nameBase64", name);
                 self.bytes("pathBase64", &[&directory.raw, name].concat());
             }
         } else {
-            self.text("path", &[], name);
-            if std::str::from_utf8(name).is_err() {
+            self.join(&[br#"{"path":""#, &shown, b"\""]);
+            if is_odd(name, &shown) {
                 self.bytes("pathBase64", name);
             }
         }
         // The contract knows two types; what else there is says so beside it.
         let known = if meta.kind == Kind::Directory { "directory" } else { "file" };
-        let _ = write!(self.out, r#","entryType":"{known}","size":{},"modified":""#, meta.size); // a Vec takes all
+        let mut size = itoa::Buffer::new();
+        let size = size.format(meta.size).as_bytes();
+        self.join(&[br#","entryType":""#, known.as_bytes(), br#"","size":"#, size, br#","modified":""#]);
         self.time(meta.modified);
         self.out.push(b'"');
         if !matches!(meta.kind, Kind::File | Kind::Directory) {
-            self.push(&format!(r#","kind":"{}""#, meta.kind.as_str()));
+            self.join(&[br#","kind":""#, meta.kind.as_str().as_bytes(), b"\""]);
         }
         if let Some(target) = target {
-            self.out.push(b',');
-            self.text("target", &[], target);
-            if std::str::from_utf8(target).is_err() {
+            let shown = escaped(target);
+            self.join(&[br#","target":""#, &shown, b"\""]);
+            if is_odd(target, &shown) {
                 self.bytes("targetBase64", target);
             }
         }
@@ -173,13 +179,10 @@ impl Encoder {
         self.out.extend_from_slice(text.as_bytes());
     }
 
-    fn text(&mut self, key: &str, before: &[u8], value: &[u8]) {
-        self.push("\"");
-        self.push(key);
-        self.push("\":\"");
-        self.out.extend_from_slice(before);
-        escape(value, &mut self.out);
-        self.out.push(b'"');
+    fn join(&mut self, parts: &[&[u8]]) {
+        for part in parts {
+            self.out.extend_from_slice(part);
+        }
     }
 
     fn bytes(&mut self, key: &str, value: &[u8]) {
@@ -198,16 +201,19 @@ impl Encoder {
         if let Some((_, text)) = &self.second {
             self.out.extend_from_slice(text.as_bytes());
         }
-        match nanoseconds {
-            0 => {}
-            n => {
-                let (digits, width) = match n {
-                    n if n % 1_000_000 == 0 => (n / 1_000_000, 3),
-                    n if n % 1_000 == 0 => (n / 1_000, 6),
-                    n => (n, 9),
-                };
-                let _ = write!(self.out, ".{digits:0width$}"); // the same
+        if nanoseconds > 0 {
+            let mut fraction = *b".000000000";
+            let mut left = nanoseconds;
+            for digit in fraction[1..].iter_mut().rev() {
+                *digit = b'0' + u8::try_from(left % 10).unwrap_or_default();
+                left /= 10;
             }
+            let digits = match nanoseconds {
+                n if n % 1_000_000 == 0 => 3,
+                n if n % 1_000 == 0 => 6,
+                _ => 9,
+            };
+            self.out.extend_from_slice(&fraction[..=digits]);
         }
         self.push("+00:00");
     }
@@ -226,8 +232,7 @@ impl Prefix {
         if raw.last() != Some(&b'/') {
             raw.push(b'/');
         }
-        let mut escaped = Vec::new();
-        escape(&raw, &mut escaped);
+        let escaped = escaped(&raw).into_owned();
         let is_odd = std::str::from_utf8(&raw).is_err();
         Self { raw, escaped, is_odd }
     }
@@ -244,12 +249,19 @@ impl Prefix {
 }
 
 /// The inside of a JSON string. What isn't UTF-8 is replaced, and then shown in base64 beside it.
-fn escape(value: &[u8], out: &mut Vec<u8>) {
-    if value.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
-        return out.extend_from_slice(value);
+fn escaped(value: &[u8]) -> Cow<'_, [u8]> {
+    // Without an early end, so that many bytes are looked at at once.
+    let is_plain = value.iter().fold(true, |plain, byte| plain & matches!(byte, b' ' | b'!' | b'#'..=b'[' | b']'..=b'~'));
+    if is_plain {
+        return Cow::Borrowed(value);
     }
     let quoted = serde_json::to_string(&String::from_utf8_lossy(value)).unwrap_or_default();
-    out.extend_from_slice(&quoted.as_bytes()[1..quoted.len() - 1]);
+    Cow::Owned(quoted.as_bytes()[1..quoted.len() - 1].to_vec())
+}
+
+/// True when what is shown isn't all of it.
+fn is_odd(value: &[u8], shown: &[u8]) -> bool {
+    value != shown && std::str::from_utf8(value).is_err()
 }
 
 #[cfg(test)]
@@ -284,6 +296,10 @@ mod tests {
         });
         assert_eq!(entry, expected);
         assert_eq!(encoded(None, b"/x", &META, None)["path"], "/x");
+        for (nanoseconds, shown) in [(0, ""), (7, ".000000007"), (120_000, ".000120"), (999_999_999, ".999999999")] {
+            let entry = encoded(Some("/"), b"c", &Meta { modified: (1_700_000_000, nanoseconds), ..META }, None);
+            assert_eq!(entry["modified"], format!("2023-11-14T22:13:20{shown}+00:00"));
+        }
     }
 
     #[test]

@@ -2,12 +2,15 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::sync::{Mutex, PoisonError};
 
+use rustix::buffer::spare_capacity;
+use rustix::io::{Errno, pread};
 use sha2::{Digest as _, Sha256};
 
 use super::entry::Meta;
+use super::outgoing::Coding;
 use crate::rt::clock::now_ms;
 
 /// Read at once.
@@ -32,6 +35,12 @@ impl Sha256Hex {
         is_hash.then(|| Self(text.to_ascii_lowercase()))
     }
 
+    /// Of what stands between the quotes of an entity tag, whatever its coding.
+    pub fn of_etag(opaque: &str) -> Option<Self> {
+        let hash = Coding::ALL.iter().find_map(|coding| opaque.strip_suffix(coding.as_str())?.strip_suffix('-'));
+        Self::parse(hash.unwrap_or(opaque))
+    }
+
     /// Of a content in memory.
     pub fn of(content: &[u8]) -> Self {
         let mut hasher = Hasher::default();
@@ -50,12 +59,8 @@ impl Hasher {
     }
 
     pub(super) fn finish(self) -> Sha256Hex {
-        use std::fmt::Write as _;
-        let hex = self.0.finalize().iter().fold(String::with_capacity(64), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}"); // writing to a String can't fail
-            hex
-        });
-        Sha256Hex(hex)
+        let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
+        Sha256Hex(self.0.finalize().iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect())
     }
 }
 
@@ -76,11 +81,12 @@ impl Validator {
         Self::Times(format!("{device:x}-{inode:x}-{:x}-{changed_s:x}.{changed_ns:x}", meta.size))
     }
 
-    /// As an entity tag.
-    pub fn etag(&self) -> String {
+    /// As an entity tag: one for each coding, for their bytes differ.
+    pub fn etag(&self, coding: Option<Coding>) -> String {
+        let (dash, coding) = coding.map_or(("", ""), |coding| ("-", coding.as_str()));
         match self {
-            Self::Content(hash) => format!("\"{}\"", hash.as_str()),
-            Self::Times(times) => format!("W/\"{times}\""),
+            Self::Content(hash) => format!("\"{}{dash}{coding}\"", hash.as_str()),
+            Self::Times(times) => format!("W/\"{times}{dash}{coding}\""),
         }
     }
 }
@@ -115,11 +121,13 @@ impl Cache {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).hashes.get(&key(meta)).cloned()
     }
 
-    /// Remembers it, if the file has been at rest: `meta` from before it was read is that from after.
-    pub(super) fn put(&self, before: &Meta, after: &Meta, hash: &Sha256Hex) {
+    /// Remembers that of so many bytes, if the file has been at rest: what it was before it was read, it is after that. What
+    /// the kernel makes up, without a size, has no times either.
+    pub(super) fn put(&self, before: &Meta, after: &Meta, bytes: u64, hash: &Sha256Hex) {
         let settled_ms = now_ms() - SETTLE_MS;
         let (seconds, nanoseconds) = after.changed;
-        if key(before) != key(after) || seconds * 1000 + i64::from(nanoseconds / 1_000_000) > settled_ms {
+        let is_settled = seconds * 1000 + i64::from(nanoseconds / 1_000_000) <= settled_ms;
+        if bytes == 0 || bytes != after.size || !after.is_as_it_was(before) || !is_settled {
             return;
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner); // whole after each change
@@ -138,9 +146,9 @@ impl Cache {
         if let Some(known) = self.get(meta) {
             return Ok(known);
         }
-        let hash = read(file)?;
+        let (hash, bytes) = read(file)?;
         if let Ok(after) = Meta::of_open(file) {
-            self.put(meta, &after, &hash);
+            self.put(meta, &after, bytes, &hash);
         }
         Ok(hash)
     }
@@ -150,29 +158,20 @@ fn key(meta: &Meta) -> Key {
     Key { id: meta.id, size: meta.size, modified: meta.modified, changed: meta.changed }
 }
 
-fn read(file: &File) -> io::Result<Sha256Hex> {
-    let mut hasher = Hasher::default();
-    let mut chunk = vec![0; CHUNK_BYTES];
-    let mut at = 0;
-    let mut reader = Positioned { file, at: &mut at };
+/// The hash of all that it has, and how much that is.
+fn read(file: &File) -> io::Result<(Sha256Hex, u64)> {
+    let (mut hasher, mut at) = (Hasher::default(), 0);
+    let mut chunk = Vec::with_capacity(CHUNK_BYTES);
     loop {
-        match reader.read(&mut chunk)? {
-            0 => return Ok(hasher.finish()),
-            read => hasher.update(&chunk[..read]),
+        chunk.clear();
+        match pread(file, spare_capacity(&mut chunk), at) {
+            Ok(0) => return Ok((hasher.finish(), at)),
+            Ok(read) => {
+                hasher.update(&chunk);
+                at += read as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
         }
-    }
-}
-
-/// Reads without moving the file's own position.
-struct Positioned<'a> {
-    file: &'a File,
-    at: &'a mut u64,
-}
-
-impl io::Read for Positioned<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let read = std::os::unix::fs::FileExt::read_at(self.file, into, *self.at)?;
-        *self.at += read as u64;
-        Ok(read)
     }
 }

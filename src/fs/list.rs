@@ -1,28 +1,23 @@
-//! What a directory holds: names are read in batches, looked at by several threads, and written as JSON at once.
+//! What a directory holds: names are read a share at a time, looked at by several threads, and written as JSON at once.
 
-use std::ffi::OsStr;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::fs::{Mode, OFlags, RawDir, readlinkat};
+use rustix::fs::{Mode, OFlags, RawDir};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
-use super::entry::{Encoder, Kind, Meta, Prefix};
+use super::entry::Prefix;
+use super::shares::{self, Name, Share};
 use super::{Error, Fs, Located, Reach, blocking};
 use crate::rt::spawn_owned;
 
-/// Names that are looked at together: what a listing costs in memory, whatever the directory holds.
-const BATCH: usize = 8192;
-/// Fewer names than this aren't worth a thread.
-const SHARE_MIN: usize = 512;
-const THREADS_MAX: usize = 4;
-const READ_BYTES: usize = 256 * 1024;
-/// A name, its path and the rest of an entry, about.
-const ENTRY_BYTES: usize = 160;
+/// Names behind which a piece ends: what a listing costs in memory, whatever the directory holds.
+const PIECE_NAMES: usize = 8192;
+/// Of names that are read at once: some eight hundred, one thread's share.
+const READ_BYTES: usize = 32 * 1024;
 
 /// A directory as the JSON array of its entries.
 #[derive(Debug)]
@@ -49,16 +44,13 @@ impl Fs {
                 }
                 opened => opened?,
             };
-            let mut names = Names::new(directory, hidden);
-            let failed = |errno| Error::of("list", at.path(), errno);
-            let prefix = Prefix::new(at.path());
-            let is_all = names.fill().map_err(failed)?;
-            let first = names.encode(&prefix, true);
-            Ok((names, prefix, at, first, is_all))
+            let mut entries = Entries::new(directory, at, hidden);
+            let first = entries.piece()?;
+            Ok((entries, first))
         };
-        let (names, prefix, at, first, is_all) = blocking(begin).await?;
-        if is_all {
-            return Ok(Listing::Whole([&first[..], b"]"].concat().into()));
+        let (entries, first) = blocking(begin).await?;
+        if entries.is_over {
+            return Ok(Listing::Whole(first));
         }
         let permit = self.transfer()?;
         let (pieces, received) = mpsc::channel(1);
@@ -66,7 +58,7 @@ impl Fs {
             let _permit = permit;
             // A reader that leaves closes the channel, which ends the thread.
             let rest = blocking(move || {
-                rest(names, &prefix, &at, first.into(), &pieces);
+                rest(entries, first, &pieces);
                 Ok(())
             });
             let _ = rest.await;
@@ -75,113 +67,117 @@ impl Fs {
     }
 }
 
-fn rest(mut names: Names, prefix: &Prefix, at: &Located, first: Bytes, pieces: &mpsc::Sender<Result<Bytes, Error>>) {
+fn rest(mut entries: Entries, first: Bytes, pieces: &mpsc::Sender<Result<Bytes, Error>>) {
     let mut next = Ok(first);
     loop {
         let failed = next.is_err();
-        if pieces.blocking_send(next).is_err() || failed {
+        if pieces.blocking_send(next).is_err() || failed || entries.is_over {
             return;
         }
-        next = match names.fill() {
-            Err(errno) => Err(Error::of("list", at.path(), errno)),
-            Ok(is_last) => {
-                let piece = names.encode(prefix, false);
-                if is_last {
-                    let _ = pieces.blocking_send(Ok([&piece[..], b"]"].concat().into())); // a reader that left
-                    return;
-                }
-                Ok(piece.into())
-            }
-        };
+        next = entries.piece();
     }
 }
 
-/// Names of a directory, a batch at a time.
-struct Names {
-    directory: OwnedFd,
+/// The entries of a directory, on their way into an array.
+struct Entries {
+    directory: Arc<Directory>,
+    at: Located,
     hidden: bool,
     buffer: Vec<MaybeUninit<u8>>,
+    /// The array has its `[`.
+    is_begun: bool,
+    /// It has no entry yet.
+    is_empty: bool,
+    /// No name is left.
+    is_over: bool,
+}
+
+struct Directory {
+    fd: OwnedFd,
+    prefix: Prefix,
+}
+
+impl Entries {
+    fn new(fd: OwnedFd, at: Located, hidden: bool) -> Self {
+        let directory = Arc::new(Directory { fd, prefix: Prefix::new(at.path()) });
+        let buffer = vec![MaybeUninit::uninit(); READ_BYTES];
+        Self { directory, at, hidden, buffer, is_begun: false, is_empty: true, is_over: false }
+    }
+
+    /// The next piece of the array, from its `[` to its `]`.
+    fn piece(&mut self) -> Result<Bytes, Error> {
+        let mut out = Vec::new();
+        match (self.is_begun, self.is_empty) {
+            (false, _) => out.push(b'['),
+            (true, false) => out.push(b','),
+            (true, true) => {}
+        }
+        let (is_first, mut taken, mut failed) = (!std::mem::replace(&mut self.is_begun, true), 0, None);
+        let mut next = || {
+            let share = if taken < PIECE_NAMES { self.next() } else { Ok(None) };
+            let share = share.unwrap_or_else(|errno| {
+                failed = Some(errno);
+                None
+            })?;
+            taken += share.ends.len();
+            Some(share)
+        };
+        let is_any = shares::encode(&mut out, &mut next);
+        if let Some(errno) = failed {
+            return Err(Error::of("list", self.at.path(), errno));
+        }
+        if !is_any && !is_first {
+            out.clear(); // no entry follows the comma
+        }
+        self.is_empty &= !is_any;
+        if self.is_over {
+            out.push(b']');
+        }
+        Ok(out.into())
+    }
+
+    /// What the kernel gives at once. `None` at the end.
+    fn next(&mut self) -> Result<Option<Names>, Errno> {
+        if self.is_over {
+            return Ok(None);
+        }
+        let mut names = Names { directory: Arc::clone(&self.directory), text: Vec::new(), ends: Vec::new() };
+        let mut entries = RawDir::new(self.directory.fd.as_fd(), &mut self.buffer);
+        loop {
+            let Some(entry) = entries.next() else {
+                self.is_over = true;
+                return Ok((!names.ends.is_empty()).then_some(names));
+            };
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if !matches!(name, b"." | b"..") && (self.hidden || !name.starts_with(b".")) {
+                names.text.extend_from_slice(name);
+                names.ends.push(names.text.len());
+            }
+            // What the kernel gave at once is taken at once: the position in the directory is behind it.
+            if entries.is_buffer_empty() && !names.ends.is_empty() {
+                return Ok(Some(names));
+            }
+        }
+    }
+}
+
+/// Some names of a directory.
+struct Names {
+    directory: Arc<Directory>,
     /// One behind another.
     text: Vec<u8>,
     ends: Vec<usize>,
 }
 
-impl Names {
-    fn new(directory: OwnedFd, hidden: bool) -> Self {
-        Self { directory, hidden, buffer: vec![MaybeUninit::uninit(); READ_BYTES], text: Vec::new(), ends: Vec::new() }
+impl Share for Names {
+    fn len(&self) -> usize {
+        self.ends.len()
     }
 
-    /// Reads the next batch; true when it is the last.
-    fn fill(&mut self) -> Result<bool, Errno> {
-        self.text.clear();
-        self.ends.clear();
-        let mut entries = RawDir::new(self.directory.as_fd(), &mut self.buffer);
-        loop {
-            let Some(entry) = entries.next() else { return Ok(true) };
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            let is_shown = !matches!(name, b"." | b"..") && (self.hidden || !name.starts_with(b"."));
-            if is_shown {
-                self.text.extend_from_slice(name);
-                self.ends.push(self.text.len());
-            }
-            // What the kernel gave at once is taken at once: the position in the directory is behind it.
-            if self.ends.len() >= BATCH && entries.is_buffer_empty() {
-                return Ok(false);
-            }
-        }
-    }
-
-    fn name(&self, at: usize) -> &[u8] {
+    fn name(&self, at: usize) -> Name<'_> {
         let start = if at == 0 { 0 } else { self.ends[at - 1] };
-        &self.text[start..self.ends[at]]
+        let name = &self.text[start..self.ends[at]];
+        Name { directory: self.directory.fd.as_fd(), prefix: &self.directory.prefix, name }
     }
-
-    /// The batch as entries behind `[`, or behind a comma.
-    fn encode(&self, prefix: &Prefix, is_first: bool) -> Vec<u8> {
-        let count = self.ends.len();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(count / SHARE_MIN + 1);
-        let share = count.div_ceil(threads).max(1);
-        let encode = |from: usize| self.encode_some(prefix, from, (from + share).min(count));
-        let parts: Vec<Vec<u8>> = if threads == 1 {
-            vec![encode(0)]
-        } else {
-            std::thread::scope(|scope| {
-                let others: Vec<_> = (1..threads).map(|part| scope.spawn(move || encode(part * share))).collect();
-                let mut parts = vec![encode(0)];
-                parts.extend(others.into_iter().filter_map(|part| part.join().ok())); // a panic is in the log
-                parts
-            })
-        };
-        let mut out = Vec::with_capacity(parts.iter().map(Vec::len).sum::<usize>() + 2);
-        out.extend_from_slice(if is_first { b"[" } else { b"" });
-        let mut is_empty = is_first;
-        for part in parts.iter().filter(|part| !part.is_empty()) {
-            if !std::mem::take(&mut is_empty) {
-                out.push(b',');
-            }
-            out.extend_from_slice(part);
-        }
-        out
-    }
-
-    fn encode_some(&self, prefix: &Prefix, from: usize, to: usize) -> Vec<u8> {
-        let mut encoder = Encoder::new(Vec::with_capacity(to.saturating_sub(from) * ENTRY_BYTES));
-        let mut is_first = true;
-        for at in from..to {
-            let name = self.name(at);
-            let Ok(meta) = Meta::of(self.directory.as_fd(), Path::new(OsStr::from_bytes(name))) else { continue }; // gone
-            if !std::mem::take(&mut is_first) {
-                encoder.push(",");
-            }
-            encoder.entry(Some(prefix), name, &meta, link(self.directory.as_fd(), name, meta.kind).as_deref());
-            encoder.push("}");
-        }
-        encoder.into_bytes()
-    }
-}
-
-/// What a link says.
-pub(super) fn link(directory: BorrowedFd<'_>, name: &[u8], kind: Kind) -> Option<Vec<u8>> {
-    (kind == Kind::Symlink).then(|| readlinkat(directory, name, Vec::new()).map(|target| target.into_bytes()).ok()).flatten()
 }

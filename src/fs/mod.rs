@@ -4,9 +4,9 @@
 //! | module | what |
 //! |---|---|
 //! | `path`, `reach`, `beneath` | what a client's path names, and where it may lead |
-//! | `entry`, `list` | what a file is, and what a directory holds |
+//! | `entry`, `shares`, `list` | what a file is, many of them at once, and what a directory holds |
 //! | `walk`, `names`, `search`, `replace` | trees: listed, looked through for names and contents, changed at many places |
-//! | `read`, `hash` | contents, and what tells one content from another |
+//! | `read`, `hash`, `outgoing` | contents, what tells one content from another, and how they are sent |
 //! | `draft`, `change` | writes that are all or nothing; directories, moves, removals |
 //! | `copy` | copies of files and trees |
 //! | `edit` | edits of texts: by text, by lines, by a patch |
@@ -33,11 +33,13 @@ mod history;
 mod ledger;
 mod list;
 mod names;
+mod outgoing;
 mod path;
 mod reach;
 mod read;
 mod replace;
 mod search;
+mod shares;
 mod upload;
 mod walk;
 mod watch;
@@ -55,9 +57,10 @@ pub use history::{Author, EditInfo, EditQuery, External, HistoryPage, RollbackTo
 pub use ledger::{Conflict, FileState, Lease, LeaseSpec, Leases, Merged, NoNotices, Notices, SeenFile, Severity, Stale};
 pub use list::Listing;
 pub use names::FindNames;
+pub use outgoing::Coding;
 pub use path::{Located, shown};
 pub use reach::{Fence, Reach};
-pub use read::{Content, Opened};
+pub use read::{Content, HASHED_MAX_BYTES, Opened};
 pub use replace::{Replace, ReplaceFile};
 pub use search::{Case, Pattern, Search, SearchItem};
 pub use walk::{TreePage, Wanted};

@@ -9,6 +9,7 @@ use http::{HeaderMap, header, request::Parts};
 use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 
+use super::negotiate::{Named, media};
 use super::problem::{ApiError, ErrorCode};
 
 /// Of a body that is too long, at least so much is read on. A client that writes when the connection is closed may lose
@@ -167,25 +168,12 @@ pub fn is_json(headers: &HeaderMap) -> bool {
 
 /// True when `Accept` is absent or covers `kind/subtype` (RFC 9110 section 12.5.1; weights of 0 exclude).
 pub fn accepts(headers: &HeaderMap, kind: &str, subtype: &str) -> bool {
-    let mut values = headers.get_all(header::ACCEPT).iter().peekable();
-    if values.peek().is_none() {
-        return true;
-    }
-    let ranges = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    ranges.map(str::trim).any(|range| {
-        let mut parts = range.split(';').map(str::trim);
-        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let excluded = parts.any(|part| part.replace(' ', "").trim_end_matches(['0', '.']) == "q=");
-        let wanted = media == "*/*" || media == format!("{kind}/*") || media == format!("{kind}/{subtype}");
-        wanted && !excluded
-    })
+    !headers.contains_key(header::ACCEPT) || media(headers, kind, subtype).is_some_and(|(_, weight)| weight > 0)
 }
 
 /// True when `Accept` names `text/event-stream` itself, where a route has another answer, too.
 pub fn names_events(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let ranges = values.flat_map(|value| value.split(',')).map(|range| range.split(';').next().unwrap_or_default().trim());
-    ranges.into_iter().any(|media| media.eq_ignore_ascii_case("text/event-stream")) && accepts(headers, "text", "event-stream")
+    media(headers, "text", "event-stream").is_some_and(|(named, weight)| named == Named::Itself && weight > 0)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod docs;
 mod edge;
 pub mod extract;
 mod guard;
+mod negotiate;
 mod page;
 pub mod problem;
 pub mod routes;

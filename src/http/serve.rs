@@ -4,14 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use http::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
+use super::negotiate::Peer;
 use crate::config::{Bounds, as_duration, as_usize};
 use crate::rt::spawn_owned;
 
@@ -37,8 +41,8 @@ pub async fn serve(listener: TcpListener, router: Router, bounds: &Bounds, stop:
             accepted = accept(&listener, &connections) => accepted,
             () = stop.cancelled() => break,
         };
-        let Some((socket, permit)) = accepted else { continue };
-        let service = TowerToHyperService::new(router.clone());
+        let Some((socket, peer, permit)) = accepted else { continue };
+        let service = TowerToHyperService::new(router.clone().map_request(move |request| from(peer, request)));
         let (http, watcher, stop) = (Arc::clone(&http), graceful.watcher(), stop.clone());
         spawn_owned("connection", async move {
             // Hyper's own timeout begins only once it knows which version this is.
@@ -74,12 +78,19 @@ async fn version_known(socket: &TcpStream) -> std::io::Result<()> {
     }
 }
 
-async fn accept(listener: &TcpListener, connections: &Arc<Semaphore>) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+/// Says where a request comes from.
+fn from(peer: Peer, request: Request<Incoming>) -> Request<Incoming> {
+    let mut request = request;
+    request.extensions_mut().insert(peer);
+    request
+}
+
+async fn accept(listener: &TcpListener, connections: &Arc<Semaphore>) -> Option<(TcpStream, Peer, OwnedSemaphorePermit)> {
     let permit = connections.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((socket, _)) => {
+        Ok((socket, from)) => {
             let _ = socket.set_nodelay(true); // slower without, not wrong
-            Some((socket, permit))
+            Some((socket, Peer(from.ip()), permit))
         }
         Err(error) => {
             tracing::warn!(%error, "accept failed");

@@ -15,6 +15,7 @@ mod fs_archives;
 mod fs_changes;
 mod fs_edits;
 mod fs_ledger;
+mod fs_reads;
 mod fs_roots;
 mod fs_support;
 mod fs_trees;

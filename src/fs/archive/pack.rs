@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::super::draft::PREFIX;
 use super::super::entry::{Kind, Meta};
+use super::super::outgoing::{Gzip, Outgoing, Zstd};
 use super::super::{Error, Fs, Located, Reach, blocking};
 use super::content::OPEN_DIRECTORY;
 use super::pack_tar::TarPacker;
@@ -24,8 +25,6 @@ use crate::rt::spawn_owned;
 
 const OPEN_FILE: OFlags =
     OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-/// One piece of an archive; two are in memory at once.
-const PIECE_BYTES: usize = 256 * 1024;
 /// What was left out is told in a last entry of this name, when there is anything.
 const REPORT: &[u8] = b".sandboxd-left-out.json";
 /// As many of them are told; more are counted.
@@ -67,7 +66,7 @@ impl Fs {
             let _permit = permit;
             // A reader that leaves closes the channel, which ends the thread.
             let work = blocking(move || {
-                let outgoing = Outgoing { pieces: pieces.clone(), piece: Vec::with_capacity(PIECE_BYTES) };
+                let outgoing = Outgoing::new(pieces.clone());
                 if let Err(error) = top.pack(format, outgoing, &bounds) {
                     let _ = pieces.blocking_send(Err(Error::BrokeOff(error.to_string()))); // a reader that left
                 }
@@ -105,8 +104,8 @@ impl Top {
     fn pack(self, format: Format, outgoing: Outgoing, bounds: &Bounds) -> io::Result<()> {
         let packer: Box<dyn Packer> = match format {
             Format::Tar => Box::new(TarPacker::new(outgoing)),
-            Format::TarGz => Box::new(TarPacker::new(Gzip(flate2::write::GzEncoder::new(outgoing, flate2::Compression::new(4))))),
-            Format::TarZst => Box::new(TarPacker::new(Zstd(zstd::stream::write::Encoder::new(outgoing, 3)?))),
+            Format::TarGz => Box::new(TarPacker::new(Gzip::new(outgoing))),
+            Format::TarZst => Box::new(TarPacker::new(Zstd::new(outgoing)?)),
             Format::Zip => Box::new(ZipPacker::new(outgoing, bounds.fs_archive_zip_entries_max)),
         };
         let mut packing = Packing { packer, left_out: Vec::new(), left_out_count: 0 };
@@ -268,74 +267,6 @@ impl Read for Exactly {
         Ok(bytes)
     }
 }
-
-/// Sends an archive on in pieces.
-pub(super) struct Outgoing {
-    pieces: mpsc::Sender<Result<Bytes, Error>>,
-    piece: Vec<u8>,
-}
-
-impl Outgoing {
-    fn send(&mut self) -> io::Result<()> {
-        if self.piece.is_empty() {
-            return Ok(());
-        }
-        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
-        self.pieces.blocking_send(Ok(piece.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
-impl Write for Outgoing {
-    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
-        let bytes = from.len().min(PIECE_BYTES - self.piece.len());
-        self.piece.extend_from_slice(&from[..bytes]);
-        if self.piece.len() >= PIECE_BYTES {
-            self.send()?;
-        }
-        Ok(bytes)
-    }
-
-    /// Does nothing: pieces go when they are full, and the last one at the end.
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// What has something to write behind the last byte.
-pub(super) trait Finish: Write {
-    fn finish(self) -> io::Result<()>;
-}
-
-impl Finish for Outgoing {
-    fn finish(mut self) -> io::Result<()> {
-        self.send()
-    }
-}
-
-macro_rules! compressed {
-    ($name:ident, $encoder:ty) => {
-        struct $name($encoder);
-
-        impl Write for $name {
-            fn write(&mut self, from: &[u8]) -> io::Result<usize> {
-                self.0.write(from)
-            }
-
-            fn flush(&mut self) -> io::Result<()> {
-                self.0.flush()
-            }
-        }
-
-        impl Finish for $name {
-            fn finish(self) -> io::Result<()> {
-                self.0.finish()?.finish()
-            }
-        }
-    };
-}
-
-compressed!(Gzip, flate2::write::GzEncoder<Outgoing>);
-compressed!(Zstd, zstd::stream::write::Encoder<'static, Outgoing>);
 
 /// Copies to the end through a buffer that is there already.
 pub(super) fn copy(from: &mut dyn Read, to: &mut dyn Write, buffer: &mut [u8]) -> io::Result<()> {

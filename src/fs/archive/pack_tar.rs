@@ -6,7 +6,8 @@ use std::io::{self, Read};
 use tar::{EntryType, Header};
 
 use super::super::entry::Meta;
-use super::pack::{Finish, Packer};
+use super::super::outgoing::Finish;
+use super::pack::Packer;
 
 const BLOCK: usize = 512;
 const NAME_MAX: usize = 100;

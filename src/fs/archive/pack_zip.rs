@@ -10,7 +10,8 @@ use rawzip::time::UtcDateTime;
 use rawzip::{CompressionMethod, ZipArchiveWriter};
 
 use super::super::entry::Meta;
-use super::pack::{Finish as _, Outgoing, Packer};
+use super::super::outgoing::{Finish as _, Outgoing};
+use super::pack::Packer;
 
 const COPY_BYTES: usize = 128 * 1024;
 /// Types of files beside their permissions (inode(7)).

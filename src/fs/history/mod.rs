@@ -238,8 +238,7 @@ fn after_hash(after: &After) -> Option<&str> {
 }
 
 /// A written file's image, with the mode and owner that it has.
-pub(super) fn written(file: &std::fs::File, hash: &Sha256Hex, size: u64) -> Option<After> {
-    let meta = Meta::of_open(file).ok()?;
+pub(super) fn written(file: &std::fs::File, hash: &Sha256Hex, size: u64, meta: &Meta) -> Option<After> {
     let image = Image::file(hash, size, meta.mode, (meta.uid, meta.gid));
     Some(After::Written { file: file.try_clone().ok()?, image })
 }

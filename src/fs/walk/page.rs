@@ -1,7 +1,6 @@
 //! A tree as a listing: a page of it, with where to go on.
 
 use std::os::fd::AsFd as _;
-use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,19 +12,16 @@ use tokio::sync::mpsc;
 
 use super::{Found, Walk, Wanted, until};
 use crate::config::as_usize;
-use crate::fs::entry::{Encoder, Meta};
-use crate::fs::{Error, Fs, Listing, Located, Reach, blocking, list};
+use crate::fs::shares::{self, Name, Share};
+use crate::fs::{Error, Fs, Listing, Located, Reach, blocking};
 use crate::rt::spawn_owned;
 
-/// Entries that are looked at together: what a listing costs in memory.
-const BATCH: usize = 4096;
+/// Entries behind which a piece ends: what a listing costs in memory.
+const PIECE_ENTRIES: usize = 4096;
+/// Entries that one thread looks at together.
+const BATCH: usize = 512;
 /// They hold so many directories open at most.
-const DIRECTORIES_MAX: usize = 64;
-/// Fewer than this aren't worth a thread.
-const SHARE_MIN: usize = 512;
-const THREADS_MAX: usize = 4;
-/// A name, its path and the rest of an entry, about.
-const ENTRY_BYTES: usize = 200;
+const DIRECTORIES_MAX: usize = 16;
 
 /// Which part of a tree is listed.
 #[derive(Debug, Clone, Default)]
@@ -64,12 +60,12 @@ impl Fs {
         let begin = move || {
             let is_over = until(deadline, move || left.is_closed());
             let walk = Walk::new(&reach, &at, selection, after.as_deref(), &bounds, is_over)?;
-            let mut pages = Pages { walk, left: limit, is_first: true };
+            let mut pages = Pages { walk, left: limit, is_begun: false, is_empty: true };
             let first = pages.next();
             Ok((pages, first))
         };
         let (pages, first) = blocking(begin).await?;
-        if pages.left == 0 && first.1 {
+        if first.1 {
             return Ok(Listing::Whole(first.0));
         }
         let permit = self.transfer()?;
@@ -88,8 +84,12 @@ impl Fs {
 
 struct Pages {
     walk: Walk,
+    /// Entries that the page has room for; 0 also when the walk is over.
     left: usize,
-    is_first: bool,
+    /// The page has its `[`.
+    is_begun: bool,
+    /// It has no entry yet.
+    is_empty: bool,
 }
 
 impl Pages {
@@ -106,71 +106,62 @@ impl Pages {
 
     /// The next piece, and whether it is the last one.
     fn next(&mut self) -> (Bytes, bool) {
+        let lead: &[u8] = match (self.is_begun, self.is_empty) {
+            (false, _) => b"{\"entries\":[",
+            (true, false) => b",",
+            (true, true) => b"",
+        };
+        let mut out = lead.to_vec();
+        let mut wanted = PIECE_ENTRIES;
+        let is_any = shares::encode(&mut out, &mut || {
+            let batch = self.batch(wanted.min(BATCH))?;
+            wanted -= batch.0.len();
+            Some(batch)
+        });
+        if !is_any && self.is_begun {
+            out.clear(); // no entry follows the comma
+        }
+        self.is_begun = true;
+        self.is_empty &= !is_any;
+        if self.left > 0 {
+            return (out.into(), false);
+        }
+        // A full page may be the end of the tree: the next one is empty then.
+        let cursor = self.walk.is_stopped().then(|| BASE64_URL_SAFE_NO_PAD.encode(self.walk.position()));
+        let mut rest = json!({"nextCursor": cursor});
+        self.walk.skipped.show(&mut rest);
+        out.extend_from_slice(b"],");
+        out.extend_from_slice(&rest.to_string().as_bytes()[1..]);
+        (out.into(), true)
+    }
+
+    /// So many entries at most. `None` when there are none any more.
+    fn batch(&mut self, most: usize) -> Option<Batch> {
         let (mut batch, mut directories): (Vec<Found>, usize) = (Vec::new(), 0);
-        let wanted = self.left.min(BATCH);
-        let mut is_last = false;
-        while batch.len() < wanted && directories < DIRECTORIES_MAX {
+        while batch.len() < most.min(self.left) && directories < DIRECTORIES_MAX {
             let Some(found) = self.walk.next() else {
-                is_last = true;
+                self.left = batch.len(); // it isn't asked again: it may have been stopped
                 break;
             };
             let is_other = batch.last().is_none_or(|last| !Arc::ptr_eq(&last.directory, &found.directory));
             directories += usize::from(is_other);
             batch.push(found);
         }
-        is_last |= batch.len() == self.left;
         self.left -= batch.len();
-        let mut out = encode(&batch, std::mem::take(&mut self.is_first));
-        if is_last {
-            // A full page may be the end of the tree: the next one is empty then.
-            let is_cut = self.walk.is_stopped();
-            let cursor = is_cut.then(|| BASE64_URL_SAFE_NO_PAD.encode(self.walk.position()));
-            self.left = 0;
-            let mut rest = json!({"nextCursor": cursor});
-            self.walk.skipped.show(&mut rest);
-            out.extend_from_slice(b"],");
-            out.extend_from_slice(&rest.to_string().as_bytes()[1..]);
-        }
-        (out.into(), is_last)
+        (!batch.is_empty()).then_some(Batch(batch))
     }
 }
 
-fn encode(batch: &[Found], is_first: bool) -> Vec<u8> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(batch.len() / SHARE_MIN + 1);
-    let share = batch.len().div_ceil(threads).max(1);
-    let parts: Vec<Vec<u8>> = std::thread::scope(|scope| {
-        let mut shares = batch.chunks(share);
-        let own = shares.next().unwrap_or_default();
-        let others: Vec<_> = shares.map(|share| scope.spawn(|| encode_some(share))).collect();
-        let mut parts = vec![encode_some(own)];
-        parts.extend(others.into_iter().filter_map(|part| part.join().ok())); // a panic is in the log
-        parts
-    });
-    let mut out = Vec::with_capacity(parts.iter().map(Vec::len).sum::<usize>() + 64);
-    out.extend_from_slice(if is_first { b"{\"entries\":[" } else { b"" });
-    let mut is_empty = is_first;
-    for part in parts.iter().filter(|part| !part.is_empty()) {
-        if !std::mem::take(&mut is_empty) {
-            out.push(b',');
-        }
-        out.extend_from_slice(part);
-    }
-    out
-}
+/// What is looked at together.
+struct Batch(Vec<Found>);
 
-fn encode_some(share: &[Found]) -> Vec<u8> {
-    let mut encoder = Encoder::new(Vec::with_capacity(share.len() * ENTRY_BYTES));
-    let mut is_first = true;
-    for found in share {
-        let directory = found.directory.fd.as_fd();
-        let name = std::path::Path::new(std::ffi::OsStr::from_bytes(&found.name));
-        let Ok(meta) = Meta::of(directory, name) else { continue }; // gone
-        if !std::mem::take(&mut is_first) {
-            encoder.push(",");
-        }
-        let target = list::link(directory, &found.name, meta.kind);
-        encoder.entry(Some(&found.directory.prefix), &found.name, &meta, target.as_deref());
-        encoder.push("}");
+impl Share for Batch {
+    fn len(&self) -> usize {
+        self.0.len()
     }
-    encoder.into_bytes()
+
+    fn name(&self, at: usize) -> Name<'_> {
+        let found = &self.0[at];
+        Name { directory: found.directory.fd.as_fd(), prefix: &found.directory.prefix, name: &found.name }
+    }
 }

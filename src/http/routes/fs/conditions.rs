@@ -5,7 +5,7 @@ use std::ops::Range;
 use headers::{ETag, HeaderMapExt as _, IfMatch, IfNoneMatch, IfRange};
 use http::{HeaderMap, HeaderValue, header};
 
-use crate::fs::{Expected, Sha256Hex, Validator};
+use crate::fs::{Expected, Sha256Hex};
 use crate::http::problem::{ApiError, ErrorCode};
 
 /// What a read is answered with.
@@ -14,33 +14,35 @@ pub(super) enum Read {
     All,
     /// 206.
     Part(Range<u64>),
-    /// 304.
-    NotModified,
+    /// 304: the client has what goes by this tag.
+    NotModified(String),
 }
 
-/// What of a content of `size` bytes is asked for.
+/// True when an answer depends on the content's hash; so does what a client may want to compare or to go on with later.
+pub(super) fn ask_for_hash(headers: &HeaderMap) -> bool {
+    [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_RANGE, header::RANGE].iter().any(|name| headers.contains_key(name))
+}
+
+/// What of a content of `size` bytes is asked for. It has all these tags; the first is that of the content as it is.
 ///
 /// # Errors
 /// 412 when `If-Match` doesn't fit, 416 for a range beyond the end.
-pub(super) fn read(headers: &HeaderMap, validator: &Validator, size: u64) -> Result<Read, ApiError> {
-    let etag: Option<ETag> = validator.etag().parse().ok();
-    let Some(etag) = etag else { return Ok(Read::All) };
+pub(super) fn read(headers: &HeaderMap, etags: &[String], size: u64) -> Result<Read, ApiError> {
+    let parsed = || etags.iter().filter_map(|text| Some((text, text.parse::<ETag>().ok()?)));
     if let Some(expected) = headers.typed_get::<IfMatch>()
-        && !expected.precondition_passes(&etag)
+        && !parsed().any(|(_, etag)| expected.precondition_passes(&etag))
     {
-        return Err(ApiError::new(
-            ErrorCode::PreconditionFailed,
-            format!("precondition failed: the file is {}", validator.etag()),
-        ));
+        let now = etags.first().map_or("", String::as_str);
+        return Err(ApiError::new(ErrorCode::PreconditionFailed, format!("precondition failed: the file is {now}")));
     }
     if let Some(known) = headers.typed_get::<IfNoneMatch>()
-        && !known.precondition_passes(&etag)
+        && let Some((text, _)) = parsed().find(|(_, etag)| !known.precondition_passes(etag))
     {
-        return Ok(Read::NotModified);
+        return Ok(Read::NotModified(text.clone()));
     }
-    let is_other = headers.typed_get::<IfRange>().is_some_and(|whole| whole.is_modified(Some(&etag), None));
+    let is_whole = |whole: &IfRange| parsed().next().is_some_and(|(_, etag)| !whole.is_modified(Some(&etag), None));
     match headers.get(header::RANGE) {
-        Some(range) if !is_other => part(range, size),
+        Some(range) if headers.typed_get::<IfRange>().is_none_or(|whole| is_whole(&whole)) => part(range, size),
         _ => Ok(Read::All),
     }
 }
@@ -103,8 +105,8 @@ fn tags(headers: &HeaderMap, name: &header::HeaderName) -> Result<Option<Tags>, 
         }
         for tag in text.split(',').map(str::trim).filter(|tag| !tag.is_empty()) {
             let opaque = tag.strip_prefix("W/").unwrap_or(tag);
-            let hash = opaque.strip_prefix('"').and_then(|opaque| opaque.strip_suffix('"')).ok_or_else(no_list)?;
-            hashes.extend(Sha256Hex::parse(hash).filter(|_| !tag.starts_with("W/")));
+            let opaque = opaque.strip_prefix('"').and_then(|opaque| opaque.strip_suffix('"')).ok_or_else(no_list)?;
+            hashes.extend(Sha256Hex::of_etag(opaque).filter(|_| !tag.starts_with("W/")));
         }
     }
     Ok(Some(Tags::These(hashes)))
@@ -113,16 +115,22 @@ fn tags(headers: &HeaderMap, name: &header::HeaderName) -> Result<Option<Tags>, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::{Coding, Validator};
+
+    fn etags() -> Vec<String> {
+        let content = Validator::Content(Sha256Hex::of(b"0123456789"));
+        vec![content.etag(None), content.etag(Some(Coding::Zstd)), Validator::Times("1-2-3".to_owned()).etag(None)]
+    }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (header::HeaderName::from_static(name), value.parse().expect("a header"))).collect()
     }
 
     fn ask(pairs: &[(&'static str, &str)]) -> String {
-        match read(&headers(pairs), &Validator::Content(Sha256Hex::of(b"0123456789")), 10) {
+        match read(&headers(pairs), &etags(), 10) {
             Ok(Read::All) => "all".to_owned(),
             Ok(Read::Part(part)) => format!("{part:?}"),
-            Ok(Read::NotModified) => "not modified".to_owned(),
+            Ok(Read::NotModified(etag)) => format!("has {etag}"),
             Err(error) => error.body()["status"].to_string(),
         }
     }
@@ -147,11 +155,17 @@ mod tests {
 
     #[test]
     fn conditions() {
-        let tag = Validator::Content(Sha256Hex::of(b"0123456789")).etag();
-        assert_eq!(ask(&[("if-none-match", &tag)]), "not modified");
+        let [tag, encoded, weak] = &etags()[..] else { panic!("three") };
+        for known in [tag, encoded, weak] {
+            assert_eq!(ask(&[("if-none-match", known)]), format!("has {known}"));
+        }
+        assert_eq!(ask(&[("if-none-match", &format!("W/{tag}"))]), format!("has {tag}"));
+        assert_eq!(ask(&[("if-match", encoded)]), "all");
+        assert_eq!(ask(&[("if-match", weak)]), "412");
+        assert_eq!(ask(&[("range", "bytes=0-3"), ("if-range", encoded)]), "all");
         assert_eq!(ask(&[("if-none-match", "\"x\"")]), "all");
         assert_eq!(ask(&[("if-match", "\"x\"")]), "412");
-        assert_eq!(ask(&[("range", "bytes=0-3"), ("if-range", &tag)]), "0..4");
+        assert_eq!(ask(&[("range", "bytes=0-3"), ("if-range", tag)]), "0..4");
         assert_eq!(ask(&[("range", "bytes=0-3"), ("if-range", "\"x\"")]), "all");
     }
 
@@ -163,7 +177,11 @@ mod tests {
         assert_eq!(of(&[]), Some(Expected::Anything));
         assert_eq!(of(&[("if-match", "*")]), Some(Expected::Something));
         assert_eq!(of(&[("if-none-match", "*")]), Some(Expected::Nothing));
-        assert_eq!(of(&[("if-match", &tag)]), Some(Expected::Content(vec![hash])));
+        assert_eq!(of(&[("if-match", &tag)]), Some(Expected::Content(vec![hash.clone()])));
+        assert_eq!(
+            of(&[("if-match", &tag.replace("\"", "-gzip\"").replacen("-gzip", "", 1))]),
+            Some(Expected::Content(vec![hash]))
+        );
         assert_eq!(of(&[("if-match", &format!("W/{tag}, \"x\""))]), Some(Expected::Content(vec![])));
         assert_eq!(of(&[("if-match", "x")]), None);
     }

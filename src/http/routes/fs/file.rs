@@ -1,22 +1,27 @@
 //! Contents of files: reading with ranges and conditions, writing whole or not at all.
 
-use axum::Json;
+use std::ops::Range;
+
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::mpsc;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::conditions::{self, Read};
+use super::representation;
 use super::target::{Target, TargetQuery, path_answer};
-use crate::fs::{Content, Draft, Expected, Fsync, Opened, Validator, Written};
+use crate::fs::{Coding, Content, Draft, Expected, Fsync, HASHED_MAX_BYTES, Opened, Validator, Written};
 use crate::http::extract::{ApiQuery, BodyLimit as _, drain, read_body, too_slow};
+use crate::http::negotiate::Peer;
 use crate::http::problem::{ApiError, ErrorCode};
 use crate::http::{AppState, ProblemDetails};
 
@@ -29,28 +34,49 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(read_file, write_file, delete_file))
 }
 
-/// Reads a file, or a part of it.
+/// Reads a file, or a part of it. Its type is `application/octet-stream`, unless `Accept` names another that it is by its
+/// name. It comes as gzip or zstd where `Accept-Encoding` asks for it.
 #[utoipa::path(get, path = "/v1/fs/file", tag = "fs", operation_id = "get_fs_file", params(TargetQuery),
-    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), (status = 206), (status = 304),
+    responses((status = 200, content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "*/*")),
+               headers(("etag" = String, description = "The hash of the content, with its coding behind it; weak while that isn't known."),
+                       ("content-encoding" = Option<String>, description = "`gzip` or `zstd`; then there may be no length."),
+                       ("vary" = String, description = "`accept, accept-encoding`."))),
+              (status = 206), (status = 304),
               (status = 400, body = ProblemDetails), (status = 403, body = ProblemDetails), (status = 412, body = ProblemDetails),
               (status = 416, body = ProblemDetails)))]
-async fn read_file(State(state): State<AppState>, target: Target, headers: HeaderMap) -> Result<Response, ApiError> {
+async fn read_file(
+    State(state): State<AppState>,
+    target: Target,
+    peer: Option<Extension<Peer>>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let mut opened = state.fs.open(&target.reach, target.at).await?;
-    if headers.contains_key(header::IF_MATCH) && matches!(opened.validator, Validator::Times(_)) {
-        opened = state.fs.hashed(opened).await?; // a weak tag fits nothing there
+    let is_head = method == Method::HEAD;
+    let is_short = opened.meta.size <= HASHED_MAX_BYTES;
+    // A weak tag never fits `If-Match`; otherwise reading much twice isn't worth it.
+    if headers.contains_key(header::IF_MATCH) || is_short && (is_head || conditions::ask_for_hash(&headers)) {
+        opened = state.fs.hashed(opened).await?;
     }
-    let (status, part) = match conditions::read(&headers, &opened.validator, opened.meta.size)? {
+    let (status, part) = match conditions::read(&headers, &opened.etags(), opened.meta.size)? {
         Read::All => (StatusCode::OK, None),
         Read::Part(part) => (StatusCode::PARTIAL_CONTENT, Some(part)),
-        Read::NotModified => return Ok((StatusCode::NOT_MODIFIED, describing(&opened)).into_response()),
+        Read::NotModified(etag) => return Ok((StatusCode::NOT_MODIFIED, describing(&etag)).into_response()),
     };
-    let mut described = describing(&opened);
-    described.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    let coding = representation::coding(&state.fs, &headers, peer.map(|peer| peer.0), &opened).await?;
+    let mut described = describing(&opened.validator.etag(coding));
+    described.insert(header::CONTENT_TYPE, representation::content_type(&headers, &opened));
     if let Some(part) = &part {
         let range = format!("bytes {}-{}/{}", part.start, part.end - 1, opened.meta.size);
         described.extend(HeaderValue::from_str(&range).map(|range| (header::CONTENT_RANGE, range)));
     }
-    let body = match state.fs.read(&opened, part).await? {
+    described.extend(coding.map(|coding| (header::CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()))));
+    let content = match coding {
+        _ if is_head => head(&opened, part, coding),
+        Some(coding) => state.fs.read_encoded(&opened, coding).await?,
+        None => state.fs.read(&opened, part).await?,
+    };
+    let body = match content {
         Content::Whole(content) => Body::from(content),
         Content::Pieces(length, pieces) => {
             described.extend(length.map(|length| (header::CONTENT_LENGTH, HeaderValue::from(length))));
@@ -60,11 +86,20 @@ async fn read_file(State(state): State<AppState>, target: Target, headers: Heade
     Ok((status, described, body).into_response())
 }
 
+/// Nothing, and how long it would be, as far as that is known without reading it.
+fn head(opened: &Opened, part: Option<Range<u64>>, coding: Option<Coding>) -> Content {
+    let length = part.map_or(opened.meta.size, |part| part.end - part.start);
+    let (_, nothing) = mpsc::channel(1);
+    let is_known = coding.is_none() && opened.is_sized();
+    Content::Pieces(is_known.then_some(length), nothing)
+}
+
 /// What is said of a content beside it.
-fn describing(opened: &Opened) -> HeaderMap {
+fn describing(etag: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.extend(HeaderValue::from_str(&opened.validator.etag()).map(|etag| (header::ETAG, etag)));
+    headers.extend(HeaderValue::from_str(etag).map(|etag| (header::ETAG, etag)));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(header::VARY, representation::VARY);
     // A browser asks again each time, and takes no file for a page of ours.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -189,7 +224,7 @@ fn answer(written: &Written) -> Response {
     if let Some(id) = &written.edit_id {
         answer["editId"] = id.as_str().into();
     }
-    let etag = Validator::Content(written.hash.clone()).etag();
+    let etag = Validator::Content(written.hash.clone()).etag(None);
     ([(header::ETAG, etag)], Json(answer)).into_response()
 }
 

@@ -10,6 +10,7 @@ mod file;
 mod history;
 mod names;
 mod replace;
+mod representation;
 mod search;
 mod selection;
 pub(super) mod target;
