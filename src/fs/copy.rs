@@ -61,7 +61,10 @@ impl Fs {
             });
             copied.inspect_err(|_| destination.remove_made(above))?;
             if keeps {
-                let made = Captured::of(&destination, fs.keep_limits()).unwrap_or_else(|_| Captured::unknown());
+                let made = match present(&destination) {
+                    Ok(Some(meta)) => fs.keep(&destination, &meta),
+                    _ => Captured::unknown(), // somebody has removed it already
+                };
                 let mut change = Change::new("copy", &reach, destination.real_path(), was, After::Captured(made));
                 change.made_above(above);
                 fs.note(change);
