@@ -62,7 +62,10 @@ impl Fs {
             });
             copied.inspect_err(|_| destination.remove_made(above))?;
             if keeps {
-                let made = Captured::of(&destination, fs.keep_limits()).unwrap_or_else(|_| Captured::unknown());
+                let made = match present(&destination) {
+                    Ok(Some(meta)) => fs.keep(&destination, &meta),
+                    _ => Captured::unknown(), // somebody has removed it already
+                };
                 fs.put_there(&reach, &source.real_path(), &destination);
                 let mut change = Change::new("copy", &reach, destination.real_path(), was, After::Captured(made));
                 change.made_above(above);

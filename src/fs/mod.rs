@@ -171,10 +171,20 @@ impl Fs {
     }
 }
 
-/// Runs what blocks on a thread for that. Dropping the future doesn't stop it.
+/// So many threads this room has at once, of the 512 that a runtime makes at most: whoever waits in one of them for the
+/// journal or the store must leave others for these.
+const THREADS_MAX: usize = 384;
+static THREADS: Semaphore = Semaphore::const_new(THREADS_MAX);
+
+/// Runs what blocks on a thread for that, when there is one. Dropping the future doesn't stop it once it has begun.
 ///
 /// # Errors
 /// Its own, and [`Error::Stopping`] when the runtime ends.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    let thread = THREADS.acquire().await.map_err(|_| Error::Stopping)?;
+    let work = move || {
+        let _thread = thread;
+        work()
+    };
     tokio::task::spawn_blocking(work).await.map_err(|_| Error::Stopping)?
 }

@@ -75,6 +75,8 @@ pub struct FsEditFilter {
     pub turn_id: Option<String>,
     /// With this status.
     pub status: Option<String>,
+    /// Only what was done: no proposals, whatever became of them.
+    pub done: bool,
     /// Made before this one.
     pub before: Option<String>,
     /// Made after this one.
@@ -207,6 +209,9 @@ fn page(connection: &Connection, filter: &FsEditFilter, limit: usize) -> rusqlit
             conditions.push(condition);
             values.push(value.clone().into());
         }
+    }
+    if filter.done {
+        conditions.push("status IN ('applied', 'reverted')");
     }
     if let Some(after_ms) = filter.after_ms {
         conditions.push("time_ms > ?");

@@ -177,3 +177,24 @@ async fn what_was_unpacked_before_the_client_left_is_in_the_history() {
     };
     assert_eq!(extracted["summary"]["entries"], names(&files.path("in")).len(), "{extracted}");
 }
+
+/// So many clients at once that every thread the server may have for files waits for the history.
+#[tokio::test]
+async fn very_many_writers_dont_stop_the_server() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let files = Files::new();
+    let address = files.server.url("").trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let write = async |client: usize| {
+        let mut connection = tokio::net::TcpStream::connect(&address).await.expect("a connection");
+        let mut answer = Vec::new();
+        let request = format!(
+            "PUT /v1/fs/file?path=work/f{client} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: 4\r\n\r\ntext"
+        );
+        connection.write_all(request.as_bytes()).await.expect("a request");
+        connection.read_to_end(&mut answer).await.expect("an answer");
+        answer.starts_with(b"HTTP/1.1 200")
+    };
+    let written = futures_util::future::join_all((0..1000).map(write)).await;
+    assert!(written.into_iter().all(|written| written));
+    assert_eq!(names(&files.path("")).len(), 1000);
+}

@@ -184,6 +184,16 @@ impl Fs {
 }
 
 impl EditSpec {
+    /// Bytes that it says.
+    fn text_bytes(&self) -> u64 {
+        let bytes = match self {
+            Self::Text { old, new, .. } => old.len() + new.len(),
+            Self::Lines { new, .. } => new.len(),
+            Self::Patch { patch, .. } => patch.len(),
+        };
+        bytes as u64
+    }
+
     /// What becomes of a content: the new one, or `None` when the file goes; and the offsets of a patch's hunks.
     fn apply(&self, path: &std::path::Path, content: Option<&[u8]>) -> Result<(Option<Vec<u8>>, Vec<i64>), patch::Refused> {
         match self {

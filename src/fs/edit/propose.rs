@@ -11,9 +11,15 @@ impl Fs {
     /// Keeps an edit as a proposal, if it fits what is there now. Cancel safe until it is kept.
     ///
     /// # Errors
-    /// As [`Fs::edit`]; [`Error::Invalid`] when no history is kept.
+    /// As [`Fs::edit`]; [`Error::Invalid`] when no history is kept, [`Error::TooMuch`] for one that says more than a file
+    /// that is edited may have.
     pub async fn propose(&self, reach: &Reach, at: Located, spec: EditSpec, options: EditOptions) -> Result<Edited, Error> {
         let journal = self.journal()?;
+        let max = self.inner.bounds.fs_edit_max_bytes;
+        if spec.text_bytes() > max {
+            let what = "the text of a proposed edit, which is kept with it,".to_owned();
+            return Err(Error::TooMuch { what, max, bound: "fs_edit_max_bytes" });
+        }
         let planned = self.planned(reach, &at, spec.clone(), &options).await?;
         let conflicts = self.conflicts_of_plan(reach, &planned).await?;
         let [before, after] = [&planned.old, &planned.new].map(|content| content.as_deref().map(Sha256Hex::of));

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use rustix::fs::{Dir, Mode, OFlags, openat, readlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::draft::present;
 use super::super::entry::{Kind, Meta};
@@ -169,6 +170,8 @@ pub(in crate::fs) struct KeepLimits {
 pub(in crate::fs) struct Captured {
     nodes: Vec<(Node, Option<Held>)>,
     is_cut: bool,
+    /// Contents of trees are in memory until they are noted: only so many at once.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug)]
@@ -196,7 +199,7 @@ impl Captured {
         }
         let directory = &place.directory;
         let (what, held) = leaf(directory, &place.name, meta).map_err(failed)?;
-        Ok(Self { nodes: vec![(node(Raw::default(), what, meta), held.map(Held::Open))], is_cut: false })
+        Ok(Self { nodes: vec![(node(Raw::default(), what, meta), held.map(Held::Open))], ..Self::default() })
     }
 
     /// From contents that somebody else had.
@@ -205,18 +208,23 @@ impl Captured {
         let what = What::File { sha256: None, size: content.len() as u64 };
         let (mode, uid, gid) = meta.map_or((0o644, 0, 0), |meta| (meta.mode, meta.uid, meta.gid));
         let node = Node { below: Raw::default(), what, mode, uid, gid };
-        Self { nodes: vec![(node, Some(Held::Bytes(content)))], is_cut: false }
+        Self { nodes: vec![(node, Some(Held::Bytes(content)))], ..Self::default() }
     }
 
     /// Nobody knows what was there.
     pub(in crate::fs) fn unknown() -> Self {
-        Self { nodes: Vec::new(), is_cut: true }
+        Self { is_cut: true, ..Self::default() }
+    }
+
+    /// The same, as one of those that may be in memory at once.
+    pub(in crate::fs) fn in_room(self, room: Option<OwnedSemaphorePermit>) -> Self {
+        Self { _room: room, ..self }
     }
 
     /// What is moved: a directory is known by being one.
     pub(in crate::fs) fn moved(place: &Place, meta: &Meta, limits: KeepLimits) -> Self {
         if meta.kind == Kind::Directory {
-            return Self { nodes: vec![(node(Raw::default(), What::Directory, meta), None)], is_cut: false };
+            return Self { nodes: vec![(node(Raw::default(), What::Directory, meta), None)], ..Self::default() };
         }
         Self::known(place, meta, limits).unwrap_or_else(|_| Self::unknown())
     }
@@ -300,7 +308,7 @@ struct Level {
 }
 
 fn tree(place: &Place, meta: &Meta, limits: KeepLimits) -> Result<Captured, Errno> {
-    let mut captured = Captured { nodes: vec![(node(Raw::default(), What::Directory, meta), None)], is_cut: false };
+    let mut captured = Captured { nodes: vec![(node(Raw::default(), What::Directory, meta), None)], ..Captured::default() };
     let mut bytes = 0;
     let mut levels = vec![open_level(&place.directory, &place.name, PathBuf::new(), limits)?];
     loop {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::super::edit::DiffLimits;
 use super::super::ledger::{Conflict, Leases, Notices, Seen, Severity, conflicts_of};
@@ -22,6 +22,8 @@ use crate::store::{FsBlob, FsEditRow, FsKeep, FsSeenRow, RowChange, Store, Strea
 
 /// Changes that wait; all of them are taken at once. Each holds two files open.
 const QUEUE_MAX: usize = 256;
+/// Trees with their contents in memory, from when they are read until they are noted.
+const TREES_MAX: usize = 4;
 /// How long a change waits for others, so that they share a commit, and nobody is woken for each.
 const GATHER: Duration = Duration::from_millis(20);
 /// Contents in memory at once, but for one change.
@@ -58,6 +60,7 @@ pub(in crate::fs) struct Journal {
     sender: mpsc::Sender<Entry>,
     /// Somebody waits for what is in the queue.
     urgent: Arc<Notify>,
+    trees: Arc<Semaphore>,
     pub(in crate::fs) store: Store,
     pub(in crate::fs) seen: Arc<Seen>,
 }
@@ -90,7 +93,13 @@ impl Journal {
             told: Told::default(),
         };
         spawn_owned("fs-journal", worker.run(receiver));
-        Ok(Self { sender, urgent, store, seen })
+        Ok(Self { sender, urgent, trees: Arc::new(Semaphore::new(TREES_MAX)), store, seen })
+    }
+
+    /// Held while the contents of a tree are in memory. Blocks: for threads that may.
+    pub(in crate::fs) fn room_for_tree(&self) -> Option<OwnedSemaphorePermit> {
+        let runtime = tokio::runtime::Handle::try_current().ok()?;
+        runtime.block_on(Arc::clone(&self.trees).acquire_owned()).ok() // never closed
     }
 
     /// Blocks while the queue is full: for threads that may.

@@ -141,13 +141,14 @@ impl Fs {
         }
     }
 
-    /// What is at a place that is about to be changed; nothing is kept without a journal.
+    /// What is at a place that is about to be changed; nothing is kept without a journal. Blocks while many trees wait to be
+    /// noted.
     pub(super) fn keep(&self, place: &super::reach::Place, meta: &Meta) -> Captured {
-        if self.inner.journal.get().is_none() {
-            return Captured::default();
-        }
+        let Some(journal) = self.inner.journal.get() else { return Captured::default() };
+        let room = if meta.kind == super::Kind::Directory { journal.room_for_tree() } else { None };
         // What can't be read can go all the same: it is only not kept.
-        Captured::known(place, meta, self.keep_limits()).unwrap_or_else(|_| Captured::unknown())
+        let captured = Captured::known(place, meta, self.keep_limits());
+        captured.unwrap_or_else(|_| Captured::unknown()).in_room(room)
     }
 
     /// Notes a change that was made; gives its id, when there is a journal. Blocks while very many wait.

@@ -27,6 +27,9 @@ use crate::rt::ids::new_id;
 use crate::rt::spawn_owned;
 use crate::store::{FsBlob, FsEditFilter};
 
+/// With more contents than this a rollback waits until they are on the disk.
+const LITTLE_BYTES: usize = 1024 * 1024;
+
 /// How far back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RollbackTo {
@@ -139,7 +142,11 @@ impl Fs {
         if let (Some(session), Some(hash)) = (&reach.author().session_id, made.kept.after.hash()) {
             journal.saw(session, &made.path(), hash, "write");
         }
+        let is_much = blobs.iter().map(|blob| blob.content.len()).sum::<usize>() > LITTLE_BYTES;
         journal.send_async(Entry::Row { edit: Box::new(made), blobs, kind: "edit.applied" }).await;
+        if is_much {
+            journal.settle().await; // many of them would be in memory at once otherwise
+        }
         let status = |id: &str, status, kind| Entry::Status { id: id.to_owned(), status, kind };
         journal.send_async(status(&edit.row.id, "reverted", "edit.reverted")).await;
         // What it took back counts again; what that had taken back doesn't; and so on.

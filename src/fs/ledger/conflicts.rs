@@ -112,6 +112,7 @@ fn placed(touches: &[Touch]) -> Vec<Placed<'_>> {
         };
         for earlier in &mut all {
             earlier.ranges.iter_mut().for_each(|range| *range = moved(range, hunks));
+            earlier.ranges.dedup(); // all within one hunk are that now
         }
         let ranges = hunks.iter().map(|hunk| hunk.new_start..hunk.new_start + hunk.new_lines).collect();
         all.push(Placed { touch, ranges });
@@ -119,21 +120,21 @@ fn placed(touches: &[Touch]) -> Vec<Placed<'_>> {
     all
 }
 
-/// Where lines are after a change.
+/// Where lines are after a change: the last hunk that begins before them says it.
 fn moved(range: &Range<usize>, hunks: &[Hunk]) -> Range<usize> {
     let shifted = |line: usize, old: usize, new: usize| line.saturating_sub(old).saturating_add(new);
-    let (mut start, mut end) = (range.start, range.end);
-    for hunk in hunks {
-        let (old_end, new_end) = (hunk.old_start + hunk.old_lines, hunk.new_start + hunk.new_lines);
-        if range.start >= old_end {
-            start = shifted(range.start, old_end, new_end);
-        } else if range.start >= hunk.old_start {
-            start = hunk.new_start;
-        }
-        if range.end != usize::MAX && range.end > hunk.old_start {
-            end = if range.end >= old_end { shifted(range.end, old_end, new_end) } else { new_end };
-        }
-    }
+    let before = |count: usize| count.checked_sub(1).map(|last| hunks[last]);
+    let ends = |hunk: &Hunk| (hunk.old_start + hunk.old_lines, hunk.new_start + hunk.new_lines);
+    let start = match before(hunks.partition_point(|hunk| hunk.old_start <= range.start)) {
+        Some(hunk) if range.start < ends(&hunk).0 => hunk.new_start,
+        Some(hunk) => shifted(range.start, ends(&hunk).0, ends(&hunk).1),
+        None => range.start,
+    };
+    let end = match before(hunks.partition_point(|hunk| hunk.old_start < range.end)) {
+        Some(hunk) if range.end < ends(&hunk).0 => ends(&hunk).1,
+        Some(hunk) if range.end != usize::MAX => shifted(range.end, ends(&hunk).0, ends(&hunk).1),
+        _ => range.end,
+    };
     start..end.max(start)
 }
 
@@ -147,6 +148,25 @@ fn closeness(one: &Range<usize>, other: &Range<usize>) -> Severity {
     } else {
         Severity::DifferentArea
     }
+}
+
+type Pair<'a> = (Severity, &'a Range<usize>, &'a Range<usize>);
+
+/// The closest of two lists of lines, each in order; the last of those that are equally close.
+fn closest<'a>(one: &'a [Range<usize>], other: &'a [Range<usize>]) -> Option<Pair<'a>> {
+    let mut worst = (Severity::DifferentArea, one.last()?, other.last()?);
+    for range in one {
+        // Only neighbours can be worse.
+        let first = other.partition_point(|other| other.end.saturating_add(NEAR_LINES) < range.start);
+        let near = other[first..].iter().take_while(|other| other.start <= range.end.saturating_add(NEAR_LINES));
+        for other in near {
+            let severity = closeness(range, other);
+            if severity > Severity::DifferentArea && severity >= worst.0 {
+                worst = (severity, range, other);
+            }
+        }
+    }
+    Some(worst)
 }
 
 /// Where lines went, in the middle of others.
@@ -169,11 +189,7 @@ pub(super) fn conflicts(path: &Path, touches: &[Touch]) -> Vec<Conflict> {
             if session == other {
                 continue;
             }
-            let pairs = later.ranges.iter().flat_map(|one| earlier.ranges.iter().map(move |two| (one, two)));
-            let Some((severity, one, two)) = pairs.map(|(one, two)| (closeness(one, two), one, two)).max_by_key(|pair| pair.0)
-            else {
-                continue;
-            };
+            let Some((severity, one, two)) = closest(&later.ranges, &earlier.ranges) else { continue };
             let pair = if session < other { (session.clone(), other.clone()) } else { (other.clone(), session.clone()) };
             if worst.get(&pair).is_none_or(|known| known.severity <= severity) {
                 let conflict = Conflict {
@@ -196,11 +212,11 @@ pub(super) fn conflicts(path: &Path, touches: &[Touch]) -> Vec<Conflict> {
 /// The edits of a file that count, oldest first.
 async fn touches(store: &Store, bounds: &Bounds, path: &Path) -> Result<Vec<Touch>, Error> {
     let age_ms = i64::try_from(bounds.fs_conflict_max_age_ms).unwrap_or(i64::MAX);
-    let filter =
-        FsEditFilter { path: Some(Raw::of(path).0), after_ms: Some(now_ms().saturating_sub(age_ms)), ..FsEditFilter::default() };
+    let after_ms = Some(now_ms().saturating_sub(age_ms));
+    let filter = FsEditFilter { path: Some(Raw::of(path).0), after_ms, done: true, ..FsEditFilter::default() };
     let rows = store.fs_edits(filter, as_usize(bounds.fs_conflict_edits_max)).await?;
     let own = Raw::of(path).0;
-    let rows = rows.into_iter().rev().filter(|row| row.path == own && matches!(row.status.as_str(), "applied" | "reverted"));
+    let rows = rows.into_iter().rev().filter(|row| row.path == own);
     Ok(rows.map(touch).collect())
 }
 
@@ -243,7 +259,7 @@ pub(in crate::fs) async fn all(
     let paths = match path {
         Some(path) => vec![path.to_path_buf()],
         None => {
-            let filter = FsEditFilter { session_id: session.map(str::to_owned), ..FsEditFilter::default() };
+            let filter = FsEditFilter { session_id: session.map(str::to_owned), done: true, ..FsEditFilter::default() };
             let rows = store.fs_edits(filter, as_usize(bounds.fs_conflict_edits_max)).await?;
             let mut paths: Vec<_> = rows.into_iter().map(|row| Raw(row.path).path()).collect();
             paths.sort_unstable();
@@ -271,6 +287,8 @@ fn of_session(conflicts: Vec<Conflict>, session: &str, at_least: Severity) -> Ve
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::super::edit::{DiffLimits, diff};
     use super::*;
 
@@ -332,6 +350,60 @@ mod tests {
         assert_eq!(found(&[("", &base), ("a", &first), ("b", &second)])[0].0, Severity::AdjacentLine);
         let around = first.replacen("\n9\n12\n", "\nx\n", 1);
         assert_eq!(found(&[("", &base), ("a", &first), ("b", &around)])[0].0, Severity::SameLine);
+    }
+
+    /// As it is defined: each pair, and each hunk.
+    fn slowly<'a>(one: &'a [Range<usize>], other: &'a [Range<usize>]) -> Option<Pair<'a>> {
+        let pairs = one.iter().flat_map(|one| other.iter().map(move |two| (one, two)));
+        pairs.map(|(one, two)| (closeness(one, two), one, two)).max_by_key(|pair| pair.0)
+    }
+
+    fn moved_slowly(range: &Range<usize>, hunks: &[Hunk]) -> Range<usize> {
+        let (mut start, mut end) = (range.start, range.end);
+        for hunk in hunks {
+            let (old_end, new_end) = (hunk.old_start + hunk.old_lines, hunk.new_start + hunk.new_lines);
+            if range.start >= old_end {
+                start = range.start - old_end + new_end;
+            } else if range.start >= hunk.old_start {
+                start = hunk.new_start;
+            }
+            if range.end > hunk.old_start {
+                end = if range.end >= old_end { range.end - old_end + new_end } else { new_end };
+            }
+        }
+        start..end.max(start)
+    }
+
+    fn ranges() -> impl Strategy<Value = Vec<Range<usize>>> {
+        prop::collection::vec((0usize..8, 0usize..4), 0..8).prop_map(|steps| {
+            let mut at = 0;
+            let range = |(gap, lines): (usize, usize)| {
+                let start = at + gap + 1;
+                at = start + lines;
+                start..at
+            };
+            steps.into_iter().map(range).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_closest_pair_is_found_among_neighbours(one in ranges(), other in ranges()) {
+            prop_assert_eq!(closest(&one, &other), slowly(&one, &other));
+        }
+
+        #[test]
+        fn lines_are_moved_by_the_hunk_before_them(lines in ranges(), new in prop::collection::vec(0usize..4, 8), start in 0usize..60, length in 0usize..9) {
+            let mut shift: usize = 0;
+            let hunk = |(old, new_lines): (&Range<usize>, &usize)| {
+                let new_start = old.start + shift;
+                shift += new_lines; // each only adds, so that no number is negative
+                Hunk { old_start: old.start, old_lines: old.len(), new_start, new_lines: new_lines + old.len() }
+            };
+            let hunks: Vec<_> = lines.iter().zip(&new).map(hunk).collect();
+            let range = start..start + length;
+            prop_assert_eq!(moved(&range, &hunks), moved_slowly(&range, &hunks));
+        }
     }
 
     #[test]

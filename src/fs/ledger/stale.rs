@@ -158,15 +158,20 @@ impl Fs {
     }
 }
 
+/// Lines times changed lines of what is merged: that takes so many steps, and nothing ends it early.
+const MERGED_MAX: usize = 50_000_000;
+
 fn merge(path: &str, base: Option<&[u8]>, yours: &[u8], current: &[u8], limits: super::super::edit::DiffLimits) -> Merged {
     let Some(base) = base else {
         let yours = diff(path, Some(current), Some(yours), limits).text;
         return Merged { theirs: None, yours, merged: None, is_clean: false };
     };
-    let theirs = diff(path, Some(base), Some(current), limits).text;
-    let diff_of_yours = diff(path, Some(base), Some(yours), limits).text;
+    let [theirs, diff_of_yours] = [current, yours].map(|now| diff(path, Some(base), Some(now), limits));
+    let lines: usize = [base, yours, current].map(|text| memchr::memchr_iter(b'\n', text).count() + 1).iter().sum();
+    let changed: usize = [&theirs, &diff_of_yours].map(|diff| diff.added + diff.removed).iter().sum();
+    let (theirs, diff_of_yours) = (theirs.text, diff_of_yours.text);
     let is_text = theirs.is_some() && diff_of_yours.is_some();
-    let merged = is_text.then(|| diffy::merge_bytes(base, yours, current));
+    let merged = (is_text && lines.saturating_mul(changed) <= MERGED_MAX).then(|| diffy::merge_bytes(base, yours, current));
     let is_clean = matches!(merged, Some(Ok(_)));
     let merged = merged.map(|merged| merged.unwrap_or_else(|with_marks| with_marks));
     // Half of it would be taken for the whole.
@@ -191,6 +196,10 @@ mod tests {
         let other = base.replace('2', "zwei");
         let merged = merge("f", Some(base.as_bytes()), yours.as_bytes(), other.as_bytes(), LIMITS);
         assert!(!merged.is_clean && merged.merged.is_some_and(|merged| merged.contains("<<<<<<<") && merged.contains("zwei")));
+        let long = |line: &str| [line, "\n"].concat().repeat(20_000);
+        let limits = DiffLimits { compared_max_bytes: 1 << 20, shown_max_bytes: 1 << 20 };
+        let merged = merge("f", Some(long("a").as_bytes()), long("b").as_bytes(), long("c").as_bytes(), limits);
+        assert!(merged.merged.is_none() && !merged.is_clean, "what shares nothing isn't merged");
         let merged = merge("f", None, yours.as_bytes(), other.as_bytes(), LIMITS);
         assert!(merged.theirs.is_none() && merged.yours.is_some_and(|diff| diff.contains("-zwei\n+two\n")));
     }
