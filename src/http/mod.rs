@@ -7,6 +7,7 @@ pub mod extract;
 mod guard;
 mod page;
 pub mod problem;
+pub(crate) mod repository;
 pub mod routes;
 mod serve;
 mod slow;
