@@ -3,6 +3,7 @@
 mod files;
 mod keeping;
 mod signals;
+mod worktrees;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -167,11 +168,13 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         requests: store.open_stream("requests").await?,
     });
     fs.connect(Arc::new(files::ConflictNotices(sessions.clone()))).await?;
-    sessions.kept_by(Arc::new(keeping::Keeping { fs: fs.clone() }));
+    let worktrees = worktrees::Worktrees::new(fs.clone(), git.clone(), store.clone(), sessions.clone(), &config.bounds);
+    sessions.kept_by(Arc::new(keeping::Keeping { fs: fs.clone(), worktrees: worktrees.clone() }));
     sessions.witnessed_by(Arc::new(files::Bookkeeper::new(fs.clone(), home)));
     let acp = Acp::start(store.clone(), children.clone(), source, Arc::new(sessions.clone()), config.bounds.clone()).await?;
     gate.connect(Arc::new(Answers(acp.clone())));
     sessions.join(acp.clone()).await?;
+    worktrees.start();
     let remote = Remote::start(acp.clone(), Arc::new(sessions.clone()), config.bounds.clone());
     let subscribers = Arc::new(Semaphore::new(as_usize(config.bounds.sse_subscribers_max)));
     let ws_clients = Arc::new(Semaphore::new(as_usize(config.bounds.ws_clients_max)));

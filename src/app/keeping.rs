@@ -1,17 +1,49 @@
 //! What sessions have in other rooms, which know nothing of them.
 
+use super::worktrees::Worktrees;
 use crate::acp::BoxFuture;
 use crate::fs::{Fence, Fs};
-use crate::sessions::{BadRoot, Keeper, Root};
+use crate::sessions::{BadRoot, BadWorktree, Keeper, Root, SessionWorktree};
 
 /// Keeps it.
 pub(super) struct Keeping {
     pub(super) fs: Fs,
+    pub(super) worktrees: Worktrees,
 }
 
 impl Keeper for Keeping {
     fn ended(&self, session_id: &str) {
         self.fs.leases().end_of(session_id);
+        self.worktrees.look();
+    }
+
+    fn reopened(&self, _: &str) {
+        self.worktrees.look();
+    }
+
+    fn worktree(
+        &self,
+        session_id: &str,
+        asked: SessionWorktree,
+        roots: Option<Vec<Root>>,
+    ) -> BoxFuture<Result<String, BadWorktree>> {
+        let (fs, worktrees, session_id) = (self.fs.clone(), self.worktrees.clone(), session_id.to_owned());
+        Box::pin(async move {
+            let reach = match roots {
+                None => fs.reach().clone(),
+                Some(roots) => {
+                    let fences = roots.into_iter().map(|Root { path, real }| Fence { path: path.into(), real: real.into() });
+                    let reach = fs.beneath(fences.collect()).await;
+                    reach.map_err(|error| BadWorktree { code: error.code(), why: error.to_string() })?
+                }
+            };
+            worktrees.make(session_id, asked, reach).await
+        })
+    }
+
+    fn worktree_settled(&self, session_id: &str, is_made: bool) -> BoxFuture<()> {
+        let (worktrees, session_id) = (self.worktrees.clone(), session_id.to_owned());
+        Box::pin(async move { worktrees.settled(&session_id, is_made).await })
     }
 
     fn copied(&self, from: &str, to: &str) {

@@ -174,6 +174,8 @@ bounds! {
     git_calls_max = 32, "Calls on repositories that run at once; one more is 503.";
     git_timeout_ms = 30_000, "Time for each command of git that a reading call needs; then it is stopped and the call fails.";
     git_worktree_timeout_ms = 300_000, "The same for adding and removing a worktree.";
+    git_worktrees_max = 256, "Worktrees that were made for sessions at once, those that are kept for their work with them; one more is 503.";
+    git_worktree_grace_ms = 3_600_000, "How long after its session was closed or deleted a worktree that was made for it stays; then it is removed, if there is no work in it.";
     git_output_max_bytes = 8 * MIB, "What git tells of a status, a log, or the files of a diff; the rest is left out (truncated), or on the next page.";
     git_patch_max_bytes = 4 * MIB, "Text of a diff; the rest is left out (truncated).";
     git_entries_max = 20_000, "Entries of a status, files of a diff; the rest is left out (truncated).";

@@ -7,11 +7,12 @@
 //! | `command` | running git, hardened and bounded |
 //! | `repository` | the repository of a directory |
 //! | `status`, `diff`, `log` | questions |
-//! | `worktrees` | working trees beside the first |
+//! | `worktrees`, `locks` | working trees beside the first |
 
 mod command;
 mod diff;
 mod error;
+mod locks;
 mod log;
 mod repository;
 mod status;

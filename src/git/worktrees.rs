@@ -30,6 +30,8 @@ pub struct WorktreeSpec {
     pub branch: Option<String>,
     /// The commit to begin with; what is checked out when absent. Only for a branch that is made, or without one.
     pub base: Option<String>,
+    /// Why it is locked, when it shall be.
+    pub lock: Option<String>,
 }
 
 /// A working tree.
@@ -53,8 +55,28 @@ pub struct Worktree {
     locked: Option<String>,
     /// Why it is no use any more, such as that its directory is gone.
     prunable: Option<String>,
+    /// The session that it was made for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<String>,
+    /// Why it is still there, though that session has long been over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
+    /// Its branch was made with it.
+    #[serde(skip)]
+    pub made_branch: bool,
     #[serde(skip)]
     at: PathBuf,
+}
+
+impl Worktree {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.at
+    }
+
+    pub(super) fn locked(&self) -> Option<&str> {
+        self.locked.as_deref()
+    }
 }
 
 impl Git {
@@ -81,7 +103,7 @@ impl Git {
         Ok(shown)
     }
 
-    async fn all(&self, repository: &Repository) -> Result<Vec<Worktree>, Error> {
+    pub(super) async fn all(&self, repository: &Repository) -> Result<Vec<Worktree>, Error> {
         let args = ["worktree", "list", "--porcelain", "-z"];
         let told = repository.run(&self.commands, Command::new(args, self.commands.bounds.git_output_max_bytes)).await?;
         Ok(parse(&told.ok()?.stdout))
@@ -110,6 +132,10 @@ impl Git {
             Some(commit) => commit,
             None => return Err(Error::UnknownRevision(base.unwrap_or("HEAD").to_owned())),
         };
+        let mut made_branch = false;
+        if let Some(why) = &spec.lock {
+            args.extend(["--lock".into(), "--reason".into(), why.into()]);
+        }
         let state = match &spec.branch {
             None => {
                 args.push("--detach".into());
@@ -122,6 +148,7 @@ impl Git {
                 branch.clone()
             }
             Some(branch) => {
+                made_branch = true;
                 args.extend(["--no-track".into(), "-b".into(), branch.into()]);
                 commit
             }
@@ -136,7 +163,7 @@ impl Git {
         }
         told.ok()?;
         let added = self.all(&repository).await?.into_iter().find(|worktree| worktree.at == target);
-        added.ok_or(Error::NotAWorktree(target))
+        added.map(|added| Worktree { made_branch, ..added }).ok_or(Error::NotAWorktree(target))
     }
 
     /// Whether there is such a branch.

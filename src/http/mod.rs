@@ -8,6 +8,7 @@ mod guard;
 mod negotiate;
 mod page;
 pub mod problem;
+pub(crate) mod repository;
 pub mod routes;
 mod serve;
 mod slow;

@@ -316,6 +316,17 @@ impl From<sessions::Error> for ApiError {
                 .member("details", json!({"resource": "turn", "id": id})),
             Error::Invalid { why } => Self::invalid(why),
             Error::BadRoot { path, .. } => Self::invalid(text).member("code", "bad_root").member("path", path),
+            Error::BadWorktree { code, .. } => {
+                let problem = match code {
+                    "outside" | "denied" => Self::new(ErrorCode::PermissionDenied, format!("permission denied: {text}")),
+                    "destination_exists" | "in_use" => Self::with_message(ErrorCode::Conflict, "conflict", &text),
+                    "git_unavailable" => Self::new(ErrorCode::GitUnavailable, text),
+                    "busy" | "too_many" | "stopping" => Self::new(ErrorCode::Busy, text),
+                    "git_failed" | "timed_out" | "os" => Self::with_message(ErrorCode::AgentStartFailed, "stream error", &text),
+                    _ => Self::invalid(text),
+                };
+                problem.member("code", code)
+            }
             Error::Closed { .. } | Error::Busy { .. } | Error::KeyReused { .. } => {
                 Self::with_message(ErrorCode::Conflict, "conflict", &text)
             }

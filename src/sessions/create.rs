@@ -77,7 +77,10 @@ impl Sessions {
             return Err(Error::invalid(format!("an MCP server needs a name: {server}")));
         }
         let cwd = self.folder(spec.cwd.as_deref());
-        if !Path::new(&cwd).is_dir() {
+        if spec.worktree.is_some() && spec.cwd.is_some() {
+            return Err(Error::invalid("cwd and worktree together: send one of them"));
+        }
+        if spec.worktree.is_none() && !Path::new(&cwd).is_dir() {
             return Err(Error::invalid(format!("cwd {cwd:?} is no directory in the sandbox: make it first")));
         }
         Ok(())
@@ -88,7 +91,26 @@ impl Sessions {
         let server_id = spec.server_id.clone().unwrap_or_else(|| format!("sessions-{}", spec.agent));
         let initialized = self.handshake(&server_id, &spec.agent).await?;
         let initialized: Value = serde_json::from_str(&initialized).unwrap_or_default();
-        let cwd = self.folder(spec.cwd.as_deref());
+        let id = new_id("ses");
+        let cwd = self.ground(&id, &spec, roots.as_ref()).await?;
+        let has_tree = spec.worktree.is_some();
+        let made = self.open(id.clone(), spec, (server_id, &initialized), cwd, roots, idempotency).await;
+        if let Some(keeper) = self.keeper().filter(|_| has_tree) {
+            keeper.worktree_settled(&id, made.is_ok()).await;
+        }
+        made
+    }
+
+    /// In its directory, at its agent.
+    async fn open(
+        &self,
+        id: String,
+        spec: SessionSpec,
+        (server_id, initialized): (String, &Value),
+        cwd: String,
+        roots: Option<Vec<Root>>,
+        idempotency: Option<(String, String)>,
+    ) -> Result<Arc<Live>, Error> {
         let check = spec.mcp_policy != McpPolicy::Skip;
         let capabilities = &initialized["agentCapabilities"];
         let workspace = &self.inner.parts.workspace;
@@ -102,7 +124,6 @@ impl Sessions {
         if !spec.additional_directories.is_empty() {
             params["additionalDirectories"] = json!(spec.additional_directories);
         }
-        let id = new_id("ses");
         let made = Made {
             is_ours: true,
             title: spec.title.clone(),

@@ -31,6 +31,14 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// A working tree could not be made for it.
+    #[error("a worktree for the session: {why}")]
+    BadWorktree {
+        /// As a word, that of the room that refused.
+        code: &'static str,
+        /// What is wrong.
+        why: String,
+    },
     /// The session is closed.
     #[error("the session {id} is closed: it takes no more messages")]
     Closed {

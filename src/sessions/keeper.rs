@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::types::Root;
+use super::types::{Root, SessionSpec, SessionWorktree};
 use super::{Error, Sessions};
 use crate::acp::BoxFuture;
 
@@ -15,10 +15,30 @@ pub struct BadRoot {
     pub why: String,
 }
 
+/// Why there is no working tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadWorktree {
+    /// As a word.
+    pub code: &'static str,
+    /// In words.
+    pub why: String,
+}
+
 /// Keeps what sessions have elsewhere.
 pub trait Keeper: Send + Sync {
     /// What directories that a client names are as roots, all or none.
     fn roots(&self, asked: Vec<String>) -> BoxFuture<Result<Vec<Root>, BadRoot>>;
+    /// Makes a working tree for a session that is about to be made, beneath its roots; gives its path.
+    fn worktree(
+        &self,
+        session_id: &str,
+        asked: SessionWorktree,
+        roots: Option<Vec<Root>>,
+    ) -> BoxFuture<Result<String, BadWorktree>>;
+    /// The session of a working tree is made now; or it won't be, and the tree goes.
+    fn worktree_settled(&self, session_id: &str, is_made: bool) -> BoxFuture<()>;
+    /// A closed session was opened again. Must not block.
+    fn reopened(&self, session_id: &str);
     /// A session was closed or deleted; may be said more than once. Must not block.
     fn ended(&self, session_id: &str);
     /// A session began as a copy of another one, which may be gone. Must not block.
@@ -34,6 +54,17 @@ impl Sessions {
     /// What others hold for a session, when there is anybody.
     pub(super) fn keeper(&self) -> Option<&Arc<dyn Keeper>> {
         self.inner.keeper.get()
+    }
+
+    /// The directory of a session that is about to be made: its working tree, when it asks for one.
+    ///
+    /// # Errors
+    /// [`Error::BadWorktree`].
+    pub(super) async fn ground(&self, id: &str, spec: &SessionSpec, roots: Option<&Vec<Root>>) -> Result<String, Error> {
+        let Some(asked) = &spec.worktree else { return Ok(self.folder(spec.cwd.as_deref())) };
+        let keeper = self.keeper().ok_or_else(|| Error::invalid("worktree: there are no repositories here"))?;
+        let made = keeper.worktree(id, asked.clone(), roots.cloned()).await;
+        made.map_err(|BadWorktree { code, why }| Error::BadWorktree { code, why })
     }
 
     /// Tells that a session is closed or deleted.

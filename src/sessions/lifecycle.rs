@@ -120,6 +120,9 @@ impl Sessions {
             live.say(&mut state, "session.updated", Source::Client, &json!({"reopened": true}), Some(change));
         }
         drop(state);
+        if let Some(keeper) = self.keeper() {
+            keeper.reopened(&live.id);
+        }
         self.store().flush();
         Ok(self.info(&live, true))
     }

@@ -47,11 +47,11 @@ use serde_json::Value;
 pub use attach::Attachment;
 pub use error::Error;
 pub use events::{RawEvent, Snapshot};
-pub use keeper::{BadRoot, Keeper};
+pub use keeper::{BadRoot, BadWorktree, Keeper};
 pub use transfer::{Export, Import};
 pub use types::{
     AttachmentRef, Cost, ExitDoc, McpPolicy, MessageSpec, Restored, Root, SessionDetails, SessionInfo, SessionPatch, SessionSpec,
-    SessionState, Stats, Submitted, TurnInfo, TurnLimits, UsageDoc, WhileRunning,
+    SessionState, SessionWorktree, Stats, Submitted, TurnInfo, TurnLimits, UsageDoc, WhileRunning,
 };
 pub use witness::{Diff, Touch, Witness};
 

@@ -361,6 +361,9 @@ pub struct SessionSpec {
     /// Calls on files and repositories with this session's id are confined to these directories: absolute paths, or `~/…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub roots: Option<Vec<String>>,
+    /// Instead of `cwd`: a working tree that is made for it, and goes some time after its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worktree: Option<SessionWorktree>,
     /// More folders it may work in (ACP additional directories).
     #[serde(default)]
     pub additional_directories: Vec<String>,
@@ -395,6 +398,23 @@ pub struct SessionSpec {
     /// Deadlines of its turns.
     #[serde(default)]
     pub turn_limits: TurnLimits,
+}
+
+/// A working tree of a git repository for a session of its own.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SessionWorktree {
+    /// A directory in the repository.
+    pub repository: String,
+    /// The directory to make, the one above it is there; beside `repository`, with the session's id behind its name, when absent.
+    #[serde(default)]
+    pub target: Option<String>,
+    /// The branch to check out, made when it isn't there; without one, the commit alone is checked out.
+    #[serde(default)]
+    pub branch: Option<String>,
+    /// The commit, branch or tag that a new branch begins with; what is checked out when absent.
+    #[serde(default)]
+    pub base: Option<String>,
 }
 
 /// What to do when an MCP server isn't ready.

@@ -36,6 +36,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod types;
+mod worktrees;
 mod writer;
 
 use std::collections::BTreeSet;
@@ -54,6 +55,7 @@ pub use sessions::SessionFilter;
 pub use spans::{ToolRow, TraceFilter, TraceRow};
 pub use stream::{Newest, Stream};
 pub use types::{Error, Event, GapReason, Health, Item};
+pub use worktrees::WorktreeRow;
 
 use crate::config::Bounds;
 use crate::rt::redact::Redactor;

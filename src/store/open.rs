@@ -19,6 +19,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("../../schemas/sql/0004_traces.sql")),
     M::up(include_str!("../../schemas/sql/0005_words_owed.sql")),
     M::up(include_str!("../../schemas/sql/0006_files.sql")),
+    M::up(include_str!("../../schemas/sql/0007_worktrees.sql")),
 ];
 
 /// How long a connection waits for a lock that another process holds.

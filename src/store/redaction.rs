@@ -51,6 +51,8 @@ pub(super) fn clean(change: &mut RowChange, redactor: &Redactor) {
         | RowChange::TrimSpans { .. }
         | RowChange::SetFsEditStatus { .. }
         | RowChange::PutFsSeen(_)
+        | RowChange::PutWorktree(_)
+        | RowChange::DeleteWorktree { .. }
         | RowChange::TrimFs(_)
         | RowChange::KeepSpanCursor { .. } => {}
     }

@@ -6,6 +6,7 @@ use super::files::{self, FsBlob, FsEditRow, FsKeep, FsSeenRow};
 use super::processes;
 use super::session_rows::{self, RequestRow, RuleRow, SessionRow, SpanRow, TurnRow};
 use super::spans;
+use super::worktrees::WorktreeRow;
 
 /// An ACP server as the file remembers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,6 +196,13 @@ pub enum RowChange {
     PutFsSeen(Vec<FsSeenRow>),
     /// The oldest of changed files beyond some bounds go, some at a time.
     TrimFs(FsKeep),
+    /// A working tree was made for a session, or something of it changed.
+    PutWorktree(WorktreeRow),
+    /// A working tree is gone, or nobody's.
+    DeleteWorktree {
+        /// Where it was.
+        path: Vec<u8>,
+    },
     /// Several, in order.
     Many(Vec<RowChange>),
 }
@@ -260,6 +268,8 @@ impl RowChange {
             }
             Self::SetFsEditStatus { id, status } => files::set_status(tx, id, status)?,
             Self::PutFsSeen(rows) => files::put_seen(tx, rows)?,
+            Self::PutWorktree(row) => super::worktrees::put(tx, row)?,
+            Self::DeleteWorktree { path } => super::worktrees::delete(tx, path)?,
             Self::TrimFs(keep) => files::trim(tx, keep)?,
             Self::Many(changes) => changes.iter().try_for_each(|change| change.apply(tx))?,
         }
@@ -283,6 +293,7 @@ impl RowChange {
             Self::PutRequest(_) => "request",
             Self::PutRule(_) | Self::DeleteRule { .. } | Self::ReplaceRules { .. } => "permission rules",
             Self::PutSpan(_) | Self::LoseSpans | Self::TrimSpans { .. } | Self::KeepSpanCursor { .. } => "spans",
+            Self::PutWorktree(_) | Self::DeleteWorktree { .. } => "working trees",
             Self::PutFsEdit(..) | Self::SetFsEditStatus { .. } | Self::PutFsSeen(_) | Self::TrimFs(_) => "edits of files",
             Self::Many(_) => "several",
         }

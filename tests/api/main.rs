@@ -22,6 +22,7 @@ mod fs_trees;
 mod fs_uploads;
 mod fs_watch;
 mod git;
+mod git_sessions;
 mod lifecycle;
 mod otlp;
 mod pid_one;

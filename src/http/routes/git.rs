@@ -1,7 +1,6 @@
 //! `/v1/git`: repositories in the workspace.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::os::unix::ffi::OsStrExt as _;
 
 use axum::extract::{FromRequestParts, State};
 use axum::{Json, http::StatusCode};
@@ -15,10 +14,10 @@ use utoipa_axum::routes;
 
 use super::fs::target::{AuthorQuery, OptionalTarget, OptionalTargetQuery, PathText, Reached, Target, path_answer};
 use crate::config::as_usize;
-use crate::fs::{Located, Reach};
-use crate::git::{Diff, DiffSpec, Log, LogSpec, Place, Spot, Status, StatusSpec, Untracked, Worktree, WorktreeSpec};
+use crate::git::{Diff, DiffSpec, Log, LogSpec, Status, StatusSpec, Untracked, Worktree, WorktreeSpec};
 use crate::http::extract::{ApiJson, ApiQuery};
 use crate::http::problem::ApiError;
+use crate::http::repository::{place, spot};
 use crate::http::{AppState, ProblemDetails};
 
 const LOG_LIMIT_DEFAULT: usize = 50;
@@ -29,19 +28,6 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         add_worktree,
         remove_worktree
     ))
-}
-
-/// A directory, and what else whoever named it may use.
-async fn place(reach: &Reach, at: Located) -> Result<Place, ApiError> {
-    let directory = Arc::new(reach.hold(at.clone()).await?);
-    let reach = reach.clone();
-    Ok(Place { path: at.path().to_path_buf(), directory, allows: Arc::new(move |path: &Path| reach.hold_real(path)) })
-}
-
-/// Where a worktree is or will be.
-async fn spot(reach: &Reach, at: &Located) -> Result<Spot, ApiError> {
-    let (parent, name) = at.split().ok_or_else(|| ApiError::invalid(format!("{} has no name", at.path().display())))?;
-    Ok(Spot { parent: place(reach, parent.to_path_buf().into()).await?, name: name.to_owned() })
 }
 
 /// Each `paths` of a query, byte for byte.
@@ -168,7 +154,14 @@ async fn list_worktrees(
     OptionalTarget(target): OptionalTarget,
 ) -> Result<Json<Worktrees>, ApiError> {
     let place = place(&target.reach, target.at).await?;
-    Ok(Json(Worktrees { worktrees: state.git.worktrees(&place).await? }))
+    let (mut worktrees, of_sessions) = (state.git.worktrees(&place).await?, state.store.worktrees().await?);
+    for worktree in &mut worktrees {
+        let owned = of_sessions.iter().find(|row| row.path == worktree.path().as_os_str().as_bytes());
+        (worktree.session_id, worktree.kept) = owned
+            .map(|row| (row.session_id.clone(), row.kept.clone()))
+            .map_or((None, None), |(session, kept)| (Some(session), kept));
+    }
+    Ok(Json(Worktrees { worktrees }))
 }
 
 /// A working tree to be added.
@@ -184,7 +177,7 @@ struct WorktreeBody {
     base: Option<String>,
 }
 
-/// Adds a working tree, for a session of its own. Asks no network.
+/// Adds a working tree. Asks no network. One that shall come and go with a session is made with it.
 #[utoipa::path(post, path = "/v1/git/worktrees", tag = "git", operation_id = "post_git_worktrees", request_body = WorktreeBody,
     params(AuthorQuery),
     responses((status = 201, body = Worktree), (status = 400, body = ProblemDetails), (status = 403, body = ProblemDetails),
@@ -196,7 +189,7 @@ async fn add_worktree(
 ) -> Result<(StatusCode, Json<Worktree>), ApiError> {
     let place = place(&reach, body.path.locate(&reach)?).await?;
     let spot = spot(&reach, &body.target.locate(&reach)?).await?;
-    let spec = WorktreeSpec { spot, branch: body.branch, base: body.base };
+    let spec = WorktreeSpec { spot, branch: body.branch, base: body.base, lock: None };
     Ok((StatusCode::CREATED, Json(state.git.add_worktree(place, spec).await?)))
 }
 

@@ -11,6 +11,7 @@ use http::request::Parts;
 use percent_encoding::percent_decode;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
 
 pub(in crate::http::routes) use crate::fs::shown;
@@ -19,31 +20,23 @@ use crate::http::AppState;
 use crate::http::problem::ApiError;
 use crate::sessions::{self, Root, SessionInfo};
 
-/// What every route for files takes in its query.
+/// The file that a route is about.
 #[derive(Debug, Deserialize, IntoParams)]
-#[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code)] // describes the API; the extractors read the query's bytes
-pub(in crate::http::routes) struct TargetQuery {
+struct PathQuery {
     /// The file: absolute, below the home (`~/…`), or relative to the home, or to the session's directory. Names that are
     /// not UTF-8 are percent-encoded byte for byte.
     path: String,
-    /// Relative paths start in this session's directory, and what is done is done in its name.
-    session_id: Option<String>,
-    /// The tool call of that session that this belongs to.
-    tool_call_id: Option<String>,
-    /// True writes over what the session hasn't seen.
-    #[serde(default)]
-    force: bool,
 }
 
-/// The same where there is no `path`.
+/// In whose name something is done.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code)] // the same
 pub(in crate::http::routes) struct AuthorQuery {
-    /// Relative paths start in this session's directory, and what is done is done in its name.
+    /// Relative paths start in this session's directory, all stay beneath its roots, and what is done is done in its name.
     session_id: Option<String>,
     /// The tool call of that session that this belongs to.
     tool_call_id: Option<String>,
@@ -52,7 +45,16 @@ pub(in crate::http::routes) struct AuthorQuery {
     force: bool,
 }
 
-/// The same where `path` may be left out.
+/// A file, and in whose name.
+pub(in crate::http::routes) struct TargetQuery;
+
+impl IntoParams for TargetQuery {
+    fn into_params(within: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        [PathQuery::into_params(&within), AuthorQuery::into_params(&within)].concat()
+    }
+}
+
+/// A file that may be left out, for questions.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
@@ -60,7 +62,7 @@ pub(in crate::http::routes) struct AuthorQuery {
 pub(in crate::http::routes) struct OptionalTargetQuery {
     /// As elsewhere; the home, or the session's directory, when absent.
     path: Option<String>,
-    /// Relative paths start in this session's directory.
+    /// Relative paths start in this session's directory, and all stay beneath its roots.
     session_id: Option<String>,
 }
 
