@@ -166,7 +166,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         requests: store.open_stream("requests").await?,
     });
     fs.connect(Arc::new(files::ConflictNotices(sessions.clone()))).await?;
-    sessions.witnessed_by(Arc::new(files::Bookkeeper::new(fs.clone(), home)));
+    sessions.witnessed_by(Arc::new(files::Bookkeeper::new(fs.clone(), home, &config.bounds)));
     let acp = Acp::start(store.clone(), children.clone(), source, Arc::new(sessions.clone()), config.bounds.clone()).await?;
     gate.connect(Arc::new(Answers(acp.clone())));
     sessions.join(acp.clone()).await?;

@@ -15,6 +15,7 @@ mod fs_archives;
 mod fs_edits;
 mod fs_support;
 mod fs_trees;
+mod fs_turns;
 mod fs_uploads;
 mod fs_watch;
 mod git;

@@ -33,7 +33,8 @@ impl Room {
         std::fs::create_dir(&data).expect("a folder");
         let path = data.join("data.db");
         let store = Store::open(&path, &path, bounds).expect("a store");
-        let fs = Fs::new(FsConfig { home: home.clone(), roots: Vec::new(), data, store, bounds: bounds.clone() }).expect("a room");
+        let fs =
+            Fs::new(FsConfig { home: home.clone(), roots: Vec::new(), data, store, bounds: bounds.clone() }).expect("a room");
         fs.connect(notices).await.expect("a journal");
         Self { fs, home, _dir: dir }
     }
@@ -298,10 +299,9 @@ fn what_others_did_is_noted_and_can_be_taken_back() {
         let external = External {
             author,
             path: room.home.join("f"),
-            before: Some(Bytes::from_static(b"old")),
-            before_is_known: true,
-            after: Some(Bytes::from_static(b"new")),
-            ..External::default()
+            before: Some(Thing::Nothing.with(Bytes::from_static(b"old"))),
+            after: Thing::Nothing.with(Bytes::from_static(b"new")),
+            made: Vec::new(),
         };
         room.fs.record_external(external.clone()).await.expect("an edit");
         let edit = room.edits(1).await.remove(0);
@@ -309,7 +309,7 @@ fn what_others_did_is_noted_and_can_be_taken_back() {
         assert!(edit.restorable);
         room.rollback(RollbackTo::Turn("t".into())).await.expect("taken back");
         assert_eq!(std::fs::read(room.home.join("f")).expect("a file"), b"old");
-        let unknown = External { before: None, before_is_known: false, after: Some(Bytes::from_static(b"old")), ..external };
+        let unknown = External { before: None, after: Thing::Nothing.with(Bytes::from_static(b"old")), ..external };
         room.fs.record_external(unknown).await.expect("an edit");
         assert!(!room.edits(1).await[0].restorable, "nobody knows what was there");
     });

@@ -9,12 +9,12 @@ use std::time::Instant;
 
 use rustix::fs::inotify::ReadFlags;
 
-use super::{Means, Own};
 use super::dirs::{DirId, Dirs, Entry, Name, Place, ROOT};
 use super::kernel::{Holder, Kernel, Raw};
 use super::pending::{Leaving, Origin, Pendings};
 use super::rules::{IGNORE_FILE, Rules};
 use super::tell::{Change, tell};
+use super::{Means, Own};
 use crate::fs::entry::Meta;
 
 /// How changes are learned of.
