@@ -170,7 +170,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
     fs.connect(Arc::new(files::ConflictNotices(sessions.clone()))).await?;
     let worktrees = worktrees::Worktrees::new(fs.clone(), git.clone(), store.clone(), sessions.clone(), &config.bounds);
     sessions.kept_by(Arc::new(keeping::Keeping { fs: fs.clone(), worktrees: worktrees.clone() }));
-    sessions.witnessed_by(Arc::new(files::Bookkeeper::new(fs.clone(), home)));
+    sessions.witnessed_by(Arc::new(files::Bookkeeper::new(fs.clone(), home, &config.bounds)));
     let acp = Acp::start(store.clone(), children.clone(), source, Arc::new(sessions.clone()), config.bounds.clone()).await?;
     gate.connect(Arc::new(Answers(acp.clone())));
     sessions.join(acp.clone()).await?;

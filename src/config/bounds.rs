@@ -139,6 +139,12 @@ bounds! {
     fs_preimage_tree_max_bytes = 16 * MIB, "The same for all files of a directory that is removed.";
     fs_preimage_tree_max_names = 1000, "The same, in names.";
     fs_preimages_max_bytes = 256 * MIB, "All contents that are kept so; the ones replaced longest ago go, and their edits can't be taken back.";
+    fs_turn_files_max = 1000, "Files of one turn whose changes only a watch saw; more are not noted, which the log says.";
+    fs_baselines_max = 16, "Directories with copies of what was there when a turn began; beyond, the one that was worked in longest ago has none any more, unless somebody works there.";
+    fs_baseline_max_files = 5_000, "Files and directories in such a directory; of a larger one some are not known, and what a shell did to them can't be taken back.";
+    fs_baseline_max_bytes = 64 * MIB, "Copies of one such directory, compressed; what is beyond isn't known.";
+    fs_baselines_max_bytes = 256 * MIB, "The same of all of them together: the length of a file in the data directory that has no name.";
+    fs_baseline_idle_ms = 600_000, "How long copies are kept after the last turn in their directory.";
     fs_rollback_max_edits = 1000, "Edits that one rollback takes back; more is 413.";
     fs_seen_max = 20_000, "Files that sessions saw, over all sessions, with what they had then; the ones seen longest ago are forgotten.";
     fs_conflict_edits_max = 200, "Latest edits of a file that are looked at for conflicts between sessions.";

@@ -11,6 +11,7 @@
 //! | `copy` | copies of files and trees |
 //! | `edit` | edits of texts: by text, by lines, by a patch |
 //! | `history` | what was changed, in whose name, and taking it back |
+//! | `baseline` | what was there when a turn began |
 //! | `ledger` | what sessions know of files, and where they meet |
 //! | `archive` | archives up and down |
 //! | `upload` | uploads in pieces |
@@ -19,6 +20,7 @@
 //! No path is resolved twice: what is checked is what was opened.
 
 mod archive;
+mod baseline;
 mod beneath;
 mod change;
 #[cfg(test)]
@@ -48,12 +50,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 pub use archive::{Extracted, Extraction, Failed, Format, Pieces, Skipped};
+pub use baseline::Baseline;
 pub use draft::{Draft, Expected, Fsync, Written};
 pub use edit::{Diff, EditOptions, EditSpec, Edited, Hunk, Mismatch};
 pub use entry::{Kind, Meta};
 pub use error::{Error, MovedOn};
 pub use hash::{Sha256Hex, Validator};
-pub use history::{Author, EditInfo, EditQuery, External, HistoryPage, RollbackTo, RolledBack, STREAM, Side};
+pub use history::{
+    Author, EditInfo, EditQuery, External, HistoryPage, Present, Rights, RollbackTo, RolledBack, STREAM, Side, Thing,
+};
 pub use ledger::{Conflict, FileState, Lease, LeaseSpec, Leases, Merged, NoNotices, Notices, SeenFile, Severity, Stale};
 pub use list::Listing;
 pub use names::FindNames;
@@ -103,6 +108,7 @@ struct Inner {
     /// As many searches as may be under way.
     searches: Arc<Semaphore>,
     watches: Arc<watch::Watches>,
+    baselines: baseline::Baselines,
     bounds: Bounds,
     leases: Arc<Leases>,
     /// Where changes are noted, once it is connected.
@@ -121,9 +127,11 @@ impl Fs {
         let transfers = Arc::new(Semaphore::new(as_usize(bounds.fs_transfers_max)));
         let searches = Arc::new(Semaphore::new(as_usize(bounds.fs_searches_max)));
         let leases = Arc::new(Leases::new(as_usize(bounds.fs_leases_max)));
-        let watches = Arc::new(watch::Watches::new(store, bounds.clone(), watch::Own::at(&data)));
+        let own = watch::Own::at(&data);
+        let baselines = baseline::Baselines::new(data, own.clone(), bounds.clone());
+        let watches = Arc::new(watch::Watches::new(store, bounds.clone(), own));
         let (changing, journal) = (Keyed::default(), OnceLock::new());
-        let inner = Inner { reach, hashes, changing, transfers, searches, watches, bounds, leases, journal };
+        let inner = Inner { reach, hashes, changing, transfers, searches, watches, baselines, bounds, leases, journal };
         Ok(Self { inner: Arc::new(inner) })
     }
 

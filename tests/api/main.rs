@@ -19,6 +19,7 @@ mod fs_reads;
 mod fs_roots;
 mod fs_support;
 mod fs_trees;
+mod fs_turns;
 mod fs_uploads;
 mod fs_watch;
 mod git;

@@ -9,6 +9,7 @@
 //! | `ask` | asks permission and answers once that is decided; the permission's answer is said |
 //! | `asks later` | answers, then asks permission between turns |
 //! | `flood N BYTES` | N chunks of so many bytes |
+//! | `sh SCRIPT` | a shell runs it where the session works; each line that it prints is a `session/update` |
 //! | anything else | said, and the turn ends |
 //!
 //! Capabilities come from arguments: `--no-load`, `--resume`, `--close`, `--delete`, `--steer`; `--forgets` refuses to load
@@ -16,7 +17,9 @@
 //! `--new-ms N` makes a session late.
 //! `--record PATH` appends every message about sessions to a file, one JSON object per line.
 
-use std::io::Write as _;
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,6 +28,7 @@ use serde_json::{Value, json};
 use super::{answer, notify, raw};
 
 static OPEN: Mutex<Vec<Open>> = Mutex::new(Vec::new());
+static CWDS: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
 static MADE: AtomicU64 = AtomicU64::new(0);
 
 /// A prompt that isn't answered yet.
@@ -58,6 +62,8 @@ pub fn handle(message: &Value) -> bool {
             let number = MADE.fetch_add(1, Ordering::Relaxed);
             let session = format!("fake-{}-{number}", std::process::id());
             append_to("--keeps", &session);
+            let cwd = params["cwd"].as_str().unwrap_or_default().to_owned();
+            CWDS.lock().expect("free").insert(session.clone(), cwd);
             answer(id, json!({"sessionId": session}));
         }
         "session/load" | "session/resume"
@@ -132,6 +138,13 @@ fn prompt(id: &Value, params: &Value) {
             answer(id, json!({"stopReason": "end_turn"}));
             ask(&format!("ask-{}", MADE.fetch_add(1, Ordering::Relaxed)), &session);
         }
+        "sh" => {
+            let (id, script) = (id.clone(), text["sh".len()..].to_owned());
+            std::thread::spawn(move || {
+                run(&session, &script);
+                answer(&id, json!({"stopReason": "end_turn"}));
+            });
+        }
         "flood" => {
             let chunk = "x".repeat(number(2));
             (0..number(1)).for_each(|_| say(&session, &chunk));
@@ -142,6 +155,18 @@ fn prompt(id: &Value, params: &Value) {
             answer(id, json!({"stopReason": "end_turn"}));
         }
     }
+}
+
+fn run(session: &str, script: &str) {
+    let cwd = CWDS.lock().expect("free").get(session).cloned().unwrap_or_default();
+    let mut command = Command::new("sh");
+    let mut shell =
+        command.args(["-ec", script]).current_dir(cwd).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("sh");
+    for line in BufReader::new(shell.stdout.take().expect("piped")).lines() {
+        let update: Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
+        notify("session/update", json!({"sessionId": session, "update": update}));
+    }
+    assert!(shell.wait().expect("an end").success(), "{script}");
 }
 
 fn ask(id: &str, session: &str) {

@@ -32,8 +32,8 @@ impl Fs {
             _ => options.expected,
         };
         let mut blobs = Vec::new();
-        let (before_image, _) = Captured::bytes(planned.old, None).settle(self.keep_limits(), &mut blobs);
-        let (after_image, _) = Captured::bytes(planned.new, None).settle(self.keep_limits(), &mut Vec::new());
+        let (before_image, _) = Captured::content(planned.old).settle(self.keep_limits(), &mut blobs);
+        let (after_image, _) = Captured::content(planned.new).settle(self.keep_limits(), &mut Vec::new());
         edit.kept = Kept {
             before: before_image,
             after: after_image,

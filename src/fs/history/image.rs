@@ -19,6 +19,7 @@ use super::super::draft::present;
 use super::super::entry::{Kind, Meta};
 use super::super::reach::Place;
 use super::super::{Error, Sha256Hex};
+use super::thing::{Rights, Thing};
 use crate::store::FsBlob;
 
 /// Bytes in JSON: text, or base64 when they are none.
@@ -180,7 +181,7 @@ enum Held {
     Bytes(Bytes),
 }
 
-const READ_ONLY: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+pub(in crate::fs) const READ_ONLY: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 impl Captured {
     /// What is at a place now, which is about to change or go.
@@ -202,13 +203,23 @@ impl Captured {
         Ok(Self { nodes: vec![(node(Raw::default(), what, meta), held.map(Held::Open))], ..Self::default() })
     }
 
-    /// From contents that somebody else had.
-    pub(in crate::fs) fn bytes(content: Option<Bytes>, meta: Option<&Meta>) -> Self {
-        let Some(content) = content else { return Self::default() };
-        let what = What::File { sha256: None, size: content.len() as u64 };
-        let (mode, uid, gid) = meta.map_or((0o644, 0, 0), |meta| (meta.mode, meta.uid, meta.gid));
-        let node = Node { below: Raw::default(), what, mode, uid, gid };
-        Self { nodes: vec![(node, Some(Held::Bytes(content)))], ..Self::default() }
+    /// A usual file with this content, or nothing.
+    pub(in crate::fs) fn content(content: Option<Bytes>) -> Self {
+        Self::thing(content.map_or(Thing::Nothing, |content| Thing::Nothing.with(content)))
+    }
+
+    /// What somebody else knows.
+    pub(in crate::fs) fn thing(thing: Thing) -> Self {
+        let (what, held, rights) = match thing {
+            Thing::Nothing => return Self::default(),
+            Thing::File { content, rights } => {
+                let what = What::File { sha256: None, size: content.len() as u64 };
+                (what, Some(Held::Bytes(content)), rights)
+            }
+            Thing::Link { target, rights } => (What::Symlink { target: Raw::of(&target) }, None, rights),
+        };
+        let Rights { mode, uid, gid } = rights;
+        Self { nodes: vec![(Node { below: Raw::default(), what, mode, uid, gid }, held)], ..Self::default() }
     }
 
     /// Nobody knows what was there.

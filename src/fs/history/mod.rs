@@ -17,11 +17,11 @@ mod rollback;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod thing;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub(super) use image::{Captured, Image, KeepLimits};
@@ -31,6 +31,7 @@ pub use queries::{EditQuery, HistoryPage};
 pub use rollback::{RollbackTo, RolledBack};
 pub(super) use rows::{Edit, Kept, edit_of, prepare_edit};
 pub use rows::{EditInfo, Side};
+pub use thing::{Present, Rights, Thing};
 
 use super::edit::Diff;
 use super::entry::Meta;
@@ -114,20 +115,18 @@ impl Change {
 }
 
 /// A change that somebody else made, as an agent with tools of its own.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct External {
     /// In whose name.
     pub author: Author,
-    /// The file: an absolute path.
+    /// Where: an absolute path.
     pub path: PathBuf,
-    /// What it was moved from.
-    pub from: Option<PathBuf>,
-    /// The content that was there; `None` when nothing was.
-    pub before: Option<Bytes>,
-    /// False when it isn't known what was there: then the change can't be taken back.
-    pub before_is_known: bool,
-    /// The content that is there now; `None` when nothing is.
-    pub after: Option<Bytes>,
+    /// What was there; `None` when nobody knows: then the change can't be taken back.
+    pub before: Option<Thing>,
+    /// What is there now.
+    pub after: Thing,
+    /// Directories that were made above it, topmost first: they go with it when it is taken back and they hold nothing else.
+    pub made: Vec<PathBuf>,
 }
 
 impl Fs {
@@ -183,23 +182,22 @@ impl Fs {
     /// nothing changed.
     pub async fn record_external(&self, external: External) -> Option<String> {
         let journal = self.inner.journal.get()?;
-        let External { author, path, from, before, before_is_known, after } = external;
-        if before == after && before_is_known && from.is_none() {
+        let External { author, path, before, after, made } = external;
+        if before.as_ref() == Some(&after) {
             return None;
         }
         let reach = self.reach().in_name_of(author);
+        let is_link = |thing: &Thing| matches!(thing, Thing::Link { .. });
+        let follows = !is_link(&after) && !before.as_ref().is_some_and(is_link);
         let at = Located::from(path);
-        let path = self.real_path(&reach, &at).await;
-        let there = self.there(&reach, &at).await;
-        let hash = after.as_deref().map(Sha256Hex::of);
+        let path = if follows { self.real_path(&reach, &at).await } else { self.real_place(&reach, &at).await };
+        let hash = after.content().map(|content| Sha256Hex::of(content));
         if let (Some(session), Some(hash)) = (&reach.author().session_id, &hash) {
             journal.saw(session, &path, hash.as_str(), "write");
         }
-        // Nobody knows what the file was like besides its content: programs leave it as it was.
-        let captured = if before_is_known { Captured::bytes(before, there.as_ref()) } else { Captured::unknown() };
-        let after = After::Captured(Captured::bytes(after, there.as_ref()));
-        let mut change = Change::new("external", &reach, path, captured, after);
-        change.from = from;
+        let captured = before.map_or_else(Captured::unknown, Captured::thing);
+        let mut change = Change::new("external", &reach, path, captured, After::Captured(Captured::thing(after)));
+        change.made = made;
         let id = change.id.clone();
         journal.send_async(Entry::Change(Box::new(change))).await;
         Some(id)
@@ -212,18 +210,18 @@ impl Fs {
         }
     }
 
-    /// Where a path really leads, as far as its directory is there: what edits are known by.
-    pub(super) async fn real_path(&self, reach: &Reach, at: &Located) -> PathBuf {
+    /// Where a path really leads, as far as its directory is there: what edits are known by. Cancel safe.
+    pub async fn real_path(&self, reach: &Reach, at: &Located) -> PathBuf {
         let (reach, at) = (reach.clone(), at.clone());
         let fallback = at.path().to_path_buf();
         super::blocking(move || Ok(reach.target(&at, false)?.real_path())).await.unwrap_or(fallback)
     }
 
-    /// The file that a path leads to now.
-    async fn there(&self, reach: &Reach, at: &Located) -> Option<Meta> {
+    /// The same, with a link at its end as itself.
+    async fn real_place(&self, reach: &Reach, at: &Located) -> PathBuf {
         let (reach, at) = (reach.clone(), at.clone());
-        let look = move || super::draft::present(&reach.target(&at, false)?);
-        super::blocking(look).await.ok().flatten().filter(|meta| meta.kind == super::Kind::File)
+        let fallback = at.path().to_path_buf();
+        super::blocking(move || Ok(reach.place(&at, false)?.real_path())).await.unwrap_or(fallback)
     }
 
     pub(super) fn journal(&self) -> Result<&Journal, Error> {

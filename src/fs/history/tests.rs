@@ -297,14 +297,10 @@ fn what_others_did_is_noted_and_can_be_taken_back() {
         std::fs::set_permissions(room.home.join("f"), std::fs::Permissions::from_mode(0o750)).expect("a mode");
         let author =
             Author { session_id: Some("a".into()), turn_id: Some("t".into()), tool_call_id: Some("c".into()), forces: false };
-        let external = External {
-            author,
-            path: room.home.join("f"),
-            before: Some(Bytes::from_static(b"old")),
-            before_is_known: true,
-            after: Some(Bytes::from_static(b"new")),
-            ..External::default()
-        };
+        let present = room.fs.present(room.fs.reach(), room.at("f")).await.expect("looked at");
+        let after = present.thing.expect("a file");
+        let before = Some(after.with(Bytes::from_static(b"old")));
+        let external = External { author, path: room.home.join("f"), before, after, made: Vec::new() };
         room.fs.record_external(external.clone()).await.expect("an edit");
         let edit = room.edits(1).await.remove(0);
         assert_eq!((edit.op.as_str(), edit.turn_id.as_deref(), edit.tool_call_id.as_deref()), ("external", Some("t"), Some("c")));
@@ -313,7 +309,7 @@ fn what_others_did_is_noted_and_can_be_taken_back() {
         assert_eq!(std::fs::read(room.home.join("f")).expect("a file"), b"old");
         let mode = std::fs::metadata(room.home.join("f")).expect("a file").permissions().mode();
         assert_eq!(mode & 0o7777, 0o750, "a program that could be run still can");
-        let unknown = External { before: None, before_is_known: false, after: Some(Bytes::from_static(b"old")), ..external };
+        let unknown = External { before: None, after: Thing::Nothing.with(Bytes::from_static(b"old")), ..external };
         room.fs.record_external(unknown).await.expect("an edit");
         assert!(!room.edits(1).await[0].restorable, "nobody knows what was there");
     });

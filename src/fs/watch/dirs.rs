@@ -204,6 +204,21 @@ impl Dirs {
         watches
     }
 
+    /// Clients know nothing more of what is gone from a directory: they were told that it went with it.
+    pub(super) fn forget_gone_in(&mut self, id: DirId) {
+        for gone in &self.dead {
+            let Some(dir) = self.slots[*gone as usize].as_mut() else { continue };
+            let is_in = match &dir.told {
+                Told::Here => dir.parent == id,
+                Told::At(place) => place.dir == id,
+                Told::Not | Told::Gone => false,
+            };
+            if is_in {
+                dir.told = Told::Gone;
+            }
+        }
+    }
+
     /// Nobody asks any more for what is gone.
     pub(super) fn bury(&mut self) {
         for id in self.dead.drain(..) {

@@ -83,8 +83,7 @@ impl Kernel {
         Self { inotify: opened.ok().map(Arc::new), why_not, holders: HashMap::new(), watches_max }
     }
 
-    /// As where no instance can be had.
-    #[cfg(test)]
+    /// Without an instance, and why.
     pub(super) fn without(why_not: &'static str) -> Self {
         Self { inotify: None, why_not, holders: HashMap::new(), watches_max: 0 }
     }

@@ -122,7 +122,7 @@ impl Tree {
     }
 
     /// A directory of the tree, if it still is the one that is known.
-    fn open(&self, id: DirId, flags: OFlags) -> Result<OwnedFd, Errno> {
+    pub(super) fn open(&self, id: DirId, flags: OFlags) -> Result<OwnedFd, Errno> {
         let known = self.dirs.get(id).ok_or(Errno::NOENT)?;
         let flags = flags | OFlags::DIRECTORY | OFlags::NOFOLLOW;
         let directory = beneath::open(self.root.as_fd(), &self.dirs.path(id), flags, Mode::empty())?;

@@ -13,6 +13,7 @@
 //! | `dirs`, `rules`, `own` | what is known of it, and what of it is looked at |
 //! | `pending`, `tell` | from what is to be looked at to changes; pure |
 //! | `log` | changes as events |
+//! | `survey` | the same tree, listed once for others |
 //! | `wait` | waiting for one file |
 //!
 //! States of a tree: *watched* by inotify → *polled* once that can't be had, said with a `fs.resync`; *gone* while its root
@@ -27,6 +28,7 @@ mod own;
 mod owner;
 mod pending;
 mod rules;
+mod survey;
 mod tell;
 #[cfg(test)]
 mod tests;
@@ -49,6 +51,7 @@ use crate::config::{Bounds, as_usize};
 use crate::store::{Store, Stream};
 pub(super) use own::Own;
 use owner::{Ask, Message, Owner};
+pub(super) use survey::Survey;
 pub use wait::{WaitFor, Waited};
 
 /// What of a directory is watched.

@@ -219,6 +219,7 @@ impl Telling<'_> {
         let names: Vec<_> = dir.entries.keys().cloned().collect();
         // What clients knew in it went where it was told to be gone.
         self.pending.iter_mut().filter(|(place, _)| place.dir == id).for_each(|(_, pending)| pending.was = None);
+        self.dirs.forget_gone_in(id);
         for name in names {
             let place = Place { dir: id, name };
             if self.telling.contains(&place) {
