@@ -183,15 +183,20 @@ fn shown(range: &Range<usize>) -> Option<(usize, usize)> {
 pub(super) fn conflicts(path: &Path, touches: &[Touch]) -> Vec<Conflict> {
     let all = placed(touches);
     let mut worst: BTreeMap<(String, String), Conflict> = BTreeMap::new();
-    for (index, later) in all.iter().enumerate() {
-        for earlier in &all[..index] {
+    // The latest first: once there is nothing worse, what came before is of no interest.
+    for (index, later) in all.iter().enumerate().rev() {
+        for earlier in all[..index].iter().rev() {
             let (Some(session), Some(other)) = (&later.touch.session_id, &earlier.touch.session_id) else { continue };
             if session == other {
                 continue;
             }
-            let Some((severity, one, two)) = closest(&later.ranges, &earlier.ranges) else { continue };
             let pair = if session < other { (session.clone(), other.clone()) } else { (other.clone(), session.clone()) };
-            if worst.get(&pair).is_none_or(|known| known.severity <= severity) {
+            let known = worst.get(&pair).map(|known| known.severity);
+            if known == Some(Severity::SameLine) {
+                continue;
+            }
+            let Some((severity, one, two)) = closest(&later.ranges, &earlier.ranges) else { continue };
+            if known.is_none_or(|known| known < severity) {
                 let conflict = Conflict {
                     path: path.to_path_buf(),
                     severity,
