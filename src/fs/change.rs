@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, openat, renameat_with,
 use rustix::io::Errno;
 use tokio::sync::OwnedMutexGuard;
 
-use super::draft::present;
+use super::draft::{present, turn_key};
 use super::edit::Planned;
 use super::entry::{Encoder, Kind, Meta};
 use super::history::{After, Captured, Change, Image};
@@ -149,11 +149,9 @@ impl Fs {
     /// Changes of either path come one after another. Who moves one to the other and who moves it back take them in the same
     /// order: nobody waits for somebody who waits for him.
     async fn alone_with_both(&self, one: &Located, other: &Located) -> (OwnedMutexGuard<()>, Option<OwnedMutexGuard<()>>) {
-        // As text that may be the same for two paths: such a pair has one turn.
-        let key = |at: &Located| at.path().to_string_lossy().into_owned();
-        let (first, second) = if key(one) <= key(other) { (one, other) } else { (other, one) };
+        let (first, second) = if turn_key(one) <= turn_key(other) { (one, other) } else { (other, one) };
         let held = self.alone(first).await;
-        (held, if key(first) == key(second) { None } else { Some(self.alone(second).await) })
+        (held, if turn_key(first) == turn_key(second) { None } else { Some(self.alone(second).await) })
     }
 }
 

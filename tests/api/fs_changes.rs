@@ -8,7 +8,7 @@ use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use serde_json::json as object;
 
 use crate::fs_support::{Files, json, told};
-use crate::support::Options;
+use crate::support::{Options, kill};
 
 /// A file system, or a file, over another one until the test ends.
 struct Mount(PathBuf);
@@ -197,4 +197,44 @@ async fn very_many_writers_dont_stop_the_server() {
     let written = futures_util::future::join_all((0..1000).map(write)).await;
     assert!(written.into_iter().all(|written| written));
     assert_eq!(names(&files.path("")).len(), 1000);
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_replaced_keeps_its_content_when_there_is_no_room() {
+    let files = Files::new();
+    std::fs::create_dir(files.path("small")).expect("a folder");
+    let _small = Mount::with(&["-t", "tmpfs", "-o", "size=1m", "tmpfs"], &files.path("small"));
+    std::fs::write(files.path("small/real"), "old").expect("a file");
+    std::fs::write(files.path("f"), "").expect("a file");
+    let _file = Mount::with(&["--bind", &files.path("small/real").display().to_string()], &files.path("f"));
+    let (status, problem) = told(files.ask(Method::PUT, "file", "f").body(vec![b'x'; 4 << 20])).await;
+    assert_eq!((status, files.text("f").await.as_str()), (507, "old"), "{problem}");
+    files.put("f", "something longer").await;
+    files.put("f", "new").await;
+    assert_eq!(std::fs::read_to_string(files.path("small/real")).expect("a file"), "new", "it is written in place");
+    let left: Vec<_> = names(&files.path("")).into_iter().filter(|name| name.starts_with(".sandboxd-tmp")).collect();
+    assert_eq!(left, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_is_under_way_has_no_name_and_a_kill_leaves_nothing() {
+    let files = Files::new();
+    std::fs::create_dir(files.path("d")).expect("a folder");
+    let _d = Mount::tmpfs(&files.path("d"));
+    let (sender, pieces) = tokio::sync::mpsc::channel::<Result<Vec<u8>, std::io::Error>>(1);
+    let body = futures_util::stream::unfold(pieces, |mut pieces| async { Some((pieces.recv().await?, pieces)) });
+    let put = files.ask(Method::PUT, "file", "d/f").body(reqwest::Body::wrap_stream(body)).send();
+    let put = tokio::spawn(put);
+    let used = || rustix::fs::statvfs(files.path("d")).map(|fs| fs.f_blocks - fs.f_bfree).expect("a file system");
+    let before = used();
+    for _ in 0..8 {
+        sender.send(Ok(vec![b'x'; 1 << 20])).await.expect("it is read");
+    }
+    while used() < before + 512 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await; // nothing of it is on the disk yet
+    }
+    assert_eq!(names(&files.path("d")), Vec::<String>::new(), "it is being written");
+    kill(files.server.pid(), "KILL");
+    assert!(put.await.expect("no panic").is_err());
+    assert_eq!(names(&files.path("d")), Vec::<String>::new());
 }

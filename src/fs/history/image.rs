@@ -254,6 +254,14 @@ impl Captured {
         }
     }
 
+    /// The content of one file that is in memory.
+    pub(in crate::fs) fn bytes_of_file(&self) -> Option<&Bytes> {
+        match &self.nodes[..] {
+            [(_, Some(Held::Bytes(content)))] => Some(content),
+            _ => None,
+        }
+    }
+
     /// The image, with the contents that are kept, and the content when it is one file. Blocks.
     pub(in crate::fs) fn settle(self, limits: KeepLimits, blobs: &mut Vec<FsBlob>) -> (Image, Option<Bytes>) {
         let is_whole = !self.is_cut;

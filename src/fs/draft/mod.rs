@@ -1,10 +1,14 @@
-//! Writing a file so that readers see the old content or the new: it grows beside its place under a name of its own, and
-//! takes the place at the end.
+//! Writing a file so that readers see the old content or the new: it grows beside its place, and takes the place at the end.
 //!
 //! ```text
 //!  begin ──▶ pieces ──▶ commit: is the place as expected? ──▶ rename (a place that can't be renamed over: copied into)
 //!    └──────── dropped anywhere before: nothing is left ◀──┘ no
 //! ```
+//!
+//! What comes in pieces has no name until then, so that a kill leaves nothing; where the file system can't do that, and for
+//! what is written in one go, the name begins with [`PREFIX`]. `place` has both.
+
+mod place;
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -12,7 +16,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Uid, fchmod, fchown, fsync, openat, renameat_with, unlinkat};
+use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, fsync, openat};
 use rustix::io::Errno;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
 
@@ -24,7 +28,7 @@ use super::history::{self, After, Captured, Change, Image};
 use super::ledger::Stale;
 use super::reach::Place;
 use super::{Error, Fs, Located, Reach, blocking};
-use crate::rt::ids::new_id;
+use place::Temporary;
 
 /// Names of what is being written begin so; they are left out of listings of changes.
 pub(super) const PREFIX: &str = ".sandboxd-tmp_";
@@ -110,27 +114,16 @@ pub(super) struct Grown {
     pub(super) size: u64,
 }
 
-/// A name that goes when nobody takes it over.
-struct Temporary {
-    place: Arc<Place>,
-    name: String,
-    is_kept: bool,
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if !self.is_kept {
-            let _ = unlinkat(&self.place.directory, &self.name, AtFlags::empty()); // it may be gone with its directory
-        }
-    }
-}
-
 impl Fs {
-    /// Begins to write a file; directories above it are made. Blocks: for a thread that may.
+    /// Begins to write a file in one go; directories above it are made. Blocks: for a thread that may.
     ///
     /// # Errors
     /// [`Error::NotAFile`] when something else has the name, [`Error::Outside`], [`Error::Denied`], [`Error::NoSpace`].
     pub(super) fn begin(&self, reach: &Reach, at: Located, fsync: Fsync) -> Result<Draft, Error> {
+        self.begin_with(reach, at, fsync, place::named)
+    }
+
+    fn begin_with(&self, reach: &Reach, at: Located, fsync: Fsync, make: place::Make) -> Result<Draft, Error> {
         let (place, made) = match reach.target(&at, false) {
             Err(Error::NotFound(_)) => {
                 let made = if self.inner.journal.get().is_some() { reach.missing_above(&at).len() } else { 0 };
@@ -143,16 +136,8 @@ impl Fs {
         {
             return Err(Error::NotAFile(at.path().to_path_buf()));
         }
-        let failed = |errno| Error::of("write", at.path(), errno);
-        let name = format!("{PREFIX}{}", new_id("w"));
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let (file, temporary) = match openat(&place.directory, &name, flags, FILE_MODE) {
-            Ok(file) => (file, Some(Temporary { place: Arc::clone(&place), name, is_kept: false })),
-            // A directory that we may not write in, with a file that we may.
-            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) if may_write(&place) => (nameless().map_err(failed)?, None),
-            Err(errno) => return Err(failed(errno)),
-        };
-        Ok(Draft { made, ..self.draft(reach, at, place, temporary, file.into(), fsync) })
+        let (file, temporary) = make(&place).map_err(|errno| Error::of("write", at.path(), errno))?;
+        Ok(Draft { made, ..self.draft(reach, at, place, temporary, file, fsync) })
     }
 
     /// With nothing in it yet.
@@ -186,7 +171,7 @@ impl Fs {
     /// under this name.
     pub(super) fn adopt(&self, reach: &Reach, at: Located, place: Place, name: String, grown: Grown, fsync: Fsync) -> Draft {
         let place = Arc::new(place);
-        let temporary = Some(Temporary { place: Arc::clone(&place), name, is_kept: true });
+        let temporary = Some(Temporary::kept(Arc::clone(&place), name));
         let Grown { file, hasher, size } = grown;
         Draft { hasher, size, ..self.draft(reach, at, place, temporary, file, fsync) }
     }
@@ -222,7 +207,7 @@ impl Fs {
         let (fs, reach, expected) = (self.clone(), reach.clone(), expected.clone());
         let permit = Some(self.transfer()?);
         blocking(move || {
-            let draft = fs.begin(&reach, at, fsync)?;
+            let draft = fs.begin_with(&reach, at, fsync, place::nameless_if_possible)?;
             draft.check(&expected)?;
             Ok(Draft { _permit: permit, ..draft })
         })
@@ -249,8 +234,13 @@ impl Fs {
 
     /// Changes of one path come one after another.
     pub(super) async fn alone(&self, at: &Located) -> OwnedMutexGuard<()> {
-        self.inner.changing.enter(&at.path().to_string_lossy()).await
+        self.inner.changing.enter(&turn_key(at)).await
     }
+}
+
+/// The same for all ways to write a path, but for links. Two paths that are no text may have the same one.
+pub(super) fn turn_key(at: &Located) -> String {
+    at.path().components().collect::<PathBuf>().to_string_lossy().into_owned()
 }
 
 impl Draft {
@@ -398,75 +388,12 @@ impl Draft {
         let _ = fchmod(&self.file, Mode::from_bits_retain(mode)); // after the owner, which clears setuid
     }
 
-    fn take_place(&mut self, expected: &Expected, before: Option<&Meta>) -> Result<(), Error> {
-        let place = Arc::clone(&self.place);
-        let (directory, name) = (&place.directory, &place.name);
-        let Some(temporary) = self.temporary.as_ref().map(|temporary| temporary.name.clone()) else {
-            return self.copy_into();
-        };
-        let rename = |flags| renameat_with(directory, &temporary, directory, name, flags);
-        let renamed = match (expected, before) {
-            (Expected::Nothing, _) => rename(RenameFlags::NOREPLACE),
-            (Expected::Content(any), Some(_)) => {
-                // Whoever writes without asking us may do so until the last moment: what comes out is looked at.
-                match rename(RenameFlags::EXCHANGE) {
-                    Ok(()) => match self.hash_of(&temporary)? {
-                        Some(hash) if any.contains(&hash) => return Ok(()), // the old content goes with the draft
-                        found => {
-                            let _ = rename(RenameFlags::EXCHANGE); // as it was
-                            return Err(self.changed(found));
-                        }
-                    },
-                    Err(Errno::INVAL | Errno::NOSYS) => rename(RenameFlags::empty()), // not on this file system
-                    failed => failed,
-                }
-            }
-            _ => rename(RenameFlags::empty()),
-        };
-        match renamed {
-            Ok(()) => {
-                self.temporary.iter_mut().for_each(|temporary| temporary.is_kept = true);
-                Ok(())
-            }
-            Err(Errno::EXIST) => Err(self.changed(self.hash_of(name)?)),
-            // A file that something is mounted on, as /etc/hosts in containers.
-            Err(Errno::BUSY | Errno::XDEV) => self.copy_into(),
-            Err(errno) => Err(Error::of("write", self.at.path(), errno)),
-        }
-    }
-
-    fn changed(&self, found: Option<Sha256Hex>) -> Error {
-        Error::Changed { path: self.at.path().to_path_buf(), found: found.map(|hash| hash.as_str().to_owned()) }
-    }
-
-    fn copy_into(&mut self) -> Result<(), Error> {
-        self.was.read_now(self.fs.keep_limits());
-        let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let place = openat(&self.place.directory, &self.place.name, flags, Mode::empty());
-        let mut place = File::from(place.map_err(|errno| Error::of("write", self.at.path(), errno))?);
-        let mut copy = || {
-            io::Seek::rewind(&mut &self.file)?;
-            io::copy(&mut &self.file, &mut place)?;
-            if self.fsync == Fsync::Yes { place.sync_all() } else { Ok(()) }
-        };
-        copy().map_err(|error| self.failed(&error))
-    }
-
     fn sync_name(&self) -> Result<(), Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = openat(self.place.directory.as_fd(), ".", flags, Mode::empty());
         let synced = directory.and_then(fsync);
         synced.map_err(|errno| Error::of("sync the directory of", self.at.path(), errno))
     }
-}
-
-fn may_write(place: &Place) -> bool {
-    rustix::fs::accessat(&place.directory, &place.name, rustix::fs::Access::WRITE_OK, AtFlags::empty()).is_ok()
-}
-
-/// A file without a name, where such files are kept.
-fn nameless() -> Result<rustix::fd::OwnedFd, Errno> {
-    openat(rustix::fs::CWD, std::env::temp_dir(), OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
 }
 
 /// What has the name now.
