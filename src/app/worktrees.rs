@@ -166,10 +166,14 @@ impl Worktrees {
 
     /// The session is there; or it isn't, and its tree goes as if it had never been.
     pub(super) async fn settled(&self, session_id: &str, is_made: bool) {
-        let branch = self.unborn().remove(session_id).flatten();
-        if is_made {
-            return;
+        if !is_made {
+            self.undo(session_id).await;
         }
+        self.unborn().remove(session_id); // last: nobody else looks after it until then
+    }
+
+    async fn undo(&self, session_id: &str) {
+        let branch = self.unborn().get(session_id).cloned().flatten();
         let rows = self.inner.store.worktrees().await.unwrap_or_default();
         for row in rows.into_iter().filter(|row| row.session_id == session_id) {
             let undone = async {

@@ -314,3 +314,30 @@ fn hold(roots: &[PathBuf]) -> Result<Arc<[Root]>, Error> {
     };
     roots.iter().cloned().chain(roots.iter().filter_map(real)).map(|root| hold(&root)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fences_narrow_and_none_at_all_is_nowhere() {
+        let home = tempfile::tempdir().expect("a folder");
+        let top = std::fs::canonicalize(home.path()).expect("a path");
+        std::fs::create_dir_all(top.join("a/b")).expect("folders");
+        let reach = Reach::new(top.clone(), &[]).expect("no roots");
+        let fence = |reach: &Reach, path: &str| reach.fence(OsStr::new(path));
+        let dotted = fence(&reach, &format!("{}/a/../a", top.display())).expect("a directory");
+        assert_eq!(dotted.path, dotted.real);
+        let outer = reach.beneath(&[dotted]).expect("it is there");
+        let holds = |reach: &Reach, below: &str| reach.directory(&Located::from(top.join(below))).is_ok();
+        assert!(holds(&outer, "a") && holds(&outer, "a/b") && !holds(&outer, "") && !holds(&outer, "a/.."));
+        assert!(matches!(fence(&outer, "~"), Err(Error::Outside(_))), "it doesn't get wider");
+        let inner = outer.beneath(&[fence(&outer, "~/a/b").expect("a directory")]).expect("it is there");
+        assert!(holds(&inner, "a/b") && !holds(&inner, "a"));
+        let nowhere = reach.beneath(&[]).expect("nothing has to be there");
+        assert!(!holds(&nowhere, "a") && !nowhere.covers(&top));
+        let gone = fence(&reach, "~/a/b").expect("a directory");
+        std::fs::remove_dir(top.join("a/b")).expect("removed");
+        assert!(matches!(reach.beneath(&[gone]), Err(Error::RootGone(path)) if path == top.join("a/b")));
+    }
+}

@@ -7,10 +7,11 @@ use std::sync::{Arc, PoisonError};
 
 use serde_json::{Value, json};
 
+use super::ground::Root;
 use super::lifecycle::DELETE_OR_CLOSE;
 use super::live::Live;
 use super::tap::object;
-use super::types::{McpPolicy, Root, SessionInfo, SessionSpec, TurnLimits};
+use super::types::{McpPolicy, SessionInfo, SessionSpec, TurnLimits};
 use super::{Error, Sessions};
 use crate::acp::{Envelope, Posted};
 use crate::config::as_duration;

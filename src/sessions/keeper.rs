@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::types::{Root, SessionSpec, SessionWorktree};
+use super::ground::{Root, SessionWorktree};
+use super::types::SessionSpec;
 use super::{Error, Sessions};
 use crate::acp::BoxFuture;
 

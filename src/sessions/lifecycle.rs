@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::sync::oneshot;
 
+use super::ground::{Root, named};
 use super::live::Live;
 use super::projection::Source;
-use super::types::{ExitDoc, Root, SessionInfo, SessionPatch, named};
+use super::types::{ExitDoc, SessionInfo, SessionPatch};
 use super::{Error, Sessions};
 use crate::rt::clock::now_ms;
 use crate::rt::raw_json::RawJson;

@@ -18,6 +18,7 @@ mod create;
 mod error;
 mod events;
 pub mod gate;
+mod ground;
 mod janitor;
 mod keeper;
 mod lifecycle;
@@ -47,11 +48,12 @@ use serde_json::Value;
 pub use attach::Attachment;
 pub use error::Error;
 pub use events::{RawEvent, Snapshot};
+pub use ground::{Root, SessionWorktree};
 pub use keeper::{BadRoot, BadWorktree, Keeper};
 pub use transfer::{Export, Import};
 pub use types::{
-    AttachmentRef, Cost, ExitDoc, McpPolicy, MessageSpec, Restored, Root, SessionDetails, SessionInfo, SessionPatch, SessionSpec,
-    SessionState, SessionWorktree, Stats, Submitted, TurnInfo, TurnLimits, UsageDoc, WhileRunning,
+    AttachmentRef, Cost, ExitDoc, McpPolicy, MessageSpec, Restored, SessionDetails, SessionInfo, SessionPatch, SessionSpec,
+    SessionState, Stats, Submitted, TurnInfo, TurnLimits, UsageDoc, WhileRunning,
 };
 pub use witness::{Diff, Touch, Witness};
 

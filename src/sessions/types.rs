@@ -7,6 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::ground::{Root, SessionWorktree};
 use crate::rt::raw_json::RawJson;
 
 /// Everything of a session that no query looks for: `doc` of its row.
@@ -52,25 +53,6 @@ impl SessionDoc {
     pub(super) fn of(doc: &str) -> Self {
         serde_json::from_str(doc).unwrap_or_else(|_| Self { roots: Some(Vec::new()), ..Self::default() })
     }
-}
-
-/// A directory that paths in a session's name stay beneath.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Root {
-    /// As it was named: an absolute path.
-    pub path: String,
-    /// Where it really was then, without links.
-    pub real: String,
-}
-
-/// Roots as they were named.
-pub(super) fn named(roots: &[Root]) -> Vec<&str> {
-    roots.iter().map(|root| root.path.as_str()).collect()
-}
-
-#[allow(clippy::ref_option)] // serde's signature
-fn show_roots<S: serde::Serializer>(roots: &Option<Vec<Root>>, serializer: S) -> Result<S::Ok, S::Error> {
-    roots.as_deref().map(named).serialize(serializer)
 }
 
 /// A message with an idempotency key that joined a turn.
@@ -278,7 +260,7 @@ pub struct SessionInfo {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
     /// Directories that files are beneath which are asked for in its name; absent: wherever the server lets.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "show_roots")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "super::ground::show")]
     #[schema(value_type = Option<Vec<String>>)]
     pub roots: Option<Vec<Root>>,
     /// What it is doing.
@@ -398,23 +380,6 @@ pub struct SessionSpec {
     /// Deadlines of its turns.
     #[serde(default)]
     pub turn_limits: TurnLimits,
-}
-
-/// A working tree of a git repository for a session of its own.
-#[derive(Debug, Clone, Default, Deserialize, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct SessionWorktree {
-    /// A directory in the repository.
-    pub repository: String,
-    /// The directory to make, the one above it is there; beside `repository`, with the session's id behind its name, when absent.
-    #[serde(default)]
-    pub target: Option<String>,
-    /// The branch to check out, made when it isn't there; without one, the commit alone is checked out.
-    #[serde(default)]
-    pub branch: Option<String>,
-    /// The commit, branch or tag that a new branch begins with; what is checked out when absent.
-    #[serde(default)]
-    pub base: Option<String>,
 }
 
 /// What to do when an MCP server isn't ready.

@@ -110,6 +110,40 @@ async fn an_upload_is_completed_in_the_name_of_who_began_it() {
     assert_eq!((&edit["sessionId"], &edit["toolCallId"]), (&json!(two.a), &json!("c2")), "{edit}");
 }
 
+#[tokio::test]
+async fn an_archive_replaces_nothing_newer() {
+    let two = Two::new().await;
+    let mut archive = tar::Builder::new(Vec::new());
+    for name in ["first", "sub/f", "last"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(4);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, name, &b"tar\n"[..]).expect("an entry");
+    }
+    let archive = archive.into_inner().expect("an archive");
+    let unpack = async |more: &str| {
+        let url = two.server.url(&format!("/v1/fs/upload-batch?path=d&sessionId={}{more}", two.a));
+        let request = two.server.http.post(url).header("content-type", "application/x-tar").body(archive.clone());
+        let answer = request.send().await.expect("an answer");
+        (answer.status().as_u16(), answer.json::<Value>().await.expect("JSON"))
+    };
+    for path in ["d/sub/f", "d/other"] {
+        two.put(&two.a, path, "old").await;
+        two.put(&two.b, path, "new").await;
+    }
+    let (status, problem) = unpack("").await;
+    assert_eq!((status, &problem["code"], &problem["entry"]), (409, &json!("stale"), &json!("sub/f")), "{problem}");
+    assert_eq!((two.text("d/first").as_str(), two.text("d/sub/f").as_str()), ("tar\n", "new"), "what came before it stays");
+    let (status, problem) = unpack("&atomic=true&overwrite=true").await;
+    assert_eq!((status, &problem["code"]), (409, &json!("stale")), "{problem}");
+    assert_eq!(two.text("d/other"), "new");
+    assert_eq!(unpack("&force=true").await.0, 200);
+    assert_eq!(two.put(&two.a, "d/sub/f", "mine").await.0, 200, "it knows what it has put there itself");
+    assert_eq!(unpack("&atomic=true&overwrite=true&force=true").await.0, 200);
+    assert!(!two.home.path().join("d/other").exists());
+    assert_eq!(two.put(&two.a, "d/sub/f", "mine").await.0, 200);
+}
+
 /// What a session has put somewhere itself it knows; and what it only carried along it knows no better than before.
 #[tokio::test]
 async fn who_moves_a_file_knows_it_where_it_is() {

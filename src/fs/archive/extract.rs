@@ -19,6 +19,7 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::draft::PREFIX;
+use super::super::ledger::Known;
 use super::super::{Error, Fs, Located, Reach, blocking};
 use super::Pieces;
 use super::content::{self, OPEN_DIRECTORY};
@@ -86,7 +87,7 @@ impl Fs {
     ///
     /// # Errors
     /// [`Error::NotADirectory`], [`Error::DestinationExists`] when it must be empty and isn't, [`Error::Outside`],
-    /// [`Error::Denied`], [`Error::Busy`]; what is wrong with the archive is in [`Extracted::failed`].
+    /// [`Error::Denied`], [`Error::Busy`], [`Error::Stale`] when a directory is replaced; what is wrong with the archive is in [`Extracted::failed`].
     pub async fn extract(&self, reach: &Reach, at: Located, how: Extraction, pieces: Pieces) -> Result<Extracted, Error> {
         let (fs, reach, permit) = (self.clone(), reach.clone(), self.transfer()?);
         let extracted = spawn_owned("fs-extract", async move {
@@ -109,21 +110,28 @@ impl Fs {
         permit: OwnedSemaphorePermit,
     ) -> Result<Extracted, Error> {
         let _alone = if how.atomic { Some(self.alone(at).await) } else { None };
-        let (reach, at, bounds) = (reach.clone(), at.clone(), self.inner.bounds.clone());
+        let (fs, reach, at, bounds) = (self.clone(), reach.clone(), at.clone(), self.inner.bounds.clone());
         blocking(move || {
             let _permit = permit;
             if how.atomic {
-                return staged::beside(&reach, &at, how, bounds, pieces);
+                return staged::beside(&fs, &reach, &at, how, bounds, pieces);
             }
             let root = reach.make(&at)?;
-            Ok(unpack(root, at.path(), how, bounds, pieces))
+            Ok(unpack(root, at.path(), how, bounds, pieces, fs.known_below(&reach, &at)))
         })
         .await
     }
 }
 
-/// Unpacks into a directory that is held; `at` is its path for people.
-pub(super) fn unpack(root: OwnedFd, at: &Path, how: Extraction, bounds: Bounds, pieces: Pieces) -> Extracted {
+/// Unpacks into a directory that is held; `at` is its path for people, and `known` what its author saw there.
+pub(super) fn unpack(
+    root: OwnedFd,
+    at: &Path,
+    how: Extraction,
+    bounds: Bounds,
+    pieces: Pieces,
+    known: Option<Known>,
+) -> Extracted {
     let gauge = Gauge::new(bounds);
     let mut unpacking = Unpacking {
         tree: Tree::new(root, at.to_path_buf()),
@@ -134,6 +142,7 @@ pub(super) fn unpack(root: OwnedFd, at: &Path, how: Extraction, bounds: Bounds, 
         files: HashSet::new(),
         hasher: RandomState::new(),
         skips: how.skips,
+        known,
     };
     let mut failed = unpacking.entries(pieces).err();
     if let Err(error) = unpacking.finish() {
@@ -159,6 +168,7 @@ struct Unpacking {
     files: HashSet<u64>,
     hasher: RandomState,
     skips: bool,
+    known: Option<Known>,
 }
 
 impl Unpacking {
@@ -213,6 +223,9 @@ impl Unpacking {
         let is_file = matches!(head.what, What::File { .. });
         self.gauge.take(if is_file { entry.length() } else { 0 }, path.iter().count() as u64)?;
         self.stay_off_links(path)?;
+        if let Some(known) = self.known.as_ref().filter(|known| known.has(path) && head.what != What::Directory) {
+            known.may_replace(self.tree.place(path)?.0, path)?;
+        }
         if !matches!(head.what, What::Link(_)) {
             self.links.remove(path); // the last one with a name wins
         }
@@ -253,6 +266,9 @@ impl Unpacking {
         let file = content::New { directory, name, shown: &shown, mode: head.mode, modified: head.modified };
         file.write(entry, entry.length(), is_sparse).map_err(|error| self.gauge.refusal().unwrap_or(error))?;
         self.files.insert(self.hasher.hash_one(&head.path));
+        if let Some(known) = &self.known {
+            known.put(directory, &head.path);
+        }
         Ok(())
     }
 

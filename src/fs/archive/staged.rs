@@ -9,7 +9,7 @@ use super::super::change::remove_tree;
 use super::super::draft::{PREFIX, present};
 use super::super::entry::Kind;
 use super::super::reach::Place;
-use super::super::{Error, Located, Reach};
+use super::super::{Error, Fs, Located, Reach};
 use super::content::OPEN_DIRECTORY;
 use super::extract::unpack;
 use super::{Extracted, Extraction, Pieces};
@@ -17,7 +17,14 @@ use crate::config::Bounds;
 use crate::rt::ids::new_id;
 
 /// Unpacks beside the destination, which is then replaced in one step.
-pub(super) fn beside(reach: &Reach, at: &Located, how: Extraction, bounds: Bounds, pieces: Pieces) -> Result<Extracted, Error> {
+pub(super) fn beside(
+    fs: &Fs,
+    reach: &Reach,
+    at: &Located,
+    how: Extraction,
+    bounds: Bounds,
+    pieces: Pieces,
+) -> Result<Extracted, Error> {
     let place = reach.place(at, true)?;
     let there = present(&place)?;
     if let Some(there) = &there {
@@ -34,17 +41,21 @@ pub(super) fn beside(reach: &Reach, at: &Located, how: Extraction, bounds: Bound
     let directory = place.directory.try_clone().map_err(|error| Error::io("unpack", at.path(), &error))?;
     let staged = Place { directory, path: place.path.with_file_name(&name), name };
     let root = openat(&staged.directory, &staged.name, OPEN_DIRECTORY, Mode::empty()).map_err(failed);
-    let unpacked = root.map(|root| unpack(root, at.path(), how, bounds, pieces));
+    let unpacked = root.map(|root| unpack(root, at.path(), how, bounds, pieces, None));
     let placed = match unpacked {
         Ok(extracted) if extracted.failed.is_none() => {
             if let (Some(there), Ok(root)) = (&there, openat(&staged.directory, &staged.name, OPEN_DIRECTORY, Mode::empty())) {
                 let _ = fchmod(root, Mode::from_bits_retain(there.mode)); // as the one that it replaces
             }
-            put(&staged, &place, how.overwrite).map(|()| extracted)
+            let may = there.as_ref().filter(|_| how.overwrite).map_or(Ok(()), |there| fs.may_lose(reach, &place, there));
+            may.and_then(|()| put(&staged, &place, how.overwrite)).map(|()| extracted)
         }
         Ok(extracted) => Ok(Extracted { failed: extracted.failed, ..Extracted::default() }),
         Err(error) => Err(error),
     };
+    if placed.as_ref().is_ok_and(|extracted| extracted.failed.is_none()) {
+        fs.put_below(reach, &place);
+    }
     let _ = remove_tree(&staged); // what was replaced, or what failed; gone when it took the place
     placed
 }

@@ -10,6 +10,7 @@ mod stale;
 
 pub(super) use conflicts::conflicts_of;
 pub use conflicts::{Conflict, Severity};
+pub(super) use guard::Known;
 pub use leases::{Lease, LeaseSpec, Leases};
 pub(super) use seen::Seen;
 pub use seen::SeenFile;
