@@ -27,6 +27,8 @@ use crate::rt::ids::new_id;
 use crate::rt::spawn_owned;
 use crate::store::{FsBlob, FsEditFilter};
 
+static NOTHING: Image = Image { nodes: Vec::new(), is_whole: true };
+
 /// With more contents than this a rollback waits until they are on the disk.
 const LITTLE_BYTES: usize = 1024 * 1024;
 
@@ -199,10 +201,10 @@ impl Undo<'_> {
             if !was.is_like(&kept.left) {
                 return Err(moved_on("occupied"));
             }
-            self.rename(&path, &target)?;
+            let left = self.move_back(&path, &target, &was)?;
             // Both, or neither.
-            let back = |_: &Error| drop(self.rename(&target, &path));
-            self.set(&path, &Image::default(), &kept.before).inspect_err(back)?;
+            let back = |_: &Error| drop(self.move_back(&target, &path, left));
+            self.set(&path, left, &kept.before).inspect_err(back)?;
         } else {
             self.set(&target, &was, &kept.before)?;
         }
@@ -310,6 +312,20 @@ impl Undo<'_> {
             false => unlinkat(&place.directory, &place.name, AtFlags::empty()),
         };
         removed.map_err(|errno| Error::of("remove", path, errno))
+    }
+
+    /// Moves to where `was` is, in one step; gives what is at `from` then.
+    fn move_back<'b>(&self, from: &Path, to: &Path, was: &'b Image) -> Result<&'b Image, Error> {
+        if !was.nodes.is_empty() {
+            let (source, destination) = (self.place(from, false)?, self.place(to, false)?);
+            let (one, other) = (&source.directory, &destination.directory);
+            match renameat_with(one, &source.name, other, &destination.name, RenameFlags::EXCHANGE) {
+                // Not on this file system, or one lies in the other.
+                Err(Errno::INVAL | Errno::NOSYS | Errno::XDEV) => self.remove(to, was)?,
+                renamed => return renamed.map(|()| was).map_err(|errno| Error::of("move", to, errno)),
+            }
+        }
+        self.rename(from, to).map(|()| &NOTHING)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
