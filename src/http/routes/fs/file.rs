@@ -34,8 +34,10 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(read_file, write_file, delete_file))
 }
 
-/// Reads a file, or a part of it. Its type is `application/octet-stream`, unless `Accept` names another that it is by its
-/// name. It comes as gzip or zstd where `Accept-Encoding` asks for it.
+/// Reads a file, or a part of it.
+///
+/// Its type is `application/octet-stream`, unless `Accept` names the one that it has by its name. It comes as gzip or zstd
+/// where `Accept-Encoding` asks for that.
 #[utoipa::path(get, path = "/v1/fs/file", tag = "fs", operation_id = "get_fs_file", params(TargetQuery),
     responses((status = 200, content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "*/*")),
                headers(("etag" = String, description = "The hash of the content, with its coding behind it; weak while that isn't known."),
