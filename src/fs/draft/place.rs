@@ -175,9 +175,9 @@ impl Draft {
     }
 
     fn overwrite(&self, place: &File) -> io::Result<()> {
-        match fallocate(place, FallocateFlags::KEEP_SIZE, 0, self.size.max(1)) {
-            Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => return Err(Errno::NOSPC.into()),
-            _ => {} // done, or the file system can't
+        // Else it is done, or the file system can't.
+        if let Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) = fallocate(place, FallocateFlags::KEEP_SIZE, 0, self.size.max(1)) {
+            return Err(Errno::NOSPC.into());
         }
         io::Seek::rewind(&mut &self.file)?;
         write_whole(place, &mut &self.file)?;
