@@ -124,10 +124,7 @@ impl Cache {
     /// Remembers that of so many bytes, if the file has been at rest: what it was before it was read, it is after that. What
     /// the kernel makes up, without a size, has no times either.
     pub(super) fn put(&self, before: &Meta, after: &Meta, bytes: u64, hash: &Sha256Hex) {
-        let settled_ms = now_ms() - SETTLE_MS;
-        let (seconds, nanoseconds) = after.changed;
-        let is_settled = seconds * 1000 + i64::from(nanoseconds / 1_000_000) <= settled_ms;
-        if bytes == 0 || bytes != after.size || !after.is_as_it_was(before) || !is_settled {
+        if bytes == 0 || bytes != after.size || !after.is_as_it_was(before) || !is_settled(after) {
             return;
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner); // whole after each change
@@ -152,6 +149,12 @@ impl Cache {
         }
         Ok(hash)
     }
+}
+
+/// False while it may change without its times telling: its hash can't be remembered.
+pub(super) fn is_settled(meta: &Meta) -> bool {
+    let (seconds, nanoseconds) = meta.changed;
+    seconds * 1000 + i64::from(nanoseconds / 1_000_000) <= now_ms() - SETTLE_MS
 }
 
 fn key(meta: &Meta) -> Key {

@@ -13,7 +13,7 @@ use rustix::io::pread;
 use tokio::sync::mpsc;
 
 use super::entry::{Kind, Meta};
-use super::hash::{Hasher, Sha256Hex, Validator};
+use super::hash::{Hasher, Sha256Hex, Validator, is_settled};
 use super::outgoing::{Coding, Finish, Gzip, Outgoing, PIECE_BYTES, SAMPLE_BYTES, Zstd, shrinks};
 use super::{Error, Fs, Located, Reach, blocking};
 use crate::rt::spawn_owned;
@@ -270,10 +270,17 @@ impl Opened {
         }
     }
 
-    /// Gives a part, a piece at a time. What is read whole is hashed on the way.
+    /// Whether what is read whole is hashed on the way. Not when the hash could be neither told nor remembered.
+    fn is_hash_of_use(&self) -> bool {
+        let is_long = self.meta.size > HASHED_MAX_BYTES; // it is at rest by its end
+        matches!(self.validator, Validator::Times(_))
+            && (is_long || is_settled(&self.meta) || self.reach.author().session_id.is_some())
+    }
+
+    /// Gives a part, a piece at a time.
     fn each(&self, range: Range<u64>, is_all: bool, fs: &Fs, sink: &mut Sink<'_>) -> Result<(), Error> {
         let _ = fadvise(&*self.file, 0, None, Advice::Sequential); // only advice
-        let mut hasher = (is_all && matches!(self.validator, Validator::Times(_))).then(Hasher::default);
+        let mut hasher = (is_all && self.is_hash_of_use()).then(Hasher::default);
         let mut start = range.start;
         while start < range.end {
             let end = range.end.min(start + PIECE_BYTES as u64);

@@ -18,8 +18,8 @@ pub(super) enum Read {
     NotModified(String),
 }
 
-/// True when an answer depends on the content's hash; so does what a client may want to compare or to go on with later.
-pub(super) fn ask_for_hash(headers: &HeaderMap) -> bool {
+/// True when an answer depends on the content's tags; so does what a client may want to compare or to go on with later.
+pub(super) fn are_there(headers: &HeaderMap) -> bool {
     [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_RANGE, header::RANGE].iter().any(|name| headers.contains_key(name))
 }
 

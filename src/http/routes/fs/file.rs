@@ -57,10 +57,11 @@ async fn read_file(
     let is_head = method == Method::HEAD;
     let is_short = opened.meta.size <= HASHED_MAX_BYTES;
     // A weak tag never fits `If-Match`; otherwise reading much twice isn't worth it.
-    if headers.contains_key(header::IF_MATCH) || is_short && (is_head || conditions::ask_for_hash(&headers)) {
+    if headers.contains_key(header::IF_MATCH) || is_short && (is_head || conditions::are_there(&headers)) {
         opened = state.fs.hashed(opened).await?;
     }
-    let (status, part) = match conditions::read(&headers, &opened.etags(), opened.meta.size)? {
+    let etags = if conditions::are_there(&headers) { opened.etags() } else { Vec::new() };
+    let (status, part) = match conditions::read(&headers, &etags, opened.meta.size)? {
         Read::All => (StatusCode::OK, None),
         Read::Part(part) => (StatusCode::PARTIAL_CONTENT, Some(part)),
         Read::NotModified(etag) => return Ok((StatusCode::NOT_MODIFIED, describing(&etag)).into_response()),
