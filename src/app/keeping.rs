@@ -3,7 +3,7 @@
 use super::worktrees::Worktrees;
 use crate::acp::BoxFuture;
 use crate::fs::{Fence, Fs};
-use crate::sessions::{BadRoot, BadWorktree, Keeper, Root, SessionWorktree};
+use crate::sessions::{BadRoot, BadWorktree, Custodian, Root, SessionWorktree};
 
 /// Keeps it.
 pub(super) struct Keeping {
@@ -11,7 +11,7 @@ pub(super) struct Keeping {
     pub(super) worktrees: Worktrees,
 }
 
-impl Keeper for Keeping {
+impl Custodian for Keeping {
     fn ended(&self, session_id: &str) {
         self.fs.leases().end_of(session_id);
         self.worktrees.look();

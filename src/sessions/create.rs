@@ -96,8 +96,8 @@ impl Sessions {
         let cwd = self.ground(&id, &spec, roots.as_ref()).await?;
         let has_tree = spec.worktree.is_some();
         let made = self.open(id.clone(), spec, (server_id, &initialized), cwd, roots, idempotency).await;
-        if let Some(keeper) = self.keeper().filter(|_| has_tree) {
-            keeper.worktree_settled(&id, made.is_ok()).await;
+        if let Some(custodian) = self.custodian().filter(|_| has_tree) {
+            custodian.worktree_settled(&id, made.is_ok()).await;
         }
         made
     }

@@ -121,8 +121,8 @@ impl Sessions {
             live.say(&mut state, "session.updated", Source::Client, &json!({"reopened": true}), Some(change));
         }
         drop(state);
-        if let Some(keeper) = self.keeper() {
-            keeper.reopened(&live.id);
+        if let Some(custodian) = self.custodian() {
+            custodian.reopened(&live.id);
         }
         self.store().flush();
         Ok(self.info(&live, true))

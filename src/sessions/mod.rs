@@ -15,12 +15,12 @@ mod adopt;
 mod attach;
 mod book;
 mod create;
+mod custodian;
 mod error;
 mod events;
 pub mod gate;
 mod ground;
 mod janitor;
-mod keeper;
 mod lifecycle;
 mod live;
 mod message;
@@ -46,10 +46,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use serde_json::Value;
 
 pub use attach::Attachment;
+pub use custodian::{BadRoot, BadWorktree, Custodian};
 pub use error::Error;
 pub use events::{RawEvent, Snapshot};
 pub use ground::{Root, SessionWorktree};
-pub use keeper::{BadRoot, BadWorktree, Keeper};
 pub use transfer::{Export, Import};
 pub use types::{
     AttachmentRef, Cost, ExitDoc, McpPolicy, MessageSpec, Restored, SessionDetails, SessionInfo, SessionPatch, SessionSpec,
@@ -111,7 +111,7 @@ struct Inner {
     /// Keeps book of files.
     witness: OnceLock<Arc<dyn Witness>>,
     /// Keeps what sessions have elsewhere.
-    keeper: OnceLock<Arc<dyn Keeper>>,
+    custodian: OnceLock<Arc<dyn Custodian>>,
 }
 
 impl Sessions {
@@ -127,7 +127,7 @@ impl Sessions {
             retries: Keyed::default(),
             loads: Keyed::default(),
             witness: OnceLock::new(),
-            keeper: OnceLock::new(),
+            custodian: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
     }

@@ -176,8 +176,8 @@ impl ServerTap {
         let original = (method == "session/fork").then(|| object(params)["sessionId"].as_str().map(str::to_owned)).flatten();
         let original = original.and_then(|original| self.known(&original)).cloned();
         if let Some(live) = self.sessions.adopt(&self.server, params, result, session, tag, original.as_ref()) {
-            if let (Some(original), Some(keeper)) = (&original, self.sessions.keeper()) {
-                keeper.copied(&original.id, &live.id);
+            if let (Some(original), Some(custodian)) = (&original, self.sessions.custodian()) {
+                custodian.copied(&original.id, &live.id);
             }
             self.live.insert(session.to_owned(), live);
         }

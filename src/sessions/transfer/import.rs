@@ -89,8 +89,8 @@ impl Import {
             self.sessions.lost(&taken.live, turn, "exported").await;
         }
         taken.live.imported(taken.old_id.as_deref());
-        if let (Some(original), Some(keeper)) = (&taken.old_id, self.sessions.keeper()) {
-            keeper.copied(original, &taken.live.id);
+        if let (Some(original), Some(custodian)) = (&taken.old_id, self.sessions.custodian()) {
+            custodian.copied(original, &taken.live.id);
         }
         self.sessions.store().flush();
         let info = self.sessions.info(&taken.live, true);

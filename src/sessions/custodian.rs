@@ -26,7 +26,7 @@ pub struct BadWorktree {
 }
 
 /// Keeps what sessions have elsewhere.
-pub trait Keeper: Send + Sync {
+pub trait Custodian: Send + Sync {
     /// What directories that a client names are as roots, all or none.
     fn roots(&self, asked: Vec<String>) -> BoxFuture<Result<Vec<Root>, BadRoot>>;
     /// Makes a working tree for a session that is about to be made, beneath its roots; gives its path.
@@ -48,13 +48,13 @@ pub trait Keeper: Send + Sync {
 
 impl Sessions {
     /// Who keeps what sessions have elsewhere from now on; once.
-    pub fn kept_by(&self, keeper: Arc<dyn Keeper>) {
-        let _ = self.inner.keeper.set(keeper); // there is one in a server
+    pub fn kept_by(&self, custodian: Arc<dyn Custodian>) {
+        let _ = self.inner.custodian.set(custodian); // there is one in a server
     }
 
     /// What others hold for a session, when there is anybody.
-    pub(super) fn keeper(&self) -> Option<&Arc<dyn Keeper>> {
-        self.inner.keeper.get()
+    pub(super) fn custodian(&self) -> Option<&Arc<dyn Custodian>> {
+        self.inner.custodian.get()
     }
 
     /// The directory of a session that is about to be made: its working tree, when it asks for one.
@@ -63,15 +63,15 @@ impl Sessions {
     /// [`Error::BadWorktree`].
     pub(super) async fn ground(&self, id: &str, spec: &SessionSpec, roots: Option<&Vec<Root>>) -> Result<String, Error> {
         let Some(asked) = &spec.worktree else { return Ok(self.folder(spec.cwd.as_deref())) };
-        let keeper = self.keeper().ok_or_else(|| Error::invalid("worktree: there are no repositories here"))?;
-        let made = keeper.worktree(id, asked.clone(), roots.cloned()).await;
+        let custodian = self.custodian().ok_or_else(|| Error::invalid("worktree: there are no repositories here"))?;
+        let made = custodian.worktree(id, asked.clone(), roots.cloned()).await;
         made.map_err(|BadWorktree { code, why }| Error::BadWorktree { code, why })
     }
 
     /// Tells that a session is closed or deleted.
     pub(super) fn tell_end(&self, id: &str) {
-        if let Some(keeper) = self.keeper() {
-            keeper.ended(id);
+        if let Some(custodian) = self.custodian() {
+            custodian.ended(id);
         }
     }
 
@@ -86,8 +86,8 @@ impl Sessions {
             let why = format!("roots must name between 1 and {max} directories (session_roots_max); leave it out for none");
             return Err(Error::Invalid { why });
         }
-        let keeper = self.keeper().ok_or_else(|| Error::invalid("roots: no files are served here"))?;
-        let kept = keeper.roots(asked.to_vec()).await;
+        let custodian = self.custodian().ok_or_else(|| Error::invalid("roots: no files are served here"))?;
+        let kept = custodian.roots(asked.to_vec()).await;
         kept.map(Some).map_err(|BadRoot { path, why }| Error::BadRoot { path, why })
     }
 }
