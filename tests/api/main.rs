@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, missing_docs)] // a test starts processes and reads its environment itself
 
 mod acp;
+mod acp_held;
 mod acp_remote;
 mod acp_remote_client;
 mod acp_remote_load;

@@ -13,14 +13,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::fs::target::{AuthorQuery, OptionalTarget, OptionalTargetQuery, PathText, Reached, Target, path_answer};
-use crate::config::as_usize;
 use crate::git::{Diff, DiffSpec, Log, LogSpec, Status, StatusSpec, Untracked, Worktree, WorktreeSpec};
 use crate::http::extract::{ApiJson, ApiQuery};
+use crate::http::page;
 use crate::http::problem::ApiError;
 use crate::http::repository::{place, spot};
 use crate::http::{AppState, ProblemDetails};
-
-const LOG_LIMIT_DEFAULT: usize = 50;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(git_status)).routes(routes!(git_diff)).routes(routes!(git_log)).routes(routes!(
@@ -109,7 +107,7 @@ struct LogQuery {
     #[param(rename = "ref")]
     revision: Option<String>,
     /// At most so many; 50 when absent.
-    limit: Option<u64>,
+    limit: Option<usize>,
     /// `next` of the page before.
     cursor: Option<String>,
     /// Only commits that changed these paths below the top, each in a `paths` of its own.
@@ -128,11 +126,7 @@ async fn git_log(
     Paths(paths): Paths,
     ApiQuery(query): ApiQuery<LogQuery>,
 ) -> Result<Json<Log>, ApiError> {
-    let max = state.config.bounds.list_page_max;
-    let limit = query.limit.map_or(LOG_LIMIT_DEFAULT, as_usize);
-    if limit == 0 || limit > as_usize(max) {
-        return Err(ApiError::invalid(format!("limit: from 1 to {max}")));
-    }
+    let limit = page::size("limit", query.limit, page::LIST_DEFAULT, state.config.bounds.list_page_max)?;
     let place = place(&target.reach, target.at).await?;
     let spec = LogSpec { revision: query.revision, limit, cursor: query.cursor, paths };
     Ok(Json(state.git.log(&place, spec).await?))
