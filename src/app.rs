@@ -7,6 +7,7 @@ mod worktrees;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::config::{Auth, Config, as_duration, as_usize};
 use crate::fs::{Fs, FsConfig, Uploads};
 use crate::git::Git;
 use crate::http::{self, AppState};
+use crate::keeper::{Keeper, Kept};
 use crate::processes::{self, Children, Processes};
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
@@ -38,6 +40,10 @@ use signals::{Asked, Signals};
 
 /// At a shutdown, once nothing runs any more, the time for open requests to be answered.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
+
+/// What the keeper keeps for us.
+const LISTENER: &str = "listener";
+const LOCK: &str = "lock";
 
 /// The time for the log to be committed at the end.
 const CLOSE_TIME: Duration = Duration::from_millis(500);
@@ -84,14 +90,17 @@ pub enum Error {
 ///
 /// # Errors
 /// [`Error`] when it can't start.
-pub async fn run(config: Config, role: Role) -> Result<(), Error> {
+pub async fn run(config: Config, role: Role, keeper: Keeper, kept: Vec<Kept>) -> Result<(), Error> {
     let mut signals = Signals::new(role)?;
     signals::keep_ignored_ones_here();
-    let listener = TcpListener::bind(config.bind).await.map_err(|cause| Error::Bind { address: config.bind, cause })?;
+    let mut kept = kept;
+    keeper.listen();
+    let listener = listen(&config, &keeper, &mut kept).await?;
     let address = listener.local_addr()?;
-    let (state, children) = build(Arc::new(config), address.port()).await?;
+    let (state, children) = build(Arc::new(config), address.port(), &keeper, kept).await?;
     crate::rt::keep_a_timer_near();
     announce(&state, address);
+    keeper.ready();
     let stop = state.stop.clone();
     let bounds = state.config.bounds.clone();
     let server = spawn_owned("http", {
@@ -122,12 +131,14 @@ pub async fn run(config: Config, role: Role) -> Result<(), Error> {
 }
 
 /// Store first, since everything is written there; then what starts children; then what uses both.
-async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), Error> {
+async fn build(config: Arc<Config>, port: u16, keeper: &Keeper, mut kept: Vec<Kept>) -> Result<(AppState, Children), Error> {
     let fallback = config.dirs.data.join(format!("sandboxd-{port}.db"));
-    let store = Store::open(&config.dirs.database(), &fallback, &config.bounds)?;
+    let lock = take_kept(&mut kept, LOCK);
+    let store = Store::open_kept(&config.dirs.database(), &fallback, &config.bounds, lock)?;
+    hand_over(keeper, LOCK, store.lock());
     store.redact(secrets(&config).await);
     let traces = Traces::start(store.clone(), &config).await?;
-    let children = Children::start(store.id(), config.env.clone(), as_usize(config.bounds.processes_max)).await;
+    let children = Children::start_kept(store.id(), config.env.clone(), as_usize(config.bounds.processes_max), keeper.clone(), kept).await;
     let processes = Processes::start(children.clone(), store.clone(), config.bounds.clone(), &config.dirs.data).await?;
     let install_events = store.open_stream("agents/install").await?;
     let agents = Agents::new(AgentsConfig {
@@ -175,6 +186,7 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
     gate.connect(Arc::new(Answers(acp.clone())));
     sessions.join(acp.clone()).await?;
     worktrees.start();
+    children.end_unclaimed().await;
     let remote = Remote::start(acp.clone(), Arc::new(sessions.clone()), config.bounds.clone());
     let subscribers = Arc::new(Semaphore::new(as_usize(config.bounds.sse_subscribers_max)));
     let ws_clients = Arc::new(Semaphore::new(as_usize(config.bounds.ws_clients_max)));
@@ -198,6 +210,30 @@ async fn build(config: Arc<Config>, port: u16) -> Result<(AppState, Children), E
         started_at_ms: now_ms(),
     };
     Ok((state, children))
+}
+
+/// The listening socket: the one that is kept, so that whoever connects while no server runs waits and isn't refused.
+async fn listen(config: &Config, keeper: &Keeper, kept: &mut Vec<Kept>) -> Result<TcpListener, Error> {
+    let refused = |cause| Error::Bind { address: config.bind, cause };
+    if let Some(socket) = take_kept(kept, LISTENER) {
+        let listener = std::net::TcpListener::from(socket);
+        listener.set_nonblocking(true).map_err(refused)?;
+        return TcpListener::from_std(listener).map_err(refused);
+    }
+    let listener = TcpListener::bind(config.bind).await.map_err(refused)?;
+    hand_over(keeper, LISTENER, listener.as_fd());
+    Ok(listener)
+}
+
+fn take_kept(kept: &mut Vec<Kept>, key: &str) -> Option<OwnedFd> {
+    let at = kept.iter().position(|entry| entry.key == key)?;
+    kept.swap_remove(at).fds.into_iter().flatten().next()
+}
+
+fn hand_over(keeper: &Keeper, key: &str, fd: BorrowedFd<'_>) {
+    if let Err(error) = keeper.keep(key, &[fd]) {
+        tracing::warn!(%error, key, "not kept: a restart of the server has to make it anew");
+    }
 }
 
 /// What must not be stored: our token, and what environment and agents' files hold of credentials as of now.

@@ -8,6 +8,7 @@ pub mod config;
 pub mod fs;
 pub mod git;
 pub mod http;
+pub mod keeper;
 pub mod mock;
 pub mod processes;
 pub mod rt;

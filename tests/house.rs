@@ -11,7 +11,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("rt", &[]),
     ("config", &[]),
     ("store", &[]),
-    ("processes", &["store"]),
+    ("keeper", &[]),
+    ("processes", &["keeper", "store"]),
     ("mock", &["acp"]),
     ("agents", &["processes"]),
     ("acp", &["processes", "store"]),
@@ -21,8 +22,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("git", &["processes"]),
     ("sessions", &["acp", "processes", "store", "traces", "workspace"]),
     ("http", &["acp", "agents", "fs", "git", "processes", "sessions", "store", "traces", "workspace"]),
-    ("app", &["acp", "agents", "fs", "git", "http", "processes", "sessions", "store", "traces", "workspace"]),
-    ("cli", &["agents", "app", "mock", "processes"]),
+    ("app", &["acp", "agents", "fs", "git", "http", "keeper", "processes", "sessions", "store", "traces", "workspace"]),
+    ("cli", &["agents", "app", "keeper", "mock", "processes"]),
 ];
 
 fn root() -> &'static Path {
@@ -102,7 +103,7 @@ fn only_the_store_speaks_sql() {
 fn unsafe_code_lives_in_one_file() {
     let sources = sources(&root().join("src")).into_iter().chain(sources(&root().join("crates")));
     let allowed = sources.filter(|path| std::fs::read_to_string(path).expect("a source file").contains("allow(unsafe_code)"));
-    assert_eq!(allowed.collect::<Vec<_>>(), [root().join("src/processes/children/sys.rs")]);
+    assert_eq!(allowed.collect::<Vec<_>>(), [root().join("src/rt/sys.rs")]);
 }
 
 #[test]

@@ -8,6 +8,8 @@ use tracing_subscriber::EnvFilter;
 use super::{ExitCode, TokenFlags, fail};
 use crate::app;
 use crate::config::{Config, Env, ServerFlags};
+use crate::keeper::Keeper;
+use crate::rt::sys;
 
 /// Threads of the runtime: the work is waiting, so two are enough wherever there are two processors.
 const WORKER_THREADS_MAX: usize = 4;
@@ -45,18 +47,33 @@ pub(super) struct ServerArgs {
     /// Leaves the caller's session first, as `daemon start` needs it.
     #[arg(long, hide = true)]
     detach: bool,
+    /// Runs without the keeper, the small process that lets agents, terminals and processes outlive the server.
+    #[arg(long)]
+    no_keeper: bool,
+    /// stdin is the keeper's socket.
+    #[arg(long, hide = true)]
+    kept: bool,
+    /// Only says why the server doesn't run.
+    #[arg(long, hide = true)]
+    safe_mode: bool,
 }
 
 pub(super) fn run(args: ServerArgs, token: TokenFlags, env: Env) -> ExitCode {
     let _ = args.no_telemetry;
+    let _ = args.no_keeper; // `main` has seen it
     if args.detach
+        && !args.kept
         && let Err(error) = detach()
     {
         return fail(ExitCode::Failed, &format_args!("can't leave the caller's session: {error}"));
     }
-    close_inherited();
+    sys::close_inherited();
     app::unblock();
     start_logging(&env);
+    let (keeper, kept) = match args.kept.then(Keeper::connect).transpose() {
+        Ok(connected) => connected.unwrap_or_else(|| (Keeper::none(), Vec::new())),
+        Err(error) => return fail(ExitCode::Failed, &format_args!("the keeper can't be heard: {error}")),
+    };
     let flags = ServerFlags {
         host: args.host,
         port: args.port,
@@ -80,7 +97,7 @@ pub(super) fn run(args: ServerArgs, token: TokenFlags, env: Env) -> ExitCode {
         Err(error) => return fail(ExitCode::Failed, &error),
     };
     let role = if args.init || std::process::id() == 1 { app::Role::Init } else { app::Role::Service };
-    let result = runtime.block_on(app::run(config, role));
+    let result = runtime.block_on(app::run(config, role, keeper, kept));
     runtime.shutdown_background(); // nothing that still blocks may hold up the end
     match result {
         Ok(()) => ExitCode::Ok,
@@ -92,17 +109,6 @@ pub(super) fn run(args: ServerArgs, token: TokenFlags, env: Env) -> ExitCode {
 fn detach() -> Result<(), nix::errno::Errno> {
     nix::unistd::setsid()?;
     Ok(())
-}
-
-/// Closes what the caller had open besides the standard streams: an inherited lock or pipe would be held for as long as
-/// we run, and by all that we start. Has to come before anything is opened here.
-fn close_inherited() {
-    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")
-        .map(|entries| entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
-        .unwrap_or_default();
-    for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
-        let _ = nix::unistd::close(descriptor); // the one that listed them is closed already
-    }
 }
 
 /// Logs go to stderr: stdout has the one line that says where the server listens. `RUST_LOG` sets the level.

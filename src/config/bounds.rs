@@ -246,6 +246,10 @@ bounds! {
     terminal_viewer_queue_max_bytes = MIB, "Output that waits for one attached client; then the terminal pauses.";
     terminal_viewer_patience_ms = 250, "How long a terminal pauses for a client that doesn't read; then that client gets the screen instead of what it missed.";
 
+    // keeper
+    keeper_crashes_max = 5, "Servers in a row that may die soon after their start; the next one is started in safe mode, where it only says why.";
+    keeper_steady_ms = 10_000, "A server that ran so long before it died starts that count anew.";
+
     // workspace
     directory_config_max_bytes = MIB, "Size of a directory's mcp.json or skills.json; a larger one is not read, and not written.";
     directory_config_entries_max = 256, "Entries in such a file; one more is 409.";

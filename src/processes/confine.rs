@@ -39,6 +39,12 @@ impl Room {
         self.cgroups.as_ref().and_then(|root| Cgroup::create(root, &name, limits).ok()).map(Arc::new)
     }
 
+    /// The cgroup of a process that an earlier server started.
+    pub(super) fn cgroup_of(&self, id: ProcessId, limits: &Limits) -> Option<Arc<Cgroup>> {
+        let prefix = format!("{}-{id}-", self.store.id());
+        Cgroup::find(self.cgroups.as_ref()?, &prefix, &limits.of_tree()).map(Arc::new)
+    }
+
     /// Puts a tree that has lived for a moment into a cgroup, where that is possible: from then on nothing escapes.
     pub(super) fn gather(self: &Arc<Self>, child: Child) {
         if self.cgroups.is_none() || child.cgroup().is_some() {

@@ -20,9 +20,9 @@ impl Kept {
     pub(super) fn new(spec: &ProcessSpec, digest: Option<String>, shown: &str) -> Self {
         let idempotency = spec.run.idempotency_key.clone().zip(digest);
         let spec = if spec.restart == RestartPolicy::Never {
-            let CommandSpec { command, args, cwd, shell, .. } = spec.run.clone();
+            let CommandSpec { command, args, cwd, shell, limits, .. } = spec.run.clone();
             let command = if spec.run.script.is_some() { shown.to_owned() } else { command };
-            let run = CommandSpec { command, args, cwd, shell, ..CommandSpec::default() };
+            let run = CommandSpec { command, args, cwd, shell, limits, ..CommandSpec::default() };
             &ProcessSpec { run, tty: spec.tty, interactive: spec.interactive, ..ProcessSpec::default() }
         } else {
             spec

@@ -60,7 +60,7 @@ impl Prepared {
             None => (spec.command.clone(), find(&spec.command)?, spec.args.iter().map(OsString::from).collect(), None),
         };
         let env = environment(spec, owner, tty, inherited);
-        let launch = Launch { id, owner, name: name.into(), program, args, cwd, env };
+        let launch = Launch { id, owner, name: name.into(), program, args, cwd, env, is_kept: false };
         Ok(Self { launch, stdin: stdin(spec)?, _script: script })
     }
 

@@ -137,7 +137,8 @@ impl Room {
             max_log_bytes_per_process: bounds.process_log_max_bytes,
             max_input_bytes_per_request: bounds.process_input_max_bytes,
         };
-        let cgroups = CgroupRoot::discover(store.id());
+        let starts = children.keeper().starts();
+        let cgroups = CgroupRoot::discover(store.id(), children.keeper().pid());
         Self {
             children,
             store,
@@ -151,7 +152,8 @@ impl Room {
             stopping: AtomicBool::new(false),
             soon: Mutex::default(),
             cgroups: cgroups.inspect(|root| tracing::debug!(bounds = ?root.offers(), "cgroups can be written")),
-            cgroups_made: AtomicU64::new(1),
+            // Numbers of an earlier server's are not used again.
+            cgroups_made: AtomicU64::new(starts << 24 | 1),
             ports: OpenPorts::default(),
             lingering,
         }
@@ -196,12 +198,26 @@ impl Room {
         Ok(Slot { room: Arc::clone(self), used: false })
     }
 
+    /// The same for one that runs already, whatever the limit.
+    pub(super) fn forced_slot(self: &Arc<Self>) -> Slot {
+        self.table().alive += 1;
+        Slot { room: Arc::clone(self), used: false }
+    }
+
     /// Enters a process that runs; one that is started again under its id takes its own place.
     pub(super) fn enter(&self, mut slot: Slot, handle: Handle) {
         slot.used = true;
         let mut table = self.table();
         table.take(handle.id);
         table.places.insert(handle.id, Place::Alive(handle));
+    }
+
+    /// Enters one that lives on; without a slot, it has ended and something in the background holds its output.
+    pub(super) fn take_up(&self, slot: Option<Slot>, handle: Handle) {
+        match slot {
+            Some(slot) => self.enter(slot, handle),
+            None => _ = self.table().places.insert(handle.id, Place::Alive(handle)),
+        }
     }
 
     /// It won't run again. Called once, before its end is shown.

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::Error;
 use super::children::Child;
 use super::kept::digest;
-use super::managed::{Stdio, limits, read_now};
+use super::managed::{How, Stdio, limits, read_now};
 use super::prepare::Prepared;
 use super::room::Room;
 use super::spool::Stream;
@@ -197,7 +197,8 @@ async fn once(room: &Arc<Room>, spec: &RunSpec) -> Result<RunResult, Error> {
     let max = as_usize(spec.max_output_bytes.unwrap_or(u64::MAX).min(config.max_output_bytes));
     let with_stdin = spec.run.stdin.is_some();
     let confined = room.confine(id, &spec.run.limits);
-    let (stdio, child, exit) = Stdio::start(&room.children, prepared.launch(), None, with_stdin, confined)?;
+    let how = How { terminal: None, stdin: with_stdin, is_kept: false };
+    let (stdio, child, exit) = Stdio::start(&room.children, prepared.launch(), &how, confined)?;
     let mut exit: Collect = Box::pin(exit.collect());
     let captured = || Captured { bytes: Vec::new(), max, total: 0 };
     let output_max_bytes = spec.run.limits.output_bytes.unwrap_or(u64::MAX);

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::Error;
 use super::api::Processes;
-use super::children::Children;
+use super::children::{Children, Known};
 use super::kept::{Kept, digest};
 use super::logs::blocking;
-use super::managed::{self, Beginning};
+use super::managed::{self, Adoption, Beginning};
 use super::room::Room;
 use super::types::{ExitInfo, ExitReason, Owner, ProcessId, ProcessInfo, ProcessSpec, ProcessStatus, TerminalSize};
 use super::{open_ports, spool};
@@ -17,8 +17,8 @@ use crate::rt::clock::now_ms;
 use crate::store::{ProcessRow, Store};
 
 impl Processes {
-    /// Takes up what the last run left: finished processes are shown as they ended, those that ran are marked as lost,
-    /// and such as have a restart policy are started again.
+    /// Takes up what the last run left: finished processes are shown as they ended, those that live on with the keeper go
+    /// on, the others that ran are marked as lost, and such as have a restart policy are started again.
     ///
     /// # Errors
     /// The store can't be read.
@@ -35,8 +35,9 @@ impl Processes {
         open_ports::watch(&room);
         let processes = Self { room };
         let known: std::collections::HashSet<u64> = rows.iter().map(|row| row.number).collect();
+        let living = processes.room.children.inherited_ids();
         let swept = blocking(ProcessId(0), move || {
-            let _ = std::fs::remove_dir_all(&scripts); // those of a killed server; its processes have ended
+            remove_scripts(&scripts, &living);
             std::fs::create_dir_all(&folder)?;
             spool::sweep(&folder, |number| known.contains(&number))
         });
@@ -50,9 +51,14 @@ impl Processes {
     fn take_up(&self, rows: Vec<ProcessRow>) {
         let mut finished = Vec::with_capacity(rows.len());
         let mut again = Vec::new();
+        let mut living = Vec::new();
         for row in rows {
             let Ok(spec) = serde_json::from_str::<ProcessSpec>(&row.spec) else { continue };
             let (info, end) = remembered(&row, &spec);
+            if self.room.children.has_inherited(info.id) {
+                living.push((info, spec, Kept::remembered(&row), end.is_none()));
+                continue;
+            }
             if managed::core::after_server(spec.restart, end) {
                 again.push((info.clone(), spec));
             } else if end.is_none() {
@@ -62,11 +68,41 @@ impl Processes {
             finished.push((info, row.end.as_ref().map_or(0, |end| end.log_bytes), row.idempotency));
         }
         self.room.enter_finished(finished);
+        for (info, spec, kept, is_running) in living {
+            let id = info.id;
+            if let Err(error) = self.go_on_with(info, spec, kept, is_running) {
+                tracing::warn!(%id, %error, "a process that lives on can't be taken up");
+            }
+        }
         for (info, spec) in again {
             if let Err(error) = self.start_again(&info, spec) {
                 tracing::warn!(id = %info.id, %error, "a process could not be started again");
             }
         }
+    }
+
+    /// One that outlived the server before this one.
+    fn go_on_with(&self, info: ProcessInfo, spec: ProcessSpec, kept: Kept, is_running: bool) -> std::io::Result<()> {
+        let room = &self.room;
+        let program: PathBuf = info.command.to_string().into();
+        let known = Known {
+            owner: info.owner,
+            program,
+            args: spec.run.args.iter().map(Into::into).collect(),
+            cwd: spec.run.cwd.as_ref().map(PathBuf::from),
+            created_at_ms: info.created_at_ms,
+            cgroup: room.cgroup_of(info.id, &spec.run.limits),
+        };
+        let Some(adopted) = room.children.adopt(info.id, known) else {
+            // It was just being started.
+            let info = ProcessInfo { exit_reason: Some(ExitReason::ServerLost), ..info };
+            drop(room.log_change("process.exited", &info, &kept, 0));
+            room.enter_finished(vec![(info, 0, None)]);
+            return Ok(());
+        };
+        let info = if is_running { ProcessInfo { pid: Some(adopted.child.pid()), ..alive_again(info) } } else { info };
+        let slot = is_running.then(|| room.forced_slot());
+        managed::adopt(Adoption { room: Arc::clone(room), info, spec, kept, adopted, slot }).map(|_| ())
     }
 
     fn start_again(&self, info: &ProcessInfo, spec: ProcessSpec) -> Result<(), Error> {
@@ -78,6 +114,23 @@ impl Processes {
         let (id, owner, predecessor) = (info.id, info.owner, Some(info.clone()));
         managed::start(Beginning { room, id, owner, spec, prepared, kept, slot, predecessor }).map(|_| ())
     }
+}
+
+/// Scripts of a killed server's processes, but for those that live on.
+fn remove_scripts(folder: &Path, living: &[ProcessId]) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let id = name.to_str().and_then(|name| name.split('.').next()?.parse::<ProcessId>().ok());
+        if !id.is_some_and(|id| living.contains(&id)) {
+            let _ = std::fs::remove_file(entry.path()); // the next start tries again
+        }
+    }
+}
+
+/// As it is shown while it runs.
+fn alive_again(info: ProcessInfo) -> ProcessInfo {
+    let status = ProcessStatus::Running;
+    ProcessInfo { status, exit_code: None, exited_at_ms: None, exit: None, exit_reason: None, ..info }
 }
 
 fn owner_word(word: &str) -> Option<&'static str> {

@@ -8,6 +8,7 @@ pub mod ids;
 pub mod keyed;
 pub mod raw_json;
 pub mod redact;
+pub(crate) mod sys;
 
 use std::future::Future;
 

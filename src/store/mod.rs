@@ -40,6 +40,7 @@ mod worktrees;
 mod writer;
 
 use std::collections::BTreeSet;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
@@ -83,7 +84,7 @@ struct Inner {
     /// What is known of secrets, and what finds them.
     redactor: RwLock<(BTreeSet<String>, Option<Redactor>)>,
     /// Held for the life of the store: no second server writes this file.
-    _lock: nix::fcntl::Flock<std::fs::File>,
+    lock: nix::fcntl::Flock<std::fs::File>,
 }
 
 impl Store {
@@ -95,7 +96,15 @@ impl Store {
     /// # Errors
     /// [`Error::Open`] with what to do: the folder can't be made, the file is read-only, corrupt, or of a newer version.
     pub fn open(path: &Path, fallback: &Path, bounds: &Bounds) -> Result<Self, Error> {
-        let opened = open::open(path, fallback)?;
+        Self::open_kept(path, fallback, bounds, None)
+    }
+
+    /// The same with the lock file that an earlier run held, still open and locked: the file it belongs to is used.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_kept(path: &Path, fallback: &Path, bounds: &Bounds, lock: Option<OwnedFd>) -> Result<Self, Error> {
+        let opened = open::open(path, fallback, lock.map(std::fs::File::from))?;
         let (health_tx, health) = watch::channel(Health::Healthy);
         let queue = Arc::new(Queue::new(bounds.store_queue_max_bytes));
         let readers = Arc::new(Readers::new(opened.path.clone()));
@@ -109,7 +118,7 @@ impl Store {
         let writer = shared::start(writer)?;
         let (path, store_id, lock) = (opened.path, opened.store_id, opened.lock);
         let redactor = RwLock::default();
-        let inner = Inner { path, store_id, queue, readers, health, streams, log, writer, redactor, _lock: lock };
+        let inner = Inner { path, store_id, queue, readers, health, streams, log, writer, redactor, lock };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -137,6 +146,11 @@ impl Store {
             redaction::clean_span(&mut row, redactor);
         }
         row
+    }
+
+    /// The lock on the file, for who keeps it over a restart.
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.inner.lock.as_fd()
     }
 
     /// The file in use.

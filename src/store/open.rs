@@ -1,7 +1,7 @@
 //! Opening the file: folder, lock, pragmas, migrations, and clear words when it can't be had.
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,16 +32,18 @@ pub(super) struct Opened {
     pub(super) lock: Flock<File>,
 }
 
-pub(super) fn open(path: &Path, fallback: &Path) -> Result<Opened, Error> {
+/// `kept` is the lock file as an earlier run had it open.
+pub(super) fn open(path: &Path, fallback: &Path, kept: Option<File>) -> Result<Opened, Error> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)
             .map_err(|error| failed(path, &error, "Make the folder writable, or pass --data-dir DIR."))?;
     }
-    let (path, lock) = match lock(path)? {
+    let kept_of = |path: &Path| kept.as_ref().filter(|kept| is_file(kept, &path.with_extension("lock")));
+    let (path, lock) = match lock(path, kept_of(path))? {
         Some(lock) => (path, lock),
         None => {
             let held = "Another server holds it; stop that one, or pass another --data-dir.";
-            let lock = lock(fallback)?.ok_or_else(|| failed(fallback, &"it is locked", held))?;
+            let lock = lock(fallback, kept_of(fallback))?.ok_or_else(|| failed(fallback, &"it is locked", held))?;
             tracing::warn!(used = %fallback.display(), wanted = %path.display(), "another server holds the database: using a file of this port's own");
             (fallback, lock)
         }
@@ -54,19 +56,24 @@ pub(super) fn open(path: &Path, fallback: &Path) -> Result<Opened, Error> {
 }
 
 /// The lock is a file of its own: SQLite's locks on the database must not be touched from outside.
-fn lock(path: &Path) -> Result<Option<Flock<File>>, Error> {
+fn lock(path: &Path, kept: Option<&File>) -> Result<Option<Flock<File>>, Error> {
     let lock_path = path.with_extension("lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&lock_path)
+    let open = || OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
+    let file = kept
+        .map_or_else(open, File::try_clone)
         .map_err(|error| failed(&lock_path, &error, "Make the folder writable, or pass --data-dir DIR."))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Some(lock)),
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
         Err((_, errno)) => Err(failed(&lock_path, &errno, "Use a file system with flock, or pass --data-dir DIR.")),
+    }
+}
+
+/// Whether an open file is the one of this name.
+fn is_file(open: &File, path: &Path) -> bool {
+    match (open.metadata(), std::fs::metadata(path)) {
+        (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
+        _ => false,
     }
 }
 

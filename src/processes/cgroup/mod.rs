@@ -60,6 +60,19 @@ impl Cgroup {
         Ok(Self::bounded(path, limits))
     }
 
+    /// The one that an earlier server made, by the beginning of its name; of several the one that holds something.
+    pub fn find(root: &CgroupRoot, prefix: &str, limits: &Limits) -> Option<Self> {
+        let entries = std::fs::read_dir(root.path()).ok()?.flatten();
+        let ours = entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix)));
+        let of = |path: PathBuf| {
+            let holds = |file: &str| std::fs::read_to_string(path.join(file)).is_ok_and(|limit| limit.trim() != "max");
+            let memory = limits.memory_bytes.is_some() && holds("memory.max");
+            let enforcement = Enforcement { memory, pids: limits.pids.is_some() && holds("pids.max") };
+            Self { path, limits: *limits, enforcement }
+        };
+        ours.map(|entry| of(entry.path())).find(|cgroup| cgroup.pids().is_ok_and(|pids| !pids.is_empty()))
+    }
+
     /// Writes the limits to a folder that is there.
     fn bounded(path: PathBuf, limits: &Limits) -> Self {
         let bound = |file: &str, limit: Option<u64>| limit.is_some_and(|n| write(&path.join(file), &n.to_string()).is_ok());

@@ -1,7 +1,7 @@
 //! Where our cgroups lie: one folder below the server's own cgroup.
 //!
 //! ```text
-//! <own cgroup>/sandboxd-<pid namespace>-<pid>-<start ticks>/   this server's folder; names a server for good
+//! <own cgroup>/sandboxd-<pid namespace>-<pid>-<start ticks>/   this server's folder; names a server, or its keeper, for good
 //!                 ├ server/                                    the server itself, only if it had to make room
 //!                 └ <store>-<process>/                         one per process tree
 //! ```
@@ -18,11 +18,16 @@ use crate::processes::started_at_ticks;
 
 const PREFIX: &str = "sandboxd-";
 
+/// The leaf for the server itself.
+const SERVER: &str = "server";
+
 /// A folder of cgroups that this server may write to. Dropping it removes the folder if nothing is in it.
 #[derive(Debug)]
 pub struct CgroupRoot {
     path: PathBuf,
     offers: Enforcement,
+    /// Who goes with us when we make room.
+    keeper: Option<u32>,
 }
 
 impl CgroupRoot {
@@ -30,13 +35,17 @@ impl CgroupRoot {
     /// folders of servers that live no more are removed; what still runs in those of servers on the same store is killed.
     /// That finds even what has lost every other mark: call it after what an earlier run left behind was asked to end.
     ///
-    /// May move this process into another cgroup. Blocks.
-    pub fn discover(store: &str) -> Option<Self> {
+    /// With a keeper the folder is its own, so that the next server finds it and what is in it. May move this process, and
+    /// the keeper, into another cgroup. Blocks.
+    pub fn discover(store: &str, keeper: Option<u32>) -> Option<Self> {
         let mounts = std::fs::read("/proc/self/mountinfo").ok()?;
         let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
         let own = own_folder(&String::from_utf8_lossy(&mounts), &own)?;
+        let name = Self::name(keeper.unwrap_or_else(std::process::id))?;
+        // A server that is started again begins where the last one had gone.
+        let own = outside(own, &name);
         sweep(&own, store);
-        match Self::below(&own, &Self::name()?, &mut write) {
+        match Self::below(&own, &name, keeper, &mut write) {
             Ok(root) => Some(root),
             Err(error) => {
                 tracing::info!(cgroup = %own.display(), %error, "no writable cgroup: process trees are found through /proc only");
@@ -45,12 +54,11 @@ impl CgroupRoot {
         }
     }
 
-    fn name() -> Option<String> {
-        let pid = std::process::id();
+    fn name(pid: u32) -> Option<String> {
         Some(format!("{PREFIX}{}-{pid}-{}", pid_namespace(), started_at_ticks(pid)?))
     }
 
-    pub(super) fn below(own: &Path, name: &str, write: &mut Write<'_>) -> Result<Self> {
+    pub(super) fn below(own: &Path, name: &str, keeper: Option<u32>, write: &mut Write<'_>) -> Result<Self> {
         OpenOptions::new().write(true).open(own.join("cgroup.procs"))?; // whoever moves a process needs this one too
         let path = own.join(name);
         if let Err(error) = std::fs::create_dir(&path)
@@ -58,7 +66,7 @@ impl CgroupRoot {
         {
             return Err(error);
         }
-        let mut root = Self { path, offers: Enforcement::default() };
+        let mut root = Self { path, offers: Enforcement::default(), keeper };
         root.require_domain()?; // on failure the drop removes the folder
         root.offers = root.delegate(own, write);
         Ok(root)
@@ -94,15 +102,16 @@ impl CgroupRoot {
     /// Pids alone is handed down even while processes are there, and then no cgroup below may hold a process any more:
     /// hence the second look at our own folder, and both controllers in one write.
     fn make_room(&self, own: &Path, missing: &[&str], write: &mut Write<'_>) -> Result<()> {
-        let (me, server) = (std::process::id().to_string(), self.path.join("server"));
+        let all = self.keeper.into_iter().chain([std::process::id()]).map(|pid| pid.to_string());
+        let (all, server): (Vec<_>, _) = (all.collect(), self.path.join(SERVER));
         let control = own.join("cgroup.subtree_control");
         std::fs::create_dir(&server)?;
-        let outcome = write(&server.join("cgroup.procs"), &me)
+        let outcome = (all.iter().try_for_each(|pid| write(&server.join("cgroup.procs"), pid)))
             .and_then(|()| write(&control, &signed('+', missing)))
             .and_then(|()| self.require_domain());
         if outcome.is_err() {
             let _ = write(&control, &signed('-', missing));
-            let _ = write(&own.join("cgroup.procs"), &me);
+            all.iter().for_each(|pid| _ = write(&own.join("cgroup.procs"), pid));
             let _ = std::fs::remove_dir(&server);
         }
         outcome
@@ -128,6 +137,12 @@ impl Drop for CgroupRoot {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir(&self.path); // the next server's sweep takes it, when a cgroup is left in it now
     }
+}
+
+/// The folder outside of our own leaf, when it is that.
+pub(super) fn outside(own: PathBuf, name: &str) -> PathBuf {
+    let leaf = Path::new(name).join(SERVER);
+    if own.ends_with(&leaf) { own.ancestors().nth(2).map_or_else(|| own.clone(), Path::to_path_buf) } else { own }
 }
 
 /// How a kernel's file is written.

@@ -138,7 +138,7 @@ impl Kernel {
             }
             Ok(())
         };
-        CgroupRoot::below(&own, "ours", write)
+        CgroupRoot::below(&own, "ours", None, write)
     }
 }
 
@@ -193,7 +193,7 @@ type Turn = tokio::sync::MutexGuard<'static, ()>;
 /// A place for real cgroups; says loudly when this machine has none.
 fn real(test: &str) -> Option<(Turn, CgroupRoot)> {
     let turn = crate::processes::TEST_CHILDREN.blocking_lock();
-    let root = CgroupRoot::discover("store_test");
+    let root = CgroupRoot::discover("store_test", None);
     if root.is_none() {
         eprintln!("NOT TESTED: {test}: NO WRITABLE CGROUP2 HIERARCHY ON THIS MACHINE");
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -280,7 +280,7 @@ fn what_a_dead_server_left_is_removed_when_the_next_one_comes() {
     let strange = root.path().with_file_name(format!("sandboxd-{}-{}-1", pid_namespace() + 1, i32::MAX));
     std::fs::create_dir_all(dead.join("proc_1/inner")).unwrap();
     std::fs::create_dir(&strange).unwrap();
-    let again = CgroupRoot::discover("store_test").unwrap();
+    let again = CgroupRoot::discover("store_test", None).unwrap();
     let found = (dead.exists(), strange.exists(), root.path().exists());
     std::fs::remove_dir(&strange).unwrap();
     assert_eq!(found, (false, true, true));

@@ -24,6 +24,8 @@ pub(in crate::processes) struct Launch {
     pub(in crate::processes) cwd: Option<PathBuf>,
     /// On top of what every child inherits.
     pub(in crate::processes) env: Vec<(OsString, OsString)>,
+    /// It outlives this server: the keeper has its descriptors and learns of its end.
+    pub(in crate::processes) is_kept: bool,
 }
 
 impl Launch {

@@ -11,14 +11,15 @@
 //!    └─stop─▶ TERM to the whole tree ─grace─▶ KILL to the whole tree ─▶ exited, and the answer says what survived
 //! ```
 
+mod adopt;
 mod errand;
 mod launch;
 mod reap;
 mod scan;
 mod stderr_tail;
-mod sys;
 mod tree;
 mod tty;
+mod wire;
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
@@ -39,8 +40,10 @@ pub(super) use scan::cookie_owner;
 pub use scan::started_at_ticks;
 pub(super) use scan::{Stat, read_stat};
 pub use stderr_tail::StderrTail;
-pub(super) use sys::BeforeExec;
+pub(super) use crate::rt::sys::BeforeExec;
+pub(super) use adopt::{Adopted, Known};
 pub(super) use tty::Tty;
+pub(super) use wire::Wire;
 
 use scan::Scanner;
 use tree::Target;
@@ -49,9 +52,10 @@ use super::Error;
 use super::cgroup::Cgroup;
 use super::types::{Exit, Owner, ProcessId, SignalScope, Stopped};
 use crate::config::Env;
+use crate::keeper::{Ended, Keeper, Kept};
 use crate::rt::clock::now_ms;
 use crate::rt::ids::new_id;
-use crate::rt::spawn_owned;
+use crate::rt::{spawn_owned, sys};
 
 /// Marks every child and what it starts.
 pub const COOKIE_VARIABLE: &str = "SANDBOXD_COOKIE";
@@ -110,7 +114,9 @@ pub struct Child {
     record: Arc<Record>,
     cookie: Arc<str>,
     cgroup: Arc<OnceLock<Arc<Cgroup>>>,
-    scanner: Arc<Scanner>,
+    /// The keeper knows it.
+    is_kept: bool,
+    inner: Arc<Inner>,
     exit: watch::Receiver<Option<Exit>>,
 }
 
@@ -134,9 +140,27 @@ struct Inner {
     scanner: Arc<Scanner>,
     /// Nothing is started any more. Set while `starting` is held for writing.
     closed: AtomicBool,
+    /// Holds what has to outlive this server.
+    keeper: Keeper,
+    /// What an earlier server left there and nobody has taken up yet, by its number.
+    inherited: Mutex<BTreeMap<u64, Kept>>,
+    /// Children that ended and stay until their end is in the file, by pid.
+    unreleased: Mutex<HashSet<u32>>,
 }
 
 impl Inner {
+    fn cookie(&self, id: ProcessId) -> String {
+        format!("{}/{id}", self.cookie_prefix)
+    }
+
+    fn inherited(&self) -> MutexGuard<'_, BTreeMap<u64, Kept>> {
+        self.inherited.lock().unwrap_or_else(PoisonError::into_inner) // as below
+    }
+
+    fn unreleased(&self) -> MutexGuard<'_, HashSet<u32>> {
+        self.unreleased.lock().unwrap_or_else(PoisonError::into_inner) // as below
+    }
+
     fn known(&self) -> MutexGuard<'_, BTreeMap<u32, Child>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner) // a map is whole after each change
     }
@@ -146,30 +170,48 @@ impl Children {
     /// Becomes the subreaper, starts the reaper, and ends what an earlier run of a server on this store left behind.
     /// Dropping the future leaves some of that.
     pub async fn start(store_id: &str, env: Env, max: usize) -> Self {
+        Self::start_kept(store_id, env, max, Keeper::none(), Vec::new()).await
+    }
+
+    /// The same under a keeper. What an earlier server left with it lives on: it has to be taken up before
+    /// [`Children::end_unclaimed`].
+    pub async fn start_kept(store_id: &str, env: Env, max: usize, keeper: Keeper, kept: Vec<Kept>) -> Self {
         if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
             tracing::warn!(%errno, "not a child subreaper: processes that daemonise are found by their cookie only");
         }
         sys::keep_inherited();
-        let run = new_id("run");
+        let run = keeper.run_id().map_or_else(|| new_id("run"), str::to_owned);
+        let number = |kept: &Kept| kept.key.parse::<ProcessId>().ok().map(|id| id.0);
+        let inherited: BTreeMap<u64, Kept> = kept.into_iter().filter_map(|kept| Some((number(&kept)?, kept))).collect();
+        let numbers = AtomicU64::new(inherited.last_key_value().map_or(1, |(last, _)| last + 1));
         let inner = Inner {
             env,
             cookie_prefix: format!("{store_id}/{run}"),
-            numbers: AtomicU64::new(1),
+            numbers,
             starting: RwLock::default(),
             known: Mutex::default(),
             max,
             scanner: Arc::default(),
             closed: AtomicBool::new(false),
+            keeper,
+            inherited: Mutex::new(inherited),
+            unreleased: Mutex::default(),
         };
         let children = Self { inner: Arc::new(inner) };
         reap::start(&children.inner);
-        let leftovers = Target::Leftovers { store: format!("{store_id}/"), run: children.inner.cookie_prefix.clone() };
+        children.end_leftovers(&format!("{store_id}/"), children.inherited_ids()).await;
+        children
+    }
+
+    /// Ends what carries a cookie of this store, but for those that are to live on.
+    async fn end_leftovers(&self, store: &str, spared: Vec<ProcessId>) {
+        let spared = spared.into_iter().map(|id| self.inner.cookie(id)).collect();
+        let leftovers = Target::Leftovers { store: store.to_owned(), spared };
         let grace = Duration::from_millis(500);
-        let left = tree::end(&children.inner.scanner, leftovers, grace, tree::KILL_WAIT).await.terminated;
+        let left = tree::end(&self.inner.scanner, leftovers, grace, tree::KILL_WAIT).await.terminated;
         if left > 0 {
             tracing::warn!(processes = left, "ended processes that an earlier run left behind");
         }
-        children
     }
 
     /// Starts a child with three pipes, leading its own process group.
@@ -179,6 +221,7 @@ impl Children {
     pub fn spawn(&self, spec: &ChildSpec) -> Result<Started, Error> {
         self.spawn_in(&self.inner.env, spec)
     }
+
 
     /// The same, but the child inherits no variable: it has those of `spec`, and the cookie.
     ///
@@ -197,6 +240,7 @@ impl Children {
             args: spec.args.clone(),
             cwd: spec.cwd.clone(),
             env: spec.env.clone(),
+            is_kept: false,
         };
         let mut command = launch.command(env);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -223,6 +267,11 @@ impl Children {
         self.inner.numbers.fetch_max(last + 1, Ordering::Relaxed);
     }
 
+    /// Who holds what has to outlive this server.
+    pub(super) fn keeper(&self) -> &Keeper {
+        &self.inner.keeper
+    }
+
     /// What children inherit.
     pub(super) fn env(&self) -> &Env {
         &self.inner.env
@@ -239,7 +288,7 @@ impl Children {
         confined: Confined,
     ) -> Result<(std::process::Child, Child, Uncollected), Error> {
         let Confined { before_exec, cgroup } = confined;
-        let cookie: Arc<str> = format!("{}/{}", self.inner.cookie_prefix, launch.id).into();
+        let cookie: Arc<str> = self.inner.cookie(launch.id).into();
         command.env(COOKIE_VARIABLE, &*cookie);
         match before_exec {
             Some(plan) => sys::apply(&mut command, plan),
@@ -258,14 +307,18 @@ impl Children {
         let pid = child.id();
         let (publish, exit) = watch::channel(None);
         let created_at_ms = now_ms();
-        let Launch { id, owner, program, args, cwd, .. } = launch;
+        let Launch { id, owner, program, args, cwd, is_kept, .. } = launch;
         let record = Arc::new(Record { id, owner, pid, program, args, cwd, created_at_ms });
         let cgroup = Arc::new(cgroup.map_or_else(OnceLock::new, OnceLock::from));
-        let handle = Child { record, cookie, cgroup, scanner: Arc::clone(&self.inner.scanner), exit };
+        let handle = Child { record, cookie, cgroup, is_kept, inner: Arc::clone(&self.inner), exit };
         self.inner.known().insert(pid, handle.clone());
         drop(starting);
+        if is_kept {
+            self.inner.keeper.started(&id.to_string(), pid);
+        }
         tracing::debug!(pid, %id, ?owner, "process started");
-        Ok((child, handle, Uncollected { inner: Arc::clone(&self.inner), pid, id, publish }))
+        let way = if is_kept { Way::Seen } else { Way::Collected };
+        Ok((child, handle, Uncollected { inner: Arc::clone(&self.inner), pid, id, publish, way }))
     }
 
     /// The children that run, in the order of their ids.
@@ -281,7 +334,7 @@ impl Children {
         if cgroup.is_none() && !reap::has_orphans(&self.inner) {
             return Stopped::default();
         }
-        let cookie = format!("{}/{id}", self.inner.cookie_prefix);
+        let cookie = self.inner.cookie(id);
         let target = Target::Tree { root: 0, is_over: true, cookie, cgroup };
         tree::end(&self.inner.scanner, target, grace, tree::KILL_WAIT).await
     }
@@ -320,12 +373,34 @@ pub(super) struct Uncollected {
     pid: u32,
     id: ProcessId,
     publish: watch::Sender<Option<Exit>>,
+    way: Way,
+}
+
+/// How an exit is learned.
+enum Way {
+    /// waitpid(2) takes the child away.
+    Collected,
+    /// It stays until [`Child::release`]: were this server killed in between, the keeper would collect it.
+    Seen,
+    /// It isn't our child: the keeper tells.
+    Told(watch::Receiver<Option<Ended>>),
 }
 
 impl Uncollected {
     /// Waits for the exit, collects it and publishes it. Not to be dropped before: it is the only one that does.
     pub(super) async fn collect(self) -> Exit {
-        let exit = reap::exit_of(self.pid).await;
+        let exit = match self.way {
+            Way::Collected => reap::exit_of(self.pid, false).await,
+            Way::Seen => {
+                self.inner.unreleased().insert(self.pid);
+                reap::exit_of(self.pid, true).await
+            }
+            Way::Told(mut end) => match end.wait_for(Option::is_some).await.map(|end| *end) {
+                Ok(Some(Ended::Code(code))) => Exit::Code(code),
+                Ok(Some(Ended::Signal(signal))) => Exit::Signal(signal),
+                _ => reap::end_of_stranger(self.pid).await, // the keeper is gone
+            },
+        };
         {
             // Since it was waited for, its number may have become that of another child.
             let mut known = self.inner.known();
@@ -365,11 +440,33 @@ impl Child {
     ///
     /// Returns when nothing is left, or what is left can't be killed. Dropping the future stops the escalation.
     pub async fn stop(&self, grace: Duration) -> Stopped {
-        let stopped = tree::end(&self.scanner, self.tree(), grace, tree::KILL_WAIT).await;
+        let stopped = tree::end(&self.inner.scanner, self.tree(), grace, tree::KILL_WAIT).await;
         if stopped.survived > 0 {
             tracing::error!(pid = self.pid(), survived = stopped.survived, "processes could not be killed");
         }
         stopped
+    }
+
+    /// Its end is in the file: the child is taken away.
+    pub fn release(&self) {
+        if self.is_kept && self.inner.unreleased().remove(&self.pid()) {
+            reap::collect(self.pid());
+        }
+    }
+
+    /// Nothing of it has to outlive this server any more: the keeper closes what it held of it.
+    pub fn forget(&self) {
+        if self.is_kept {
+            self.release();
+            self.inner.keeper.forget(&self.id().to_string());
+        }
+    }
+
+    /// Closes one of its descriptors at the keeper, too.
+    pub(super) fn close_kept(&self, place: usize) {
+        if self.is_kept {
+            self.inner.keeper.close(&self.id().to_string(), place);
+        }
     }
 
     /// Signals the child, its group or its tree; gives how many processes that were (a group counts as one).
@@ -379,13 +476,13 @@ impl Child {
         match scope {
             SignalScope::Process => usize::from(running && kill(pid, signal).is_ok()),
             SignalScope::Group => usize::from(running && killpg(pid, signal).is_ok()),
-            SignalScope::Tree => tree::signal_all(&self.scanner, &self.tree(), signal).await,
+            SignalScope::Tree => tree::signal_all(&self.inner.scanner, &self.tree(), signal).await,
         }
     }
 
     /// The pids of the whole tree, also after the child's own exit.
     pub(super) async fn tree_pids(&self) -> Vec<u32> {
-        tree::pids(&self.scanner, &self.tree()).await
+        tree::pids(&self.inner.scanner, &self.tree()).await
     }
 
     fn root(&self) -> i32 {

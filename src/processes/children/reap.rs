@@ -13,9 +13,9 @@ use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::{Inner, scan, sys};
+use super::{Inner, scan};
 use crate::processes::types::Exit;
-use crate::rt::spawn_owned;
+use crate::rt::{spawn_owned, sys};
 
 /// How often the dead are looked for while there are children, and while there are none (as PID 1, others may send some).
 const LOOK: Duration = Duration::from_millis(250);
@@ -53,8 +53,9 @@ fn any_dead() -> Result<bool, Errno> {
 
 fn sweep(inner: &Inner) {
     let _nothing_starts = inner.starting.write().unwrap_or_else(PoisonError::into_inner);
-    let known = inner.known();
-    for pid in children_of_this_process().into_iter().filter(|pid| !known.contains_key(&pid.cast_unsigned())) {
+    let (known, unreleased) = (inner.known(), inner.unreleased());
+    let is_other = |pid: &i32| !known.contains_key(&pid.cast_unsigned()) && !unreleased.contains(&pid.cast_unsigned());
+    for pid in children_of(std::process::id()).into_iter().filter(is_other) {
         if scan::read_stat(pid).is_some_and(|stat| stat.state == b'Z') {
             let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)); // gone already: nothing to do
         }
@@ -63,20 +64,36 @@ fn sweep(inner: &Inner) {
 
 /// Whether anything lives that lost its parent and came to this process.
 pub(super) fn has_orphans(inner: &Inner) -> bool {
-    let known = inner.known();
-    children_of_this_process().into_iter().any(|pid| !known.contains_key(&pid.cast_unsigned()))
+    let (known, me) = (inner.known(), std::process::id());
+    // Those of an earlier server have come to the keeper.
+    let keepers = inner.keeper.pid().map(children_of).unwrap_or_default();
+    let all = children_of(me).into_iter().chain(keepers).map(i32::cast_unsigned);
+    all.filter(|pid| *pid != me).any(|pid| !known.contains_key(&pid))
 }
 
-/// By `/proc/self/task/*/children` (proc_tid_children(5)): cheap, and the list only has to be right for processes
+/// By `/proc/<pid>/task/*/children` (proc_tid_children(5)): cheap, and the list only has to be right for processes
 /// that are dead already.
-fn children_of_this_process() -> Vec<i32> {
-    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return Vec::new() };
+fn children_of(pid: u32) -> Vec<i32> {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let lists = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
     lists.flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
-/// Waits for a child of ours and collects it. Not to be called twice for one child.
-pub(super) async fn exit_of(pid: u32) -> Exit {
+/// Takes away a child that has ended.
+pub(super) fn collect(pid: u32) {
+    let _ = waitpid(Pid::from_raw(pid.cast_signed()), Some(WaitPidFlag::WNOHANG)); // it isn't ours any more: nothing to do
+}
+
+/// Waits for the end of a process that isn't a child of ours; how it ended can't be known.
+pub(super) async fn end_of_stranger(pid: u32) -> Exit {
+    while scan::started_at_ticks(pid).is_some() {
+        tokio::time::sleep(LOOK).await;
+    }
+    Exit::Code(-1)
+}
+
+/// Waits for a child of ours, and collects it unless it `stays`. Not to be called twice for one child.
+pub(super) async fn exit_of(pid: u32, stays: bool) -> Exit {
     let pid = Pid::from_raw(pid.cast_signed());
     let watched = watch(pid);
     loop {
@@ -85,7 +102,9 @@ pub(super) async fn exit_of(pid: u32) -> Exit {
         {
             ready.clear_ready(); // readable for good once it ended; then waitpid takes it
         }
-        match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+        let seen = if stays { waitid(Id::Pid(pid), flags | WaitPidFlag::WNOWAIT) } else { waitid(Id::Pid(pid), flags) };
+        match seen {
             Ok(WaitStatus::Exited(_, code)) => return Exit::Code(code),
             Ok(WaitStatus::Signaled(_, signal, _)) => return Exit::Signal(signal as i32),
             Ok(_) | Err(Errno::EINTR) => {}

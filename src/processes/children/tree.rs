@@ -29,12 +29,12 @@ pub(super) enum Target {
         /// Its cgroup, where there is one: nobody gets out of that.
         cgroup: Option<Arc<Cgroup>>,
     },
-    /// What carries a cookie of this store but not of this run.
+    /// What carries a cookie of this store.
     Leftovers {
         /// The cookies' beginning.
         store: String,
-        /// That of those to spare.
-        run: String,
+        /// The cookies of those to spare.
+        spared: HashSet<String>,
     },
     /// What descends from this process or carries a cookie of this run.
     Run {
@@ -56,8 +56,8 @@ impl Target {
                 let claims = |stat: &Stat| is_of(stat.pid) || is_of(stat.group) || is_of(stat.session) || is_inside(stat);
                 snapshot.members(me, claims, |carried| carried == cookie)
             }
-            Self::Leftovers { store, run } => {
-                snapshot.members(me, |_| false, |carried| carried.starts_with(store) && !carried.starts_with(run))
+            Self::Leftovers { store, spared } => {
+                snapshot.members(me, |_| false, |carried| carried.starts_with(store) && !spared.contains(carried))
             }
             Self::Run { run } => snapshot.members(me, |stat| stat.parent == me, |carried| carried.starts_with(run)),
         }

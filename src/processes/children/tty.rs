@@ -1,21 +1,19 @@
-//! A pseudo-terminal: its master, as asynchronous reads and writes (pty(7)).
+//! A pseudo-terminal's master (pty(7)).
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::OpenptFlags;
 use rustix::termios::{InputModes, OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
-use super::sys;
+use super::Wire;
 use crate::processes::types::TerminalSize;
 
-/// The master's side. Dropping it hangs the terminal up: its session gets SIGHUP.
+/// The master's side. Dropping it hangs the terminal up, unless the keeper has it, too: its session gets SIGHUP.
 #[derive(Debug)]
 pub(in crate::processes) struct Tty {
-    master: AsyncFd<OwnedFd>,
+    pub(in crate::processes) master: Wire,
 }
 
 impl Tty {
@@ -32,60 +30,26 @@ impl Tty {
         modes.input_modes |= InputModes::IUTF8; // erasing takes whole characters
         tcsetattr(&slave, OptionalActions::Now, &modes)?;
         tcsetwinsize(&master, winsize(size))?;
-        rustix::io::ioctl_fionbio(&master, true)?;
-        Ok((Self { master: sys::watched(master, Interest::READABLE | Interest::WRITABLE)? }, slave))
+        Ok((Self::of(master)?, slave))
+    }
+
+    /// One that is there.
+    ///
+    /// # Errors
+    /// It can't be watched.
+    pub(in crate::processes) fn of(master: OwnedFd) -> io::Result<Self> {
+        Ok(Self { master: Wire::new(master, Interest::READABLE | Interest::WRITABLE)? })
     }
 
     /// Changes the size; the foreground group gets SIGWINCH.
     pub(in crate::processes) fn resize(&self, size: TerminalSize) -> io::Result<()> {
-        Ok(tcsetwinsize(self.master.get_ref(), winsize(size))?)
+        Ok(tcsetwinsize(self.master.as_fd(), winsize(size))?)
     }
 
     /// The process group in the foreground.
     pub(in crate::processes) fn foreground(&self) -> Option<nix::unistd::Pid> {
-        let group = rustix::termios::tcgetpgrp(self.master.get_ref()).ok()?;
+        let group = rustix::termios::tcgetpgrp(self.master.as_fd()).ok()?;
         Some(nix::unistd::Pid::from_raw(group.as_raw_nonzero().get()))
-    }
-
-    /// Resolves when there may be something to read. Cancel safe.
-    pub(in crate::processes) async fn readable(&self) {
-        if let Ok(mut ready) = self.master.readable().await {
-            ready.retain_ready();
-        }
-    }
-
-    /// Resolves when there may be room to write. Cancel safe.
-    pub(in crate::processes) async fn writable(&self) {
-        if let Ok(mut ready) = self.master.writable().await {
-            ready.retain_ready();
-        }
-    }
-
-    /// What is there right now; `WouldBlock` when nothing is. The end is `Ok(0)`: after the last slave is closed the
-    /// kernel says EIO.
-    pub(in crate::processes) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        end_of_terminal(self.master.try_io(Interest::READABLE, |fd| Ok(rustix::io::read(fd, buffer)?)))
-    }
-
-    /// Writes what the terminal takes right now; `WouldBlock` when that is nothing, `BrokenPipe` when it never will: once
-    /// nobody has the slave's side open, a full terminal stays full, and still counts as writable.
-    pub(in crate::processes) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self.master.try_io(Interest::WRITABLE, |fd| Ok(rustix::io::write(fd, bytes)?)) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.is_hung_up() => Err(io::ErrorKind::BrokenPipe.into()),
-            written => written,
-        }
-    }
-
-    fn is_hung_up(&self) -> bool {
-        let mut polled = [PollFd::new(self.master.get_ref(), PollFlags::empty())]; // hanging up is told unasked (poll(2))
-        poll(&mut polled, Some(&Timespec::default())).is_ok() && polled[0].revents().contains(PollFlags::HUP)
-    }
-}
-
-fn end_of_terminal(read: io::Result<usize>) -> io::Result<usize> {
-    match read {
-        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EIO as i32) => Ok(0),
-        other => other,
     }
 }
 

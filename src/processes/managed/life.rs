@@ -8,10 +8,11 @@ use tokio::time::Instant;
 
 use super::core::{After, after_exit};
 use super::limits::{self, Watched};
-use super::stdio::Stdio;
+use super::stdio::{How, Stdio};
 use super::task::{GATHER_AFTER, Phase, Task};
 use super::viewers::Piece;
 use crate::config::as_duration;
+use crate::processes::Error;
 use crate::processes::spool::Stream;
 use crate::processes::types::{Exit, ExitInfo, ExitReason, ProcessStatus};
 use crate::rt::clock::now_ms;
@@ -104,6 +105,7 @@ impl Task {
             if self.lingers.is_none() {
                 tracing::warn!(id = %self.info.id, "too much goes on in the background: the output of this process's rest is not read");
                 self.stdio.close();
+                self.child.forget();
             }
         }
         if let Some(terminal) = &mut self.terminal {
@@ -114,11 +116,13 @@ impl Task {
     async fn restart(&mut self) {
         let size = self.terminal.as_ref().map(|terminal| terminal.size);
         let confined = self.room.confine(self.info.id, &self.spec.run.limits);
-        match Stdio::start(&self.room.children, self.prepared.launch(), size, true, confined) {
+        let how = How { terminal: size, stdin: true, is_kept: true };
+        let prepared = self.prepared.as_ref().ok_or(Error::Stopping);
+        match prepared.and_then(|prepared| Stdio::start(&self.room.children, prepared.launch(), &how, confined)) {
             Ok((stdio, child, exit)) => {
                 spawn_owned("process", exit.collect());
                 (self.stdio, self.child) = (stdio, child);
-                self.input = BytesMut::from(&self.prepared.stdin[..]);
+                self.input = self.prepared.as_ref().map(|prepared| BytesMut::from(&prepared.stdin[..])).unwrap_or_default();
                 self.close_stdin = self.spec.close_stdin;
                 self.watched = Watched::start(&self.spec.run.limits);
                 self.output.bytes = 0;
@@ -146,6 +150,9 @@ impl Task {
     pub(super) async fn show(&mut self, event: &'static str) {
         let committed = self.room.log_change(event, &self.info, &self.kept, self.output.disk_bytes());
         let _ = tokio::time::timeout(COMMIT_PATIENCE, committed).await; // a slow disk doesn't keep the exit back
+        if self.phase != Phase::Running {
+            self.child.release();
+        }
         if !self.info.is_alive() {
             self.room.is_over();
         }

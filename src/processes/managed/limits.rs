@@ -26,6 +26,13 @@ impl Watched {
         Self { wall_end, output_bytes: limits.output_bytes.unwrap_or(u64::MAX) }
     }
 
+    /// Of a process that has lived so long already.
+    pub(super) fn since(limits: &Limits, lived: Duration) -> Self {
+        let mut watched = Self::start(limits);
+        watched.wall_end = watched.wall_end.map(|end| end.checked_sub(lived).unwrap_or_else(Instant::now));
+        watched
+    }
+
     /// Nothing more to watch.
     pub(super) fn over() -> Self {
         Self { wall_end: None, output_bytes: u64::MAX }

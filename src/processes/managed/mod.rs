@@ -11,6 +11,7 @@
 //! Only the owner ([`task`]) moves these states. The exit is published after the last output is in the log and the event
 //! is committed. A client that leaves drops its reply and nothing else.
 
+mod adopt;
 mod commands;
 pub(super) mod core;
 mod followers;
@@ -31,7 +32,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub(super) use followers::{Follower, Followers};
 pub(super) use output::read_now;
-pub(super) use stdio::Stdio;
+pub(super) use adopt::{Adoption, adopt};
+pub(super) use stdio::{How, Stdio};
 pub(super) use task::{Beginning, start};
 pub(super) use terminal::screen_from_log;
 pub(super) use viewers::{Next, Piece, Viewer, ViewerKey};

@@ -1,66 +1,112 @@
 //! A child's stdin and output, as pipes or as a terminal.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Stdio as StdStdio;
-use std::time::Duration;
 
-use tokio::net::unix::pipe::{Receiver, Sender};
+use tokio::io::Interest;
 
 use crate::processes::Error;
-use crate::processes::children::{Child, Children, Confined, Launch, Tty, Uncollected};
+use crate::processes::children::{Child, Children, Confined, Launch, Tty, Uncollected, Wire};
 use crate::processes::spool::Stream;
-use crate::processes::types::TerminalSize;
-use crate::rt::spawn_owned;
+use crate::processes::types::{ProcessId, TerminalSize};
+
+/// The place of stdin at the keeper; stdout and stderr follow. A terminal's master has the first place.
+pub(super) const STDIN: usize = 0;
 
 /// What is open towards a child.
 #[derive(Debug)]
 pub(in crate::processes) enum Stdio {
-    Pipes { stdin: Option<Sender>, stdout: Option<Receiver>, stderr: Option<Receiver> },
+    Pipes { stdin: Option<Wire>, stdout: Option<Wire>, stderr: Option<Wire> },
     Terminal(Option<Tty>),
 }
 
+/// How a child is started.
+pub(in crate::processes) struct How {
+    /// In a terminal of this size; else with pipes.
+    pub(in crate::processes) terminal: Option<TerminalSize>,
+    /// Without it, it reads from `/dev/null`.
+    pub(in crate::processes) stdin: bool,
+    /// It outlives this server, where there is a keeper.
+    pub(in crate::processes) is_kept: bool,
+}
+
 impl Stdio {
-    /// Starts a child with pipes, or in a terminal of this size. Without `stdin` it reads from `/dev/null`.
+    /// Starts a child. What has to outlive us is handed over before there is a child that could write.
     pub(in crate::processes) fn start(
         children: &Children,
         launch: Launch,
-        terminal: Option<TerminalSize>,
-        stdin: bool,
+        how: &How,
         mut confined: Confined,
     ) -> Result<(Self, Child, Uncollected), Error> {
+        let mut launch = launch;
         let program = launch.program.clone();
         let refused = |error: io::Error| Error::Refused { program: program.clone(), cause: error.to_string() };
         let mut command = launch.command(children.env());
-        let Some(size) = terminal else {
-            command.stdin(if stdin { StdStdio::piped() } else { StdStdio::null() });
-            command.stdout(StdStdio::piped()).stderr(StdStdio::piped());
-            let (child, handle, exit) = children.launch(launch, command, confined)?;
-            return match Self::pipes(child) {
-                Ok(pipes) => Ok((pipes, handle, exit)),
-                Err(error) => {
-                    // Nobody could read it: it ends, and is collected all the same.
-                    spawn_owned("process", async move {
-                        handle.stop(Duration::ZERO).await;
-                        exit.collect().await
-                    });
-                    Err(refused(error))
-                }
-            };
+        let wants_keeping = how.is_kept && children.keeper().is_there();
+        let stdio = if let Some(size) = how.terminal {
+            let (tty, slave) = Tty::open(size).map_err(refused)?;
+            let of_child = |slave: &OwnedFd| slave.try_clone().map(StdStdio::from);
+            command.stdin(of_child(&slave).map_err(refused)?).stdout(of_child(&slave).map_err(refused)?).stderr(slave);
+            confined.before_exec.get_or_insert_default().terminal = true;
+            Self::Terminal(Some(tty))
+        } else {
+            Self::piped(&mut command, how.stdin).map_err(refused)?
         };
-        let (tty, slave) = Tty::open(size).map_err(refused)?;
-        let of_child = |slave: &OwnedFd| slave.try_clone().map(StdStdio::from);
-        command.stdin(of_child(&slave).map_err(refused)?).stdout(of_child(&slave).map_err(refused)?).stderr(slave);
-        confined.before_exec.get_or_insert_default().terminal = true;
-        let (_, handle, exit) = children.launch(launch, command, confined)?;
-        Ok((Self::Terminal(Some(tty)), handle, exit))
+        launch.is_kept = wants_keeping && stdio.hand_over(children, launch.id);
+        let id = launch.id;
+        let is_kept = launch.is_kept;
+        let started = children.launch(launch, command, confined);
+        if is_kept && started.is_err() {
+            children.keeper().forget(&id.to_string());
+        }
+        let (_, handle, exit) = started?;
+        Ok((stdio, handle, exit))
     }
 
-    fn pipes(child: std::process::Child) -> io::Result<Self> {
-        let stdin = child.stdin.map(|pipe| Sender::from_owned_fd(pipe.into())).transpose()?;
-        let stdout = child.stdout.map(|pipe| Receiver::from_owned_fd(pipe.into())).transpose()?;
-        let stderr = child.stderr.map(|pipe| Receiver::from_owned_fd(pipe.into())).transpose()?;
-        Ok(Self::Pipes { stdin, stdout, stderr })
+    fn piped(command: &mut std::process::Command, with_stdin: bool) -> io::Result<Self> {
+        let stdin = if with_stdin {
+            let (of_child, ours) = io::pipe()?;
+            command.stdin(of_child);
+            Some(Wire::new(ours.into(), Interest::WRITABLE)?)
+        } else {
+            command.stdin(StdStdio::null());
+            None
+        };
+        let (stdout, of_child) = io::pipe()?;
+        command.stdout(of_child);
+        let (stderr, of_child) = io::pipe()?;
+        command.stderr(of_child);
+        let output = |ours: io::PipeReader| Wire::new(ours.into(), Interest::READABLE);
+        Ok(Self::Pipes { stdin, stdout: Some(output(stdout)?), stderr: Some(output(stderr)?) })
+    }
+
+    /// False when the keeper doesn't take it.
+    fn hand_over(&self, children: &Children, id: ProcessId) -> bool {
+        let fds: Vec<BorrowedFd<'_>> = match self {
+            // Whoever is kept has a stdin.
+            Self::Pipes { stdin, stdout, stderr } => [stdin, stdout, stderr].into_iter().flatten().map(AsFd::as_fd).collect(),
+            Self::Terminal(tty) => tty.iter().map(|tty| tty.master.as_fd()).collect(),
+        };
+        let kept = children.keeper().keep(&id.to_string(), &fds);
+        if let Err(error) = &kept {
+            tracing::warn!(%id, %error, "the keeper doesn't take a process: it ends with this server");
+        }
+        kept.is_ok()
+    }
+
+    /// What an earlier server left of a child.
+    ///
+    /// # Errors
+    /// A descriptor can't be watched.
+    pub(in crate::processes) fn adopt(is_terminal: bool, fds: [Option<OwnedFd>; 4]) -> io::Result<Self> {
+        let [first, stdout, stderr, _] = fds;
+        if is_terminal {
+            return Ok(Self::Terminal(first.map(Tty::of).transpose()?));
+        }
+        let output = |fd: Option<OwnedFd>| fd.map(|fd| Wire::new(fd, Interest::READABLE)).transpose();
+        let stdin = first.map(|fd| Wire::new(fd, Interest::WRITABLE)).transpose()?;
+        Ok(Self::Pipes { stdin, stdout: output(stdout)?, stderr: output(stderr)? })
     }
 
     /// Nothing can be read any more.
@@ -79,7 +125,7 @@ impl Stdio {
                 () = pipe_readable(stderr.as_ref()) => Stream::Stderr,
             },
             Self::Terminal(Some(tty)) => {
-                tty.readable().await;
+                tty.master.readable().await;
                 Stream::Pty
             }
             Self::Terminal(None) => std::future::pending().await,
@@ -94,7 +140,7 @@ impl Stdio {
             let read = match (&*self, stream) {
                 (Self::Pipes { stdout: Some(pipe), .. }, Stream::Stdout)
                 | (Self::Pipes { stderr: Some(pipe), .. }, Stream::Stderr) => pipe.try_read(&mut buffer[filled..]),
-                (Self::Terminal(Some(tty)), Stream::Pty) => tty.try_read(&mut buffer[filled..]),
+                (Self::Terminal(Some(tty)), Stream::Pty) => tty.master.try_read(&mut buffer[filled..]),
                 _ => return None,
             };
             match read {
@@ -134,10 +180,8 @@ impl Stdio {
     /// Resolves when stdin may take something; never when it is closed. Cancel safe.
     pub(in crate::processes) async fn writable(&self) {
         match self {
-            Self::Pipes { stdin: Some(stdin), .. } => {
-                let _ = stdin.writable().await; // the write says what is wrong
-            }
-            Self::Terminal(Some(tty)) => tty.writable().await,
+            Self::Pipes { stdin: Some(stdin), .. } => stdin.writable().await,
+            Self::Terminal(Some(tty)) => tty.master.writable().await,
             _ => std::future::pending().await,
         }
     }
@@ -149,7 +193,7 @@ impl Stdio {
     pub(in crate::processes) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Pipes { stdin: Some(stdin), .. } => stdin.try_write(bytes),
-            Self::Terminal(Some(tty)) => tty.try_write(bytes),
+            Self::Terminal(Some(tty)) => tty.master.try_write(bytes),
             _ => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
@@ -175,11 +219,9 @@ impl Stdio {
     }
 }
 
-async fn pipe_readable(pipe: Option<&Receiver>) {
+async fn pipe_readable(pipe: Option<&Wire>) {
     match pipe {
-        Some(pipe) => {
-            let _ = pipe.readable().await; // the read says what is wrong
-        }
+        Some(pipe) => pipe.readable().await,
         None => std::future::pending().await,
     }
 }

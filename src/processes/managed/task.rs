@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::commands::END_OF_TRANSMISSION;
 use super::limits::{self, Watched};
 use super::output::{Output, read_now};
-use super::stdio::Stdio;
+use super::stdio::{How, STDIN, Stdio};
 use super::terminal::Terminal;
 use super::{Command, Handle};
 use crate::config::{as_duration, as_usize};
@@ -43,7 +43,8 @@ pub(super) struct Task {
     pub(super) room: Arc<Room>,
     pub(super) spec: ProcessSpec,
     pub(super) kept: Kept,
-    pub(super) prepared: Prepared,
+    /// `None` of one that an earlier server started and that isn't started again.
+    pub(super) prepared: Option<Prepared>,
     pub(super) info: ProcessInfo,
     pub(super) publish: watch::Sender<Arc<ProcessInfo>>,
     pub(super) mailbox: mpsc::Receiver<Command>,
@@ -135,7 +136,8 @@ pub(in crate::processes) fn start(beginning: Beginning) -> Result<Handle, Error>
     let Beginning { room, id, owner, mut spec, prepared, kept, slot, predecessor } = beginning;
     let size = spec.tty.then(|| spec.terminal.unwrap_or_default());
     let confined = room.confine(id, &spec.run.limits);
-    let (stdio, child, exit) = Stdio::start(&room.children, prepared.launch(), size, true, confined)?;
+    let how = How { terminal: size, stdin: true, is_kept: true };
+    let (stdio, child, exit) = Stdio::start(&room.children, prepared.launch(), &how, confined)?;
     spawn_owned("process", exit.collect());
     let mut info = describe(id, owner, &spec, &child);
     let is_again = predecessor.is_some();
@@ -159,7 +161,7 @@ pub(in crate::processes) fn start(beginning: Beginning) -> Result<Handle, Error>
         room,
         spec,
         kept,
-        prepared,
+        prepared: Some(prepared),
         info: ProcessInfo::clone(&info),
         publish,
         mailbox,
@@ -214,6 +216,11 @@ impl Task {
         self.write_input();
         self.watch_limits();
         drop(self.room.log_change("process.started", &self.info, &self.kept, 0));
+        self.go_on().await;
+    }
+
+    /// To the end.
+    pub(super) async fn go_on(mut self) {
         while !self.is_finished() {
             consume_budget().await; // waiting for a descriptor that is ready never yields by itself
             match self.next_event().await {
@@ -233,6 +240,7 @@ impl Task {
         let cgroup = self.child.cgroup().cloned();
         let is_populated = cgroup.as_ref().is_some_and(|cgroup| cgroup.pids().is_ok_and(|pids| !pids.is_empty()));
         let left = cgroup.clone().filter(|_| is_populated);
+        self.child.forget();
         let (info, log_bytes, unsaved_log) = (Arc::new(self.info), self.output.disk_bytes(), self.output.unsaved());
         self.room.finished(Finished { info, log_bytes, unsaved_log, cgroup: left });
         if let Some(cgroup) = cgroup.filter(|_| !is_populated) {
@@ -360,7 +368,7 @@ impl Task {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(_) => {
                     self.input.clear(); // nobody reads any more
-                    self.stdio.close_stdin();
+                    self.close_stdin();
                 }
             }
         }
@@ -369,7 +377,14 @@ impl Task {
             if self.terminal.is_some() && self.stdio.has_stdin() {
                 self.queue_input(&Bytes::from_static(END_OF_TRANSMISSION));
             }
+            self.close_stdin();
+        }
+    }
+
+    fn close_stdin(&mut self) {
+        if self.terminal.is_none() && self.stdio.has_stdin() {
             self.stdio.close_stdin();
+            self.child.close_kept(STDIN); // else it would see no end
         }
     }
 

@@ -1,5 +1,6 @@
 //! A terminal's screen as the server sees it, and those who watch it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use super::Attached;
 use super::viewers::{Piece, Viewers};
 use crate::config::{Bounds, as_duration, as_usize};
 use crate::processes::Error;
-use crate::processes::spool::{Control, Item, SpoolReader};
+use crate::processes::spool::{Control, Item, SpoolIndex, SpoolReader};
 use crate::processes::types::TerminalSize;
 use terminal_screen::Screen;
 
@@ -24,6 +25,8 @@ pub(super) struct Terminal {
     /// Written by the process, not yet on the screen.
     pending: Vec<u8>,
     pending_since: Option<Instant>,
+    /// What was written under an earlier server is there, and not on the screen yet.
+    log: Option<Arc<SpoolIndex>>,
     pub(super) viewers: Viewers,
     pub(super) size: TerminalSize,
     scrollback_max_lines: usize,
@@ -37,7 +40,12 @@ impl Terminal {
             as_usize(bounds.terminal_viewer_queue_max_bytes),
             as_duration(bounds.terminal_viewer_patience_ms),
         );
-        Self { screen: None, pending: Vec::new(), pending_since: None, viewers, size, scrollback_max_lines }
+        Self { screen: None, pending: Vec::new(), pending_since: None, log: None, viewers, size, scrollback_max_lines }
+    }
+
+    /// The same, of a process that goes on: its screen is made from its log as soon as it is needed.
+    pub(super) fn of_log(self, log: Arc<SpoolIndex>) -> Self {
+        Self { log: Some(log), ..self }
     }
 
     /// Output: to the viewers at once, to the screen soon.
@@ -60,6 +68,17 @@ impl Terminal {
     /// Brings the screen up to date.
     pub(super) fn feed(&mut self) {
         self.pending_since = None;
+        if let Some(log) = self.log.take() {
+            self.pending = Vec::new(); // the log has it, too
+            match screen_from_log(SpoolReader::new(log), self.size, self.scrollback_max_lines) {
+                Ok(mut screen) => {
+                    screen.resize(self.size);
+                    let _ = screen.take_replies(); // to questions that were answered then
+                    self.screen = Some(screen);
+                }
+                Err(error) => tracing::warn!(%error, "a terminal's screen can't be made again: its log can't be read"),
+            }
+        }
         if self.pending.is_empty() {
             return;
         }

@@ -1,5 +1,5 @@
-//! The only `unsafe` of the crate: what a child does between fork and exec, descriptors that tokio watches, and those that
-//! this process was started with.
+//! The only `unsafe` of the crate: what a child does between fork and exec, descriptors that tokio watches, those that
+//! this process was started with, and sets of signals.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -7,23 +7,24 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::SigSet;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// What has to be done in the child itself, before it becomes the program.
 #[derive(Debug, Default)]
-pub(in crate::processes) struct BeforeExec {
+pub(crate) struct BeforeExec {
     /// Lead a new session whose controlling terminal is stdin (setsid(2), TIOCSCTTY); else only a new process group.
-    pub(in crate::processes) terminal: bool,
+    pub(crate) terminal: bool,
     /// Both limits, soft and hard.
-    pub(in crate::processes) rlimits: Vec<(Resource, u64)>,
+    pub(crate) rlimits: Vec<(Resource, u64)>,
     /// A cgroup's `cgroup.procs`, to enter it before anything can be started outside.
-    pub(in crate::processes) cgroup_procs: Option<OwnedFd>,
+    pub(crate) cgroup_procs: Option<OwnedFd>,
 }
 
 /// Has the plan carried out in the child that `command` starts.
 #[allow(unsafe_code)]
-pub(super) fn apply(command: &mut Command, plan: BeforeExec) {
+pub(crate) fn apply(command: &mut Command, plan: BeforeExec) {
     if !plan.terminal {
         command.process_group(0);
     }
@@ -53,7 +54,7 @@ fn carry_out(plan: &BeforeExec) -> io::Result<()> {
 /// Keeps what this process was started with, beyond its stdio, from its children. What it opens itself is closed on exec
 /// already.
 #[allow(unsafe_code)]
-pub(super) fn keep_inherited() {
+pub(crate) fn keep_inherited() {
     use nix::libc::{F_SETFD, FD_CLOEXEC, fcntl};
     let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let open: Vec<i32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
@@ -64,12 +65,39 @@ pub(super) fn keep_inherited() {
     }
 }
 
+/// Closes what the caller had open besides the standard streams: an inherited lock or pipe would be held for as long as
+/// we run, and by all that we start. Has to come before anything is opened here.
+pub(crate) fn close_inherited() {
+    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")
+        .map(|entries| entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+        .unwrap_or_default();
+    for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
+        let _ = nix::unistd::close(descriptor); // the one that listed them is closed already
+    }
+}
+
+/// A set of signals by number, real-time ones included, which nix doesn't name.
+#[allow(unsafe_code)]
+pub(crate) fn signal_set(numbers: impl Iterator<Item = i32>) -> SigSet {
+    use nix::libc::{sigaddset, sigemptyset, sigset_t};
+    let mut set = std::mem::MaybeUninit::<sigset_t>::uninit();
+    // SAFETY: sigemptyset(3) initialises the set that it is given; sigaddset(3) changes an initialised one and refuses
+    // numbers that are none. from_sigset_t_unchecked asks for a set of valid signals, which it is.
+    unsafe {
+        sigemptyset(set.as_mut_ptr());
+        for number in numbers {
+            sigaddset(set.as_mut_ptr(), number);
+        }
+        SigSet::from_sigset_t_unchecked(set.assume_init())
+    }
+}
+
 /// Has tokio watch a descriptor.
 ///
 /// # Errors
 /// epoll can't watch it.
 #[allow(unsafe_code)]
-pub(super) fn watched(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn watched(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: the descriptor has to stay open and the same for as long as the AsyncFd has it. An OwnedFd is: nobody else
     // may close it, and its `as_raw_fd` always gives the same number.
     unsafe { AsyncFd::register_with_interest(descriptor, interest) }.map_err(io::Error::from)

@@ -1,0 +1,273 @@
+//! The server's end: what is kept is handed over, what was kept is taken back.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::net::{RecvFlags, SendFlags};
+use tokio::io::Interest;
+use tokio::sync::watch;
+
+use super::protocol::{Ended, FDS_MAX, Inbox, Kind, Message, send};
+use crate::rt::{spawn_owned, sys};
+
+/// How long a message waits for a keeper that doesn't read.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// What an earlier server left with the keeper.
+#[derive(Debug)]
+pub struct Kept {
+    /// Its name.
+    pub key: String,
+    /// At the places at which they were handed over.
+    pub fds: [Option<OwnedFd>; FDS_MAX],
+    /// Its process; `None` when it has none, or none was told before the server died.
+    pub pid: Option<u32>,
+    /// How it ended, when it did.
+    pub ended: Option<Ended>,
+}
+
+/// How the server before this one ended.
+#[derive(Debug, Clone)]
+pub struct LastRun {
+    /// Its end.
+    pub ended: Ended,
+    /// How long it ran.
+    pub uptime_ms: u64,
+    /// The last of what it wrote to stderr; at most 4 KiB.
+    pub stderr: String,
+}
+
+/// A cheap handle on the keeper. Without one, nothing is kept and all calls do nothing.
+#[derive(Clone)]
+pub struct Keeper {
+    link: Option<Arc<Link>>,
+}
+
+struct Link {
+    socket: OwnedFd,
+    pid: u32,
+    run_id: String,
+    starts: u64,
+    last: Option<LastRun>,
+    /// The keeper's own stderr, for when it is gone.
+    stderr: Option<OwnedFd>,
+    is_lost: AtomicBool,
+    /// Ends of processes that aren't our children, by key.
+    ends: Mutex<HashMap<String, watch::Sender<Option<Ended>>>>,
+}
+
+impl Keeper {
+    /// Works without one.
+    pub fn none() -> Self {
+        Self { link: None }
+    }
+
+    /// Takes the socket that is this process's stdin, which becomes `/dev/null`, and hears what is kept. Blocks until the
+    /// keeper has told everything; to be called before there are threads.
+    ///
+    /// # Errors
+    /// stdin is no keeper's socket.
+    pub fn connect() -> io::Result<(Self, Vec<Kept>)> {
+        let socket = rustix::io::fcntl_dupfd_cloexec(std::io::stdin().as_fd(), 3)?;
+        rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+        send(&socket, &Message::new(Kind::Hello), &[], SendFlags::empty())?;
+        let mut inbox = Inbox::new();
+        let (mut kept, mut last) = (Vec::new(), None);
+        let (mut pid, mut run_id, mut starts, mut stderr) = (0, String::new(), 1, None);
+        loop {
+            let received = inbox.receive(&socket, RecvFlags::empty())?;
+            let (message, mut fds) = received.ok_or(io::ErrorKind::UnexpectedEof)?;
+            match message.kind {
+                Kind::Welcome => {
+                    (pid, starts) = (message.pid.cast_unsigned(), message.number);
+                    run_id = String::from_utf8_lossy(message.text).into_owned();
+                    stderr = fds[0].take();
+                }
+                Kind::Last => {
+                    let stderr = String::from_utf8_lossy(message.text).into_owned();
+                    let ended = message.ended.unwrap_or(Ended::Code(-1));
+                    last = Some(LastRun { ended, uptime_ms: message.number, stderr });
+                }
+                Kind::Kept => kept.push(Kept {
+                    key: message.key.to_owned(),
+                    fds: placed(fds, message.number),
+                    pid: u32::try_from(message.pid).ok().filter(|pid| *pid > 0),
+                    ended: message.ended,
+                }),
+                Kind::End => break,
+                // The process of an entry that is still to come, or has come: the entry has it, or is told it here.
+                Kind::Exited => {
+                    if let Some(entry) = kept.iter_mut().find(|entry| entry.key == message.key) {
+                        entry.ended = message.ended;
+                    }
+                }
+                _ => {}
+            }
+        }
+        let ends = Mutex::default();
+        let link = Link { socket, pid, run_id, starts, last, stderr, is_lost: AtomicBool::new(false), ends };
+        Ok((Self { link: Some(Arc::new(link)) }, kept))
+    }
+
+    /// Starts to listen to what the keeper says; once, within the runtime.
+    pub fn listen(&self) {
+        if let Some(link) = &self.link {
+            spawn_owned("keeper", listen(Arc::clone(link)));
+        }
+    }
+
+    fn there(&self) -> Option<&Arc<Link>> {
+        self.link.as_ref().filter(|link| !link.is_lost.load(Ordering::Relaxed))
+    }
+
+    /// True while something outlives this process.
+    pub fn is_there(&self) -> bool {
+        self.there().is_some()
+    }
+
+    /// True when there was one, and it is gone.
+    pub fn is_lost(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.is_lost.load(Ordering::Relaxed))
+    }
+
+    /// The keeper's pid.
+    pub fn pid(&self) -> Option<u32> {
+        self.link.as_ref().map(|link| link.pid)
+    }
+
+    /// Names what this keeper keeps: the same over restarts of the server.
+    pub fn run_id(&self) -> Option<&str> {
+        self.link.as_ref().map(|link| link.run_id.as_str())
+    }
+
+    /// How often a server was started, with this one.
+    pub fn starts(&self) -> u64 {
+        self.link.as_ref().map_or(1, |link| link.starts)
+    }
+
+    /// How the last server died, if one did.
+    pub fn last(&self) -> Option<&LastRun> {
+        self.link.as_ref()?.last.as_ref()
+    }
+
+    /// Has descriptors (at most four) kept under a key of at most 64 bytes, in the place of what it had. They are safe
+    /// when this returns: they lie in the keeper's queue.
+    ///
+    /// # Errors
+    /// The keeper doesn't read, or is gone.
+    pub fn keep(&self, key: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.tell(&Message::of(Kind::Keep, key), fds)
+    }
+
+    /// The process of an entry has started.
+    pub fn started(&self, key: &str, pid: u32) {
+        self.say(&Message { pid: pid.cast_signed(), ..Message::of(Kind::Started, key) });
+    }
+
+    /// Closes one descriptor of an entry, by its place.
+    pub fn close(&self, key: &str, place: usize) {
+        self.say(&Message { number: place as u64, ..Message::of(Kind::Close, key) });
+    }
+
+    /// An entry isn't needed any more.
+    pub fn forget(&self, key: &str) {
+        if let Some(link) = &self.link {
+            link.ends().remove(key);
+        }
+        self.say(&Message::of(Kind::Forget, key));
+    }
+
+    /// Requests are answered from now on.
+    pub fn ready(&self) {
+        self.say(&Message::new(Kind::Ready));
+    }
+
+    /// The next server is started from `program`, and has `time` to become ready; otherwise the present one comes back.
+    ///
+    /// # Errors
+    /// As [`Keeper::keep`]; the path is longer than 4 KiB.
+    pub fn upgrade(&self, program: &Path, time: Duration) -> io::Result<()> {
+        let text = program.as_os_str().as_encoded_bytes();
+        if text.len() > super::protocol::TEXT_MAX {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let number = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.tell(&Message { number, text, ..Message::new(Kind::Upgrade) }, &[])
+    }
+
+    /// The end of a process that isn't our child. To be called once for each entry, before [`Keeper::listen`] could miss it.
+    pub fn watch(&self, kept: &Kept) -> watch::Receiver<Option<Ended>> {
+        let (publish, end) = watch::channel(kept.ended);
+        if let Some(link) = self.link.as_ref().filter(|_| kept.ended.is_none()) {
+            link.ends().insert(kept.key.clone(), publish);
+        }
+        end
+    }
+
+    fn say(&self, message: &Message<'_>) {
+        if let Err(error) = self.tell(message, &[]) {
+            tracing::warn!(%error, kind = ?message.kind, "the keeper could not be told");
+        }
+    }
+
+    fn tell(&self, message: &Message<'_>, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let Some(link) = self.there() else { return Ok(()) };
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match send(&link.socket, message, fds, SendFlags::DONTWAIT) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(1)); // its queue holds hundreds: it hangs
+                }
+                sent => return sent,
+            }
+        }
+    }
+}
+
+impl Link {
+    fn ends(&self) -> MutexGuard<'_, HashMap<String, watch::Sender<Option<Ended>>>> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner) // a map is whole after each change
+    }
+
+    /// Nothing outlives us any more. Our stderr went through the keeper: now it goes where the keeper's went.
+    fn lost(&self) {
+        self.is_lost.store(true, Ordering::Relaxed);
+        if let Some(stderr) = &self.stderr {
+            let _ = rustix::stdio::dup2_stderr(stderr); // nobody to tell it to
+        }
+        tracing::error!("the keeper is gone: what runs goes on, but will not outlive this server any more");
+    }
+}
+
+/// Descriptors at the places that the bits of `places` name.
+fn placed(fds: [Option<OwnedFd>; FDS_MAX], places: u64) -> [Option<OwnedFd>; FDS_MAX] {
+    let mut fds = fds.into_iter().flatten();
+    std::array::from_fn(|place| if places >> place & 1 == 1 { fds.next() } else { None })
+}
+
+async fn listen(link: Arc<Link>) {
+    let watched = rustix::io::fcntl_dupfd_cloexec(&link.socket, 3).map_err(io::Error::from);
+    let Ok(socket) = watched.and_then(|socket| sys::watched(socket, Interest::READABLE)) else { return };
+    let mut inbox = Box::new(Inbox::new());
+    loop {
+        let Ok(mut ready) = socket.readable().await else { return };
+        loop {
+            match inbox.receive(&socket, RecvFlags::DONTWAIT) {
+                Ok(Some((Message { kind: Kind::Exited, key, ended, .. }, _))) => {
+                    if let Some(publish) = link.ends().remove(key) {
+                        publish.send_replace(ended);
+                    }
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => return link.lost(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break ready.clear_ready(),
+                Err(_) => return link.lost(),
+            }
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! The keeper's one thread: signals, the server's socket, its stderr, and the clock.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::policy::{Life, Next, Policy};
+use super::protocol::{Ended, FDS_MAX, Inbox, Kind, Message, send};
+use super::relay::{self, Tail};
+use super::table::Table;
+use super::{KEPT_FLAG, SAFE_MODE_FLAG};
+use crate::config::{Bounds, Env};
+use crate::rt::ids::new_id;
+use crate::rt::sys;
+
+/// A server that isn't ready after this time is ended: it hangs.
+const START_MAX: Duration = Duration::from_secs(120);
+
+/// When the keeper ends without a server, the time processes have between TERM and KILL.
+const LAST_GRACE: Duration = Duration::from_millis(500);
+
+/// How container hosts tell an init of the systemd kind to halt: SIGRTMIN+3 as glibc counts (signal(7)).
+const HALT: i32 = 34 + 3;
+
+/// The program that is started: open, so that it can be started again when its file was replaced.
+struct Program {
+    path: PathBuf,
+    file: File,
+}
+
+struct Server {
+    pid: Pid,
+    socket: OwnedFd,
+    stderr: Option<OwnedFd>,
+    started: Instant,
+    deadline: Option<Instant>,
+    is_ready: bool,
+    is_safe: bool,
+}
+
+struct Keeper {
+    args: Vec<OsString>,
+    program: Program,
+    /// A newer one that shall take over, and its time to become ready.
+    upgrade: Option<(Program, Duration)>,
+    /// The one before, while the newer one hasn't shown that it works.
+    before: Option<Program>,
+    table: Table,
+    tail: Tail,
+    /// Of the server before.
+    last_tail: Tail,
+    policy: Policy,
+    run_id: String,
+    starts: u64,
+    last: Option<(Ended, u64)>,
+    nofile: Rlimit,
+    /// The server has written what our stderr doesn't take right now.
+    is_held: bool,
+    signals: SignalFd,
+    server: Option<Server>,
+    start_at: Option<(Instant, bool)>,
+}
+
+/// See [`super::run`].
+pub(super) fn run(args: Vec<OsString>) -> i32 {
+    match Keeper::new(args) {
+        Ok(mut keeper) => keeper.run(),
+        Err(error) => {
+            say(format_args!("the keeper can't start: {error}; `--no-keeper` does without it"));
+            1
+        }
+    }
+}
+
+fn say(words: std::fmt::Arguments<'_>) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "sandboxd keeper: {words}"); // nobody may be reading
+}
+
+impl Program {
+    fn open(path: PathBuf) -> std::io::Result<Self> {
+        Ok(Self { file: File::open(&path)?, path })
+    }
+
+    /// What to execute: the path, unless something else lies there now.
+    fn executable(&self) -> PathBuf {
+        let same = match (self.file.metadata(), std::fs::metadata(&self.path)) {
+            (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
+            _ => false,
+        };
+        if same { self.path.clone() } else { PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd())) }
+    }
+}
+
+impl Keeper {
+    fn new(args: Vec<OsString>) -> std::io::Result<Self> {
+        if args.iter().any(|arg| arg == "--detach") {
+            nix::unistd::setsid()?;
+        }
+        sys::close_inherited();
+        let is_init = std::process::id() == 1;
+        let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
+        let numbers = signals.map(|signal| signal as i32).into_iter().chain([Signal::SIGCHLD as i32]);
+        let mask = sys::signal_set(numbers.chain(if is_init { vec![Signal::SIGPWR as i32, HALT] } else { vec![] }));
+        mask.thread_set_mask()?;
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        if let Err(errno) = nix::sys::prctl::set_child_subreaper(true) {
+            say(format_args!("not a child subreaper ({errno}): exit codes may be lost over a restart"));
+        }
+        let bounds = Bounds::from_env(&Env::read()).unwrap_or_default(); // the server says what is wrong with them
+        let nofile = getrlimit(Resource::Nofile);
+        let program = Program::open(std::env::current_exe()?)?;
+        let mut args = args;
+        if is_init {
+            args.push("--init".into());
+        }
+        Ok(Self {
+            args,
+            program,
+            upgrade: None,
+            before: None,
+            table: Table::new(),
+            tail: Tail::new(),
+            last_tail: Tail::new(),
+            policy: Policy::new(bounds.keeper_crashes_max, Duration::from_millis(bounds.keeper_steady_ms)),
+            run_id: new_id("run"),
+            starts: 0,
+            last: None,
+            nofile,
+            is_held: false,
+            signals,
+            server: None,
+            start_at: Some((Instant::now(), false)),
+        })
+    }
+
+    fn run(&mut self) -> i32 {
+        loop {
+            if let Some((at, safe)) = self.start_at.filter(|_| self.server.is_none())
+                && Instant::now() >= at
+            {
+                self.start_at = None;
+                if let Err(error) = self.start(safe) {
+                    say(format_args!("can't start {}: {error}", self.program.path.display()));
+                    if let Some(code) = self.ended(Ended::Code(1)) {
+                        return code;
+                    }
+                }
+            }
+            self.wait();
+            self.listen();
+            self.relay();
+            let died = self.collect();
+            if let Some(code) = self.signalled().or_else(|| died.and_then(|ended| self.ended(ended))) {
+                return code;
+            }
+            if let Some(server) = self.server.as_ref().filter(|server| server.deadline.is_some_and(|at| at <= Instant::now())) {
+                say(format_args!("the server is not ready in time and is ended"));
+                let _ = kill(server.pid, Signal::SIGKILL); // collected above, next time
+            }
+        }
+    }
+
+    /// Starts a server; its stdin is its socket.
+    #[allow(clippy::disallowed_methods)] // the processes room ends its children with the server: this is the server
+    fn start(&mut self, safe: bool) -> std::io::Result<()> {
+        let time = match self.upgrade.take() {
+            Some((program, time)) => {
+                self.before = Some(std::mem::replace(&mut self.program, program));
+                time
+            }
+            None => START_MAX,
+        };
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (stderr, writer) = std::io::pipe()?;
+        let stderr = OwnedFd::from(stderr);
+        rustix::io::ioctl_fionbio(&stderr, true)?;
+        let mut command = Command::new(self.program.executable());
+        std::os::unix::process::CommandExt::arg0(&mut command, self.args.first().map_or(OsStr::new("sandboxd"), |arg| arg));
+        command.args(self.args.iter().skip(1)).arg(KEPT_FLAG);
+        if safe {
+            command.arg(SAFE_MODE_FLAG);
+        }
+        command.stdin(Stdio::from(theirs)).stderr(Stdio::from(writer));
+        // Its own group: a terminal's Ctrl-C comes to us, and goes on to it once.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        self.starts += 1;
+        // The server, and all that it starts, have the limit that we were given.
+        let _ = setrlimit(Resource::Nofile, self.nofile);
+        let child = command.spawn();
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: self.nofile.maximum, ..self.nofile });
+        let started = Instant::now();
+        let pid = Pid::from_raw(child?.id().cast_signed());
+        let (deadline, stderr) = (Some(started + time), Some(stderr));
+        self.server = Some(Server { pid, socket: ours, stderr, started, deadline, is_ready: false, is_safe: safe });
+        Ok(())
+    }
+
+    fn wait(&self) {
+        let now = Instant::now();
+        let due = [self.start_at.map(|(at, _)| at), self.server.as_ref().and_then(|server| server.deadline)];
+        let due = due.into_iter().flatten().min().map(|at| at.saturating_duration_since(now));
+        let timeout = due.map(|due| Timespec { tv_sec: due.as_secs().cast_signed(), tv_nsec: i64::from(due.subsec_nanos()) });
+        let never = PollFd::new(&self.signals, PollFlags::empty());
+        let mut polled = [PollFd::new(&self.signals, PollFlags::IN), never.clone(), never];
+        if let Some(server) = &self.server {
+            polled[1] = PollFd::new(&server.socket, PollFlags::IN);
+            polled[2] = match &server.stderr {
+                Some(_) if self.is_held => PollFd::from_borrowed_fd(rustix::stdio::stderr(), PollFlags::OUT),
+                Some(stderr) => PollFd::new(stderr, PollFlags::IN),
+                None => PollFd::new(&server.socket, PollFlags::empty()),
+            };
+        }
+        let _ = poll(&mut polled, timeout.as_ref()); // a signal: it is looked at in any case
+    }
+
+    /// What the server says.
+    fn listen(&mut self) {
+        let mut inbox = Inbox::new();
+        while let Some(server) = &mut self.server {
+            let Ok(Some((message, fds))) = inbox.receive(&server.socket, RecvFlags::DONTWAIT) else { return };
+            match message.kind {
+                Kind::Hello => self.welcome(),
+                Kind::Keep if !self.table.keep(message.key, fds) => {
+                    say(format_args!("no room for {}: it will not outlive the server", message.key));
+                }
+                Kind::Started => self.table.started(message.key, message.pid),
+                Kind::Forget => self.table.forget(message.key),
+                Kind::Close => self.table.close(message.key, message.number),
+                Kind::Ready => {
+                    (server.is_ready, server.deadline) = (true, None);
+                    if self.before.take().is_some() {
+                        say(format_args!("upgraded to {}", self.program.path.display()));
+                    }
+                }
+                Kind::Upgrade => {
+                    let path = PathBuf::from(OsStr::from_bytes(message.text));
+                    match Program::open(path.clone()) {
+                        Ok(program) => self.upgrade = Some((program, Duration::from_millis(message.number))),
+                        Err(error) => say(format_args!("can't open {}: {error}", path.display())),
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Tells a new server all that is kept.
+    fn welcome(&self) {
+        let Some(server) = &self.server else { return };
+        let tell = |message: &Message<'_>, fds: &[_]| send_patiently(&server.socket, message, fds);
+        let pid = std::process::id().cast_signed();
+        let mut told = tell(
+            &Message { number: self.starts, pid, text: self.run_id.as_bytes(), ..Message::new(Kind::Welcome) },
+            &[rustix::stdio::stderr()],
+        );
+        if let Some((ended, uptime_ms)) = self.last {
+            let last = Message { ended: Some(ended), number: uptime_ms, text: self.last_tail.bytes(), ..Message::new(Kind::Last) };
+            told = told.and_then(|()| tell(&last, &[]));
+        }
+        for entry in self.table.iter() {
+            let fds = entry.fds.each_ref().map(|fd| fd.as_ref().map(AsFd::as_fd));
+            let (mut held, mut count, mut places) = ([server.socket.as_fd(); FDS_MAX], 0, 0);
+            for (place, fd) in fds.into_iter().enumerate().filter_map(|(place, fd)| Some((place, fd?))) {
+                held[count] = fd;
+                count += 1;
+                places |= 1 << place;
+            }
+            let kept = Message::of(Kind::Kept, entry.key());
+            told = told.and_then(|()| tell(&Message { pid: entry.pid, ended: entry.ended, number: places, ..kept }, &held[..count]));
+        }
+        if let Err(error) = told.and_then(|()| tell(&Message::new(Kind::End), &[])) {
+            say(format_args!("the server doesn't take what was kept: {error}"));
+        }
+    }
+
+    fn relay(&mut self) {
+        self.is_held = false;
+        let Some(server) = &mut self.server else { return };
+        let mut out = [PollFd::from_borrowed_fd(rustix::stdio::stderr(), PollFlags::OUT)];
+        let now = Timespec::default();
+        while let Some(from) = &server.stderr {
+            let mut waiting = [PollFd::new(from, PollFlags::IN)];
+            if !poll(&mut waiting, Some(&now)).is_ok_and(|count| count > 0) {
+                return;
+            }
+            if poll(&mut out, Some(&now)).is_ok_and(|count| count == 0) {
+                self.is_held = true;
+                return;
+            }
+            if !relay::pass_on(from, &mut self.tail) {
+                server.stderr = None;
+            }
+        }
+    }
+
+    /// Collects the dead; gives the server's end.
+    fn collect(&mut self) -> Option<Ended> {
+        let mut died = None;
+        loop {
+            let (pid, ended) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, Ended::Code(code)),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, Ended::Signal(signal as i32)),
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return died,
+                Ok(_) | Err(Errno::EINTR) => continue,
+                Err(_) => return died,
+            };
+            match &self.server {
+                Some(server) if server.pid == pid => {
+                    self.listen(); // what it said last comes before the ends of processes that it leaves
+                    died = Some(ended);
+                }
+                server => {
+                    let Some(entry) = self.table.exited(pid.as_raw(), ended) else { continue };
+                    let exited = Message { pid: pid.as_raw(), ended: Some(ended), ..Message::of(Kind::Exited, entry.key()) };
+                    if let Some(server) = server {
+                        let _ = send_patiently(&server.socket, &exited, &[]); // else the next one is told
+                    }
+                }
+            }
+        }
+    }
+
+    /// The server is gone.
+    fn ended(&mut self, ended: Ended) -> Option<i32> {
+        let life = match self.server.take() {
+            Some(mut server) => {
+                if let Some(stderr) = server.stderr.take() {
+                    relay::drain(stderr, &mut self.tail);
+                }
+                std::mem::swap(&mut self.tail, &mut self.last_tail);
+                self.tail.clear();
+                Life { ended, uptime: server.started.elapsed(), was_ready: server.is_ready, was_safe: server.is_safe }
+            }
+            None => Life { ended, uptime: Duration::ZERO, was_ready: false, was_safe: false },
+        };
+        if let Some(before) = self.before.take() {
+            say(format_args!("{} ended before it was ready ({ended}): going back", self.program.path.display()));
+            self.program = before;
+            self.last = Some((ended, u64::try_from(life.uptime.as_millis()).unwrap_or(u64::MAX)));
+            self.start_at = Some((Instant::now(), false));
+            return None;
+        }
+        match self.policy.ended(life) {
+            Next::End(code) => {
+                if ended != Ended::Code(0) {
+                    self.end_what_is_left();
+                }
+                Some(code)
+            }
+            Next::Start { after, safe } => {
+                if ended != Ended::Code(super::RESTART_CODE) {
+                    let in_words = if safe { "in safe mode: it died too often" } else { "again" };
+                    say(format_args!("the server ended ({ended}) and is started {in_words}, in {} ms", after.as_millis()));
+                    self.last = Some((ended, u64::try_from(life.uptime.as_millis()).unwrap_or(u64::MAX)));
+                }
+                self.start_at = Some((Instant::now() + after, safe));
+                None
+            }
+        }
+    }
+
+    /// Passes signals on; a stop while no server runs ends everything. Gives the exit code then.
+    fn signalled(&mut self) -> Option<i32> {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            let number = info.ssi_signo.cast_signed();
+            let signal = if number == HALT { Ok(Signal::SIGTERM) } else { Signal::try_from(number) };
+            let Ok(signal) = signal else { continue };
+            let stops = matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGQUIT | Signal::SIGPWR);
+            match (&self.server, signal) {
+                (_, Signal::SIGCHLD) => {}
+                (Some(server), _) => {
+                    self.policy.is_stopping |= stops;
+                    let _ = kill(server.pid, signal); // it ends just now: that is seen
+                }
+                (None, _) if stops => {
+                    self.end_what_is_left();
+                    return Some(0);
+                }
+                (None, _) => {}
+            }
+        }
+        None
+    }
+
+    /// No server is there to do it: TERM and KILL to the groups of all that is kept.
+    fn end_what_is_left(&self) {
+        let living = || self.table.iter().filter(|entry| entry.pid > 0 && entry.ended.is_none());
+        if living().next().is_none() {
+            return;
+        }
+        living().for_each(|entry| _ = killpg(Pid::from_raw(entry.pid), Signal::SIGTERM));
+        std::thread::sleep(LAST_GRACE);
+        living().for_each(|entry| _ = killpg(Pid::from_raw(entry.pid), Signal::SIGKILL));
+    }
+}
+
+/// Waits a while for a server that doesn't read.
+fn send_patiently(socket: &OwnedFd, message: &Message<'_>, fds: &[std::os::fd::BorrowedFd<'_>]) -> std::io::Result<()> {
+    let until = Instant::now() + Duration::from_secs(2);
+    loop {
+        match send(socket, message, fds, SendFlags::DONTWAIT) {
+            Err(error) if is_full(&error) && Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
+            sent => return sent,
+        }
+    }
+}
+
+/// Nothing can be sent right now; ETOOMANYREFS: too many descriptors are on their way (unix(7)).
+fn is_full(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::WouldBlock || error.raw_os_error() == Some(Errno::ETOOMANYREFS as i32)
+}

@@ -1,0 +1,91 @@
+//! A process that an earlier server started goes on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::limits::Watched;
+use super::output::Output;
+use super::stdio::Stdio;
+use super::task::{GATHER_AFTER, Phase, Task};
+use super::terminal::Terminal;
+use super::Handle;
+use crate::config::as_usize;
+use crate::processes::children::Adopted;
+use crate::processes::kept::Kept;
+use crate::processes::prepare::Prepared;
+use crate::processes::room::{Room, Slot};
+use crate::processes::types::{ProcessInfo, ProcessSpec, RestartPolicy};
+use crate::rt::clock::now_ms;
+use crate::rt::spawn_owned;
+
+/// What a process is gone on with.
+pub(in crate::processes) struct Adoption {
+    pub(in crate::processes) room: Arc<Room>,
+    /// As it was shown last.
+    pub(in crate::processes) info: ProcessInfo,
+    pub(in crate::processes) spec: ProcessSpec,
+    pub(in crate::processes) kept: Kept,
+    pub(in crate::processes) adopted: Adopted,
+    /// Its place among those that run; `None` of one that has ended, while something in the background holds its output.
+    pub(in crate::processes) slot: Option<Slot>,
+}
+
+/// Enters a process that lives on, with an owner of its own.
+///
+/// # Errors
+/// Its descriptors can't be watched.
+pub(in crate::processes) fn adopt(adoption: Adoption) -> std::io::Result<Handle> {
+    let Adoption { room, info, spec, kept, adopted, slot } = adoption;
+    let Adopted { child, exit, fds } = adopted;
+    let stdio = Stdio::adopt(spec.tty, fds)?;
+    spawn_owned("process", exit.collect());
+    let (publish, watcher) = watch::channel(Arc::new(info.clone()));
+    let (mailbox_tx, mailbox) = mpsc::channel(as_usize(room.bounds.process_mailbox_max_messages));
+    let output = Output::new(&room.spool_dir, info.id.0, room.config().max_log_bytes_per_process, true);
+    let size = info.terminal.filter(|_| spec.tty);
+    let terminal = size.map(|size| Terminal::new(size, &room.bounds).of_log(output.log().index));
+    let handle = Handle { id: info.id, mailbox: mailbox_tx, info: watcher, log: output.log() };
+    let prepared = (spec.restart != RestartPolicy::Never)
+        .then(|| Prepared::new(&spec.run, info.id, info.owner, spec.tty, room.children.env(), &room.script_dir).ok())
+        .flatten();
+    let lived = Duration::from_millis(u64::try_from(now_ms() - info.created_at_ms).unwrap_or(0));
+    let now = Instant::now();
+    let phase = if slot.is_some() { Phase::Running } else { Phase::Ended };
+    let lingers = if slot.is_some() { None } else { Arc::clone(&room.lingering).try_acquire_owned().ok() };
+    let watched = Watched::since(&spec.run.limits, lived);
+    let task = Task {
+        room,
+        spec,
+        kept,
+        prepared,
+        info,
+        publish,
+        mailbox,
+        own_mailbox: handle.mailbox.downgrade(),
+        child,
+        stdio,
+        input: BytesMut::new(),
+        close_stdin: false,
+        output,
+        terminal,
+        phase,
+        ending: None,
+        watched,
+        sampler: None,
+        lingers,
+        gather_at: Some(now + GATHER_AFTER).filter(|_| phase == Phase::Running),
+        started_at: now.checked_sub(lived).unwrap_or(now),
+        restarts_in_a_row: 0,
+    };
+    task.room.take_up(slot, handle.clone());
+    spawn_owned("process-owner", async move {
+        let mut task = task;
+        task.watch_limits();
+        task.go_on().await;
+    });
+    Ok(handle)
+}
