@@ -25,6 +25,7 @@ mod fs_uploads;
 mod fs_watch;
 mod git;
 mod git_sessions;
+mod keeper;
 mod lifecycle;
 mod otlp;
 mod pid_one;

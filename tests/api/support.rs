@@ -99,9 +99,16 @@ pub struct Options {
     pub port: u16,
     /// A command that starts the server: its own words come behind these.
     pub under: Vec<String>,
+    /// With a keeper, as users have it. Most tests do without: the process that they start is the server.
+    pub is_kept: bool,
 }
 
 impl Options {
+    /// With a keeper that never ends in safe mode, however often the server is killed.
+    pub fn kept() -> Self {
+        Self { is_kept: true, ..Self::default() }.env("SANDBOXD_KEEPER_CRASHES_MAX", "1000000")
+    }
+
     pub fn under(mut self, words: &[&str]) -> Self {
         self.under = words.iter().map(|word| (*word).to_owned()).collect();
         self
@@ -142,6 +149,9 @@ impl Server {
         if options.args.is_empty() {
             command.arg("--no-token");
         }
+        if !options.is_kept {
+            command.arg("--no-keeper");
+        }
         command
             .args(&options.args)
             .env_clear()
@@ -157,6 +167,29 @@ impl Server {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The server below the keeper, the process that is started.
+    pub fn server_pid(&self) -> Option<u32> {
+        let keeper = self.pid();
+        let children = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap_or_default();
+        children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).find(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).any(|word| word == b"--kept")
+        })
+    }
+
+    /// KILL to the server below the keeper; gives its pid.
+    pub fn crash(&self) -> u32 {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(pid) = self.server_pid() {
+                kill(pid, "KILL");
+                return pid;
+            }
+            assert!(Instant::now() < deadline, "no server below the keeper");
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     pub fn port(&self) -> u16 {
