@@ -24,7 +24,7 @@ mod table;
 
 use std::ffi::{OsStr, OsString};
 
-pub use link::{Kept, Keeper, LastRun};
+pub use link::{Keeper, Kept, LastRun};
 pub use protocol::Ended;
 
 /// Tells the server that its stdin is the keeper's socket.

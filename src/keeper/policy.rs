@@ -111,7 +111,10 @@ mod tests {
     fn deaths_in_a_row_are_answered_later_and_later_and_end_in_safe_mode() {
         let mut policy = Policy::new(4, STEADY);
         let mut death = || policy.ended(life(Ended::Signal(11), 100));
-        assert_eq!([death(), death(), death(), death()], [start(0, false), start(50, false), start(100, false), start(200, false)]);
+        assert_eq!(
+            [death(), death(), death(), death()],
+            [start(0, false), start(50, false), start(100, false), start(200, false)]
+        );
         assert_eq!(death(), start(0, true));
         let safe = Life { was_safe: true, ..life(Ended::Code(RESTART_CODE), 60_000) };
         assert_eq!(policy.ended(safe), start(0, false), "it is tried again");

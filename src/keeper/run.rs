@@ -19,7 +19,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::policy::{Life, Next, Policy};
-use super::protocol::{Ended, FDS_MAX, Inbox, Kind, Message, send};
+use super::protocol::{Ended, FDS_MAX, Inbox, Kind, Message, placed, send};
 use super::relay::{self, Tail};
 use super::table::Table;
 use super::{KEPT_FLAG, SAFE_MODE_FLAG};
@@ -235,7 +235,7 @@ impl Keeper {
             let Ok(Some((message, fds))) = inbox.receive(&server.socket, RecvFlags::DONTWAIT) else { return };
             match message.kind {
                 Kind::Hello => self.welcome(),
-                Kind::Keep if !self.table.keep(message.key, fds) => {
+                Kind::Keep if !self.table.keep(message.key, placed(fds, message.number)) => {
                     say(format_args!("no room for {}: it will not outlive the server", message.key));
                 }
                 Kind::Started => self.table.started(message.key, message.pid),
@@ -269,7 +269,8 @@ impl Keeper {
             &[rustix::stdio::stderr()],
         );
         if let Some((ended, uptime_ms)) = self.last {
-            let last = Message { ended: Some(ended), number: uptime_ms, text: self.last_tail.bytes(), ..Message::new(Kind::Last) };
+            let last =
+                Message { ended: Some(ended), number: uptime_ms, text: self.last_tail.bytes(), ..Message::new(Kind::Last) };
             told = told.and_then(|()| tell(&last, &[]));
         }
         for entry in self.table.iter() {
@@ -281,7 +282,8 @@ impl Keeper {
                 places |= 1 << place;
             }
             let kept = Message::of(Kind::Kept, entry.key());
-            told = told.and_then(|()| tell(&Message { pid: entry.pid, ended: entry.ended, number: places, ..kept }, &held[..count]));
+            told =
+                told.and_then(|()| tell(&Message { pid: entry.pid, ended: entry.ended, number: places, ..kept }, &held[..count]));
         }
         if let Err(error) = told.and_then(|()| tell(&Message::new(Kind::End), &[])) {
             say(format_args!("the server doesn't take what was kept: {error}"));

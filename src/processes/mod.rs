@@ -8,6 +8,7 @@ mod api;
 mod cgroup;
 mod children;
 mod confine;
+mod desk;
 mod error;
 mod kept;
 mod logs;
@@ -19,6 +20,7 @@ mod room;
 mod run;
 
 mod search;
+mod slate;
 mod spool;
 mod take_up;
 mod terminal;
