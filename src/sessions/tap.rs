@@ -11,7 +11,7 @@ use super::gate::Where;
 use super::live::Live;
 use super::projection::Source;
 use super::types::ExitDoc;
-use crate::acp::{Asked, Fact, Prompted, Tap, TapServer, TapSource, Transcript, Verdict};
+use crate::acp::{Asked, Decided, Fact, Prompted, Tap, TapServer, TapSource, Transcript, Underway, Verdict};
 use crate::processes::Exit;
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
@@ -40,6 +40,10 @@ struct ServerTap {
 }
 
 impl Tap for ServerTap {
+    fn resume(&mut self, _underway: Vec<Underway>, _asked: Vec<String>) -> BoxFuture<'_, Vec<Decided>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
+
     fn wants(&self, session: &str) -> bool {
         !self.live.contains_key(session)
     }
