@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use envelope::{Envelope, Kind, ParseError, string_member};
+pub use envelope::{Envelope, Kind, ParseError, raw_member, string_member};
 pub use readers::{Reader, Readers};
 use server::Handshake;
 pub use server::Server;
