@@ -269,6 +269,21 @@ impl Store {
         self.inner.queue.put(Command::Append(append));
     }
 
+    /// From here on what is appended to be later is committed only when something else has it so.
+    #[cfg(test)]
+    pub(crate) fn hold_later(&self) {
+        self.inner.queue.hold_later();
+    }
+
+    /// Ends as by a SIGKILL: of what waits to be later the first `kept` events are committed, the rest never. Gives how many
+    /// waited.
+    #[cfg(test)]
+    pub(crate) async fn kill(&self, kept: usize) -> usize {
+        let held = self.inner.queue.cut_later(kept);
+        self.close().await;
+        held
+    }
+
     /// JSON without known secrets.
     pub fn redacted(&self, json: String) -> String {
         let mut json = json;
@@ -294,6 +309,7 @@ impl Store {
             }
             change.iter_mut().for_each(|change| redaction::clean(change, redactor));
         }
+        stream.count_append();
         Append { stream: Arc::clone(stream), kind, payload, change, ack }
     }
 
