@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sessions", &["acp", "processes", "store", "traces", "workspace"]),
     ("http", &["acp", "agents", "fs", "git", "processes", "sessions", "store", "traces", "workspace"]),
     ("app", &["acp", "agents", "fs", "git", "http", "processes", "sessions", "store", "traces", "workspace"]),
-    ("cli", &["agents", "app", "mock", "processes"]),
+    ("cli", &["agents", "app", "mock", "processes", "store"]),
 ];
 
 fn root() -> &'static Path {
