@@ -23,7 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sessions", &["acp", "processes", "store", "traces", "workspace"]),
     ("http", &["acp", "agents", "fs", "git", "processes", "sessions", "store", "traces", "workspace"]),
     ("app", &["acp", "agents", "fs", "git", "http", "keeper", "processes", "sessions", "store", "traces", "workspace"]),
-    ("cli", &["agents", "app", "keeper", "mock", "processes"]),
+    ("cli", &["agents", "app", "keeper", "mock", "processes", "store"]),
 ];
 
 fn root() -> &'static Path {

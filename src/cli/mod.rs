@@ -14,6 +14,7 @@ mod json;
 mod report;
 mod rooms;
 mod server;
+mod state;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -85,6 +86,9 @@ enum Command {
     /// Runs the server in the background.
     #[command(subcommand)]
     Daemon(daemon::DaemonCommand),
+    /// Backs up, restores and checks the database.
+    #[command(subcommand)]
+    State(state::StateCommand),
     /// The built-in mock agent on stdin and stdout.
     #[command(hide = true)]
     MockAgentProcess,
@@ -107,6 +111,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::AddAgent(args) => finish(add_agent::run(args, env)),
         Command::Credentials(command) => finish(credentials::run(&command, &env)),
         Command::Daemon(command) => finish(daemon::run(command, cli.token, env)),
+        Command::State(command) => finish(state::run(&command, &env)),
         Command::MockAgentProcess => {
             if crate::mock::run() == 0 {
                 ExitCode::Ok

@@ -87,11 +87,18 @@ pub(super) struct PageLimits {
 /// Before rows are removed: their positions must not be given again.
 pub(super) fn remember_last(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     let last = tx.query_row("SELECT coalesce(max(seq), 0) FROM events", [], |row| row.get::<_, i64>(0))?;
-    tx.prepare_cached(
-        "INSERT INTO meta (key, value) VALUES (?1, ?2)
-         ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE CAST(value AS INTEGER) < CAST(excluded.value AS INTEGER)",
-    )?
-    .execute((LAST_SEQ, last.to_string()))?;
+    remember(tx, last)
+}
+
+/// No position up to `last` is given again.
+pub(super) fn remember(connection: &Connection, last: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO meta (key, value) VALUES (?1, ?2)
+             ON CONFLICT (key) DO UPDATE SET value = excluded.value
+             WHERE CAST(value AS INTEGER) < CAST(excluded.value AS INTEGER)",
+        )?
+        .execute((LAST_SEQ, last.to_string()))?;
     Ok(())
 }
 
