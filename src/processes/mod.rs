@@ -6,6 +6,7 @@
 
 mod api;
 mod cgroup;
+pub mod channel;
 mod children;
 mod confine;
 mod desk;
@@ -35,7 +36,7 @@ pub use logs::{LogEntry, LogItem, LogQuery, LogReader, LogState};
 pub use search::PATTERN_MAX_CHARS;
 pub use terminal::{Attachment, TerminalEvent};
 pub use terminal_screen::{CursorInfo, Screen, ScreenCells};
-pub use types::{Exit, Owner, Stopped};
+pub use types::{Exit, Owner, ProcessId, Stopped};
 
 /// Tests that start children do it one after the other: the reaper of one room would collect another room's.
 #[cfg(test)]

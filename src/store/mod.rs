@@ -249,6 +249,44 @@ impl Store {
         acked
     }
 
+    /// As [`Store::append`], of an event that was read from somewhere: with it, the source is read up to `read_to`. See
+    /// [`Store::read_to`].
+    pub fn append_read(
+        &self,
+        stream: &Arc<Stream>,
+        kind: &'static str,
+        payload: Bytes,
+        change: Option<RowChange>,
+        read_to: u64,
+    ) {
+        let append = Append { read_to: Some(read_to), ..self.clean(stream, kind, payload, change, None) };
+        self.inner.queue.put(Command::Append(append));
+    }
+
+    /// The same; resolves as [`Store::append_acked`].
+    pub fn append_read_acked(
+        &self,
+        stream: &Arc<Stream>,
+        kind: &'static str,
+        payload: Bytes,
+        change: Option<RowChange>,
+        read_to: u64,
+    ) -> oneshot::Receiver<u64> {
+        let (ack, acked) = oneshot::channel();
+        let append = Append { read_to: Some(read_to), ..self.clean(stream, kind, payload, change, Some(ack)) };
+        self.inner.queue.put(Command::Append(append));
+        acked
+    }
+
+    /// How far the source of a stream's events was read with the last one that is in the file. Cancel safe: it only reads.
+    ///
+    /// # Errors
+    /// [`Error::Read`] when the file can't be read.
+    pub async fn read_to(&self, name: &str) -> Result<u64, Error> {
+        let name = name.to_owned();
+        self.inner.readers.run(move |connection| extent::read_to(connection, &name)).await
+    }
+
     /// As [`Store::append`], but it is committed after what others append meanwhile: they don't wait for it. When somebody
     /// follows the stream, that is soon; otherwise within a few milliseconds. Whoever appends to the same stream otherwise calls [`Store::append_in_order`].
     pub fn append_later(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes, change: Option<RowChange>) {
@@ -348,7 +386,7 @@ impl Store {
             change.iter_mut().for_each(|change| redaction::clean(change, redactor));
         }
         stream.count_append();
-        Append { stream: Arc::clone(stream), kind, payload, change, ack }
+        Append { stream: Arc::clone(stream), kind, payload, change, read_to: None, ack }
     }
 
     /// Changes rows; resolves once committed. Dropping the future doesn't take the change back. A refused change is

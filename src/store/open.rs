@@ -24,6 +24,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("../../schemas/sql/0005_words_owed.sql")),
     M::up(include_str!("../../schemas/sql/0006_files.sql")),
     M::up(include_str!("../../schemas/sql/0007_worktrees.sql")),
+    M::up(include_str!("../../schemas/sql/0008_read_positions.sql")),
 ];
 
 /// The schema that this server makes of every file.

@@ -31,6 +31,8 @@ pub(super) struct Append {
     pub(super) kind: &'static str,
     pub(super) payload: Bytes,
     pub(super) change: Option<RowChange>,
+    /// How far its source is read with it.
+    pub(super) read_to: Option<u64>,
     pub(super) ack: Option<oneshot::Sender<u64>>,
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use tokio::sync::watch;
 
 use super::{Child, Children, Record, Uncollected, Way};
-use crate::keeper::Kept;
+use crate::keeper::{Ended, Kept};
 use crate::processes::cgroup::Cgroup;
 use crate::processes::desk::Left;
 use crate::processes::slate::Slate;
@@ -66,17 +66,30 @@ impl Children {
         let way = Way::Told(self.inner.keeper.watch(&kept));
         let exit = Uncollected { inner: Arc::clone(&self.inner), pid, id, publish, way };
         tracing::debug!(pid, %id, ?owner, "process taken up");
+        Some(Adopted { child, exit, fds: kept.fds, left: self.left(id) })
+    }
+
+    /// What was just being moved of a process when its server died; given once.
+    pub(in crate::processes) fn left(&self, id: ProcessId) -> Vec<Left> {
         let mut all = self.inner.left.lock().unwrap_or_else(PoisonError::into_inner); // a list is whole after each change
         let (left, others) = std::mem::take(&mut *all).into_iter().partition(|left| left.process() == id);
         *all = others;
-        Some(Adopted { child, exit, fds: kept.fds, left })
+        left
     }
 
     /// The slate of a process that nobody has taken up yet.
     pub(in crate::processes) fn inherited_slate(&self, id: ProcessId) -> Option<Slate> {
-        let inherited = self.inner.inherited();
-        let fd = inherited.get(&id.0)?.fds[SLATE].as_ref()?.try_clone().ok()?;
-        Slate::open(fd).ok()
+        Slate::open(self.inherited_fd(id)?).ok()
+    }
+
+    /// Its memory.
+    pub(in crate::processes) fn inherited_fd(&self, id: ProcessId) -> Option<OwnedFd> {
+        self.inner.inherited().get(&id.0)?.fds[SLATE].as_ref()?.try_clone().ok()
+    }
+
+    /// How it ended, when it did while no server ran.
+    pub(in crate::processes) fn inherited_end(&self, id: ProcessId) -> Option<Ended> {
+        self.inner.inherited().get(&id.0)?.ended
     }
 
     /// Ends what nobody took up, once all rooms had their turn: it was just being started, or is of no use any more.
