@@ -145,8 +145,7 @@ impl Store {
             shared::spawn("store-check", move || soundness.check(unchecked, depth))?;
         }
         let redactor = RwLock::default();
-        let inner =
-            Inner { path, store_id, queue, readers, health, streams, log, writer, soundness, set_aside, redactor, lock };
+        let inner = Inner { path, store_id, queue, readers, health, streams, log, writer, soundness, set_aside, redactor, lock };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -251,14 +250,7 @@ impl Store {
 
     /// As [`Store::append`], of an event that was read from somewhere: with it, the source is read up to `read_to`. See
     /// [`Store::read_to`].
-    pub fn append_read(
-        &self,
-        stream: &Arc<Stream>,
-        kind: &'static str,
-        payload: Bytes,
-        change: Option<RowChange>,
-        read_to: u64,
-    ) {
+    pub fn append_read(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes, change: Option<RowChange>, read_to: u64) {
         let append = Append { read_to: Some(read_to), ..self.clean(stream, kind, payload, change, None) };
         self.inner.queue.put(Command::Append(append));
     }
