@@ -277,8 +277,14 @@ impl Live {
 
     /// Where a turn begins that is sent now.
     pub(super) fn place(&self, state: &State, client_id: &str, events_after: u64) -> Sent {
-        let (stats, usage) = (state.doc.stats.clone(), state.doc.usage.clone());
-        Sent { client_id: client_id.to_owned(), events_after, session_after: self.stream.appended(), stats, usage }
+        Sent {
+            client_id: client_id.to_owned(),
+            events_after,
+            session_after: self.stream.appended(),
+            stats: state.doc.stats,
+            usage: state.doc.usage.clone(),
+            is_usage_known: state.spans.is_usage_known(),
+        }
     }
 
     /// A turn is with the agent, as our request of this number.

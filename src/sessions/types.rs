@@ -194,6 +194,8 @@ pub struct Sent {
     pub stats: Stats,
     /// Tokens and cost before it.
     pub usage: Option<UsageDoc>,
+    /// Where that says nothing: it is known that there was none.
+    pub is_usage_known: bool,
 }
 
 /// A turn as routes show it.

@@ -86,7 +86,7 @@ impl Live {
                 if let Some((client_id, events_after)) = sent {
                     turn.sent(self.place(state, &client_id, events_after), now);
                 }
-                let is_unknown = |already: &Already| !already.is_over() && !already.turns().contains(&turn.id);
+                let is_unknown = |already: &Already| !already.is_over() && !already.has_begun(&turn.id);
                 if is_new && state.already.as_deref().is_some_and(is_unknown) {
                     self.give_up_comparing(state);
                 }
