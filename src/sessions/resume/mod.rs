@@ -27,11 +27,12 @@ use again::{Again, Start};
 use heard::{Heard, What};
 use plan::{Fresh, Known, Prompt};
 
+use super::begin::Sent;
 use super::live::Live;
 use super::projection::{Already, Projector, Snapshot};
 use super::registry::usage_before;
 use super::turn::Turn;
-use super::types::{Sent, SessionState};
+use super::types::SessionState;
 use super::{Error, Sessions};
 use crate::acp::{TapServer, Underway};
 use crate::config::as_usize;
@@ -130,11 +131,11 @@ impl Sessions {
         for prompt in known.unknown(&prompts, began, &underway, &heard) {
             let at = underway.iter().position(|other| other.client_id == prompt.client_id);
             let underway = at.map(|at| underway.remove(at));
-            let fresh = fresh(live, Some(prompt), underway, &already, &known);
+            let fresh = self.fresh(live, Some(prompt), underway, &already, &known).await?;
             known.fresh.push(fresh);
         }
         for prompt in underway {
-            let fresh = fresh(live, None, Some(prompt), &already, &known);
+            let fresh = self.fresh(live, None, Some(prompt), &already, &known).await?;
             known.fresh.push(fresh);
         }
         let lost = known.lost(&heard);
@@ -155,6 +156,35 @@ impl Sessions {
         let mut state = live.lock();
         self.work_on(live, &mut state);
         Ok(())
+    }
+
+    /// A prompt that the agent has or had, and of which the file has no turn that began: the turn that it is.
+    async fn fresh(
+        &self,
+        live: &Live,
+        prompt: Option<&Prompt<'_>>,
+        underway: Option<Underway>,
+        already: &Already,
+        known: &Known,
+    ) -> Result<Fresh, Error> {
+        let (request, tag) = underway.as_ref().map_or((0, None), |prompt| (prompt.number, prompt.tag.as_deref()));
+        let params = prompt.map(|prompt| prompt.params).or(underway.as_ref().map(|prompt| prompt.params.as_str()));
+        let client_id = prompt.map(|prompt| prompt.client_id).or(underway.as_ref().map(|prompt| prompt.client_id.as_str()));
+        // It waits in the file; in the queue, too, if that was taken up before.
+        let waiting = match tag {
+            Some(tag) => self.store().turn(tag).await?.map(Turn::from_row).filter(|turn| turn.state == "queued"),
+            None => None,
+        };
+        let mut state = live.lock();
+        let waiting = tag.and_then(|tag| state.take_queued(tag)).or(waiting);
+        let mut turn = waiting.unwrap_or_else(|| Turn::of_acp(state.next_number(), params.unwrap_or("null"), now_ms()));
+        if let Some(tag) = tag {
+            tag.clone_into(&mut turn.id);
+        } else if let Some(id) = already.turns().iter().find(|id| !known.has(id)) {
+            turn.id.clone_from(id); // its beginning was committed, its row wasn't
+        }
+        let (client_id, seq) = (client_id.unwrap_or("null").to_owned(), prompt.map_or(u64::MAX, |prompt| prompt.seq));
+        Ok(Fresh { turn, request, client_id, seq })
     }
 
     /// What an agent said of a session, and to clients with these ids, behind a position of its stream: `None` when a part of
@@ -257,23 +287,6 @@ impl Sessions {
         self.inner.parts.traces.go_on(spans);
         Ok(())
     }
-}
-
-/// A prompt that the agent has or had, and of which the file has no turn that began: the turn that it is.
-fn fresh(live: &Live, prompt: Option<&Prompt<'_>>, underway: Option<Underway>, already: &Already, known: &Known) -> Fresh {
-    let mut state = live.lock();
-    let (request, tag) = underway.as_ref().map_or((0, None), |prompt| (prompt.number, prompt.tag.clone()));
-    let params = prompt.map(|prompt| prompt.params).or(underway.as_ref().map(|prompt| prompt.params.as_str())).unwrap_or("null");
-    let queued = tag.as_deref().and_then(|tag| state.take_queued(tag));
-    let mut turn = queued.unwrap_or_else(|| Turn::of_acp(state.next_number(), params, now_ms()));
-    if let Some(tag) = tag {
-        turn.id = tag;
-    } else if let Some(id) = already.turns().iter().find(|id| !known.has(id)) {
-        turn.id.clone_from(id); // its beginning was committed, its row wasn't
-    }
-    let client_id = prompt.map(|prompt| prompt.client_id).or(underway.as_ref().map(|prompt| prompt.client_id.as_str()));
-    let (client_id, seq) = (client_id.unwrap_or("null").to_owned(), prompt.map_or(u64::MAX, |prompt| prompt.seq));
-    Fresh { turn, request, client_id, seq }
 }
 
 impl Tail {

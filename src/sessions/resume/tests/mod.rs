@@ -1,5 +1,6 @@
 //! A server is killed and another goes on with its agent: nobody can tell the session from one that was never interrupted.
 
+mod cases;
 mod world;
 
 use std::path::Path;

@@ -10,6 +10,7 @@ use crate::acp::{Asked, Decided, Fact, Prompted, Tap, TapServer, TapSource, Unde
 use crate::config::{Bounds, Config, Env, ServerFlags};
 use crate::processes::Children;
 use crate::sessions::gate::Gate;
+use crate::sessions::live::Live;
 use crate::sessions::projection::Snapshot;
 use crate::sessions::{Parts, Sessions};
 use crate::store::{Item, Store, Stream};
@@ -118,6 +119,11 @@ impl Life {
         self.tap.happened(Fact::Update { session: SESSION, update: &update.to_string() });
     }
 
+    /// The raw log doesn't have it.
+    pub(super) fn fold_only(&mut self, update: &Value) {
+        self.tap.happened(Fact::Update { session: SESSION, update: &update.to_string() });
+    }
+
     pub(super) fn ask(&mut self, agent: &mut Agent, id: &str, call_id: &str) -> Verdict {
         let (params, verdict) = self.asks(id, call_id);
         if verdict == Verdict::Ask {
@@ -155,6 +161,24 @@ impl Life {
         let id: Value = serde_json::from_str(client_id).expect("JSON");
         self.emit(&json!({"jsonrpc": "2.0", "id": id, "result": result}));
         agent.underway.retain(|(id, ..)| id != client_id);
+    }
+
+    /// Somebody answers; the agent hasn't been told when the server is killed.
+    pub(super) fn decide(&mut self, id: &str) {
+        let result = json!({"outcome": {"outcome": "selected", "optionId": "a"}}).to_string();
+        self.tap.happened(Fact::Answered { id, result: Some(&result), by: "client" });
+    }
+
+    /// Everything so far is in the file, and that's it.
+    pub(super) async fn kill(&mut self) {
+        self.flush();
+        self.store.settle().await;
+        self.store.kill(0).await;
+    }
+
+    /// The session.
+    pub(super) async fn live(&self) -> Arc<Live> {
+        self.sessions.live_by_acp("srv", SESSION).await.expect("a row").expect("a session")
     }
 
     /// The owner has read all that was there.
