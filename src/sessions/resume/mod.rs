@@ -63,11 +63,11 @@ impl Sessions {
     pub(super) async fn tail(&self, server: &TapServer) -> Result<Tail, Error> {
         let newest = server.events.appended();
         let (outbound, inbound) = (format!("acp/{}/out", server.instance), format!("acp/{}/in", server.instance));
-        let said = heard::read(self.store(), &outbound, newest.saturating_sub(TAIL_EVENTS), |_| true).await?;
+        let said = heard::look(self.store(), &outbound, newest.saturating_sub(TAIL_EVENTS), |_| true).await?;
         let end = self.store().open_stream(&inbound).await?.newest().seq;
         let is_prompt = |heard: &Heard| matches!(&heard.what, What::Asked { method, .. } if method == "session/prompt");
-        let prompts = heard::read(self.store(), &inbound, end.saturating_sub(TAIL_EVENTS), is_prompt).await?;
-        Ok(Tail { said: said.unwrap_or_default(), prompts: prompts.unwrap_or_default(), newest })
+        let prompts = heard::look(self.store(), &inbound, end.saturating_sub(TAIL_EVENTS), is_prompt).await?;
+        Ok(Tail { said, prompts, newest })
     }
 
     /// The sessions that an agent may speak of, by what clients call them.
