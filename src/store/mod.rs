@@ -343,13 +343,17 @@ impl Store {
         self.inner.queue.hold_later();
     }
 
-    /// Ends as by a SIGKILL: of what waits to be later the first `kept` events are committed, the rest never. Gives how many
-    /// waited.
+    /// How many events wait so.
     #[cfg(test)]
-    pub(crate) async fn kill(&self, kept: usize) -> usize {
-        let held = self.inner.queue.cut_later(kept);
+    pub(crate) fn held_later(&self) -> usize {
+        self.inner.queue.held_later()
+    }
+
+    /// Ends as by a SIGKILL: of those the first `kept` are committed, the rest never.
+    #[cfg(test)]
+    pub(crate) async fn kill(&self, kept: usize) {
+        self.inner.queue.cut_later(kept);
         self.close().await;
-        held
     }
 
     /// JSON without known secrets.
