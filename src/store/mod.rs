@@ -32,6 +32,7 @@ mod redaction;
 mod requests;
 mod rows;
 mod salvage;
+mod salvage_table;
 #[cfg(test)]
 mod salvage_tests;
 mod session_rows;
