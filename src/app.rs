@@ -138,7 +138,8 @@ async fn build(config: Arc<Config>, port: u16, keeper: &Keeper, mut kept: Vec<Ke
     hand_over(keeper, LOCK, store.lock());
     store.redact(secrets(&config).await);
     let traces = Traces::start(store.clone(), &config).await?;
-    let children = Children::start_kept(store.id(), config.env.clone(), as_usize(config.bounds.processes_max), keeper.clone(), kept).await;
+    let children =
+        Children::start_kept(store.id(), config.env.clone(), as_usize(config.bounds.processes_max), keeper.clone(), kept).await;
     let processes = Processes::start(children.clone(), store.clone(), config.bounds.clone(), &config.dirs.data).await?;
     let install_events = store.open_stream("agents/install").await?;
     let agents = Agents::new(AgentsConfig {

@@ -15,8 +15,10 @@
 //!
 //! [`run`](run::run) is the whole process, one thread, one poll(2) loop. [`Keeper`] is the server's end of the socket.
 
+mod ending;
 mod link;
 mod policy;
+mod program;
 mod protocol;
 mod relay;
 mod run;
@@ -24,7 +26,7 @@ mod table;
 
 use std::ffi::{OsStr, OsString};
 
-pub use link::{Kept, Keeper, LastRun};
+pub use link::{Keeper, Kept, LastRun};
 pub use protocol::Ended;
 
 /// Tells the server that its stdin is the keeper's socket.

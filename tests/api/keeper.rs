@@ -55,7 +55,11 @@ async fn an_exit_while_no_server_runs_is_told_right() {
     let gate = home.path().join("gate");
     let script = format!("until [ -e {} ]; do sleep 0.01; done; echo last words; exit 42", gate.display());
     let waits = create(&server, json!({"command": "sh", "args": ["-c", script]})).await;
-    let dies = create(&server, json!({"command": "sh", "args": ["-c", format!("until [ -e {} ]; do sleep 0.01; done; kill -KILL $$", gate.display())]})).await;
+    let dies = create(
+        &server,
+        json!({"command": "sh", "args": ["-c", format!("until [ -e {} ]; do sleep 0.01; done; kill -KILL $$", gate.display())]}),
+    )
+    .await;
     let pid = server.server_pid().expect("a server");
     crate::support::kill(pid, "STOP"); // it learns of nothing more
     std::fs::write(&gate, "").expect("written");

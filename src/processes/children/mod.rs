@@ -34,14 +34,14 @@ use nix::unistd::Pid;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::watch;
 
+pub(super) use crate::rt::sys::BeforeExec;
+pub(super) use adopt::{Adopted, Known};
 pub(super) use launch::{Launch, resolve};
 #[cfg(test)]
 pub(super) use scan::cookie_owner;
 pub use scan::started_at_ticks;
 pub(super) use scan::{Stat, read_stat};
 pub use stderr_tail::StderrTail;
-pub(super) use crate::rt::sys::BeforeExec;
-pub(super) use adopt::{Adopted, Known};
 pub(super) use tty::Tty;
 pub(super) use wire::Wire;
 
@@ -221,7 +221,6 @@ impl Children {
     pub fn spawn(&self, spec: &ChildSpec) -> Result<Started, Error> {
         self.spawn_in(&self.inner.env, spec)
     }
-
 
     /// The same, but the child inherits no variable: it has those of `spec`, and the cookie.
     ///

@@ -7,12 +7,12 @@ use bytes::BytesMut;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::Handle;
 use super::limits::Watched;
 use super::output::Output;
 use super::stdio::Stdio;
 use super::task::{GATHER_AFTER, Phase, Task};
 use super::terminal::Terminal;
-use super::Handle;
 use crate::config::as_usize;
 use crate::processes::children::Adopted;
 use crate::processes::kept::Kept;

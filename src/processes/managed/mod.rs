@@ -30,9 +30,9 @@ use bytes::Bytes;
 use nix::sys::signal::Signal;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(super) use adopt::{Adoption, adopt};
 pub(super) use followers::{Follower, Followers};
 pub(super) use output::read_now;
-pub(super) use adopt::{Adoption, adopt};
 pub(super) use stdio::{How, Stdio};
 pub(super) use task::{Beginning, start};
 pub(super) use terminal::screen_from_log;
