@@ -14,6 +14,7 @@ mod json;
 mod report;
 mod rooms;
 mod server;
+mod upgrade;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -85,6 +86,8 @@ enum Command {
     /// Runs the server in the background.
     #[command(subcommand)]
     Daemon(daemon::DaemonCommand),
+    /// Replaces a running server's program by another one; agents, processes and terminals go on.
+    Upgrade(upgrade::UpgradeArgs),
     /// The built-in mock agent on stdin and stdout.
     #[command(hide = true)]
     MockAgentProcess,
@@ -107,6 +110,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::AddAgent(args) => finish(add_agent::run(args, env)),
         Command::Credentials(command) => finish(credentials::run(&command, &env)),
         Command::Daemon(command) => finish(daemon::run(command, cli.token, env)),
+        Command::Upgrade(args) => finish(upgrade::run(args, &cli.token, &env)),
         Command::MockAgentProcess => {
             if crate::mock::run() == 0 {
                 ExitCode::Ok

@@ -22,6 +22,9 @@ use crate::rt::spawn_owned;
 /// How an HTTP/2 connection begins (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// At a stop, the time for a client that has connected to begin its request.
+const FIRST_WORDS: Duration = Duration::from_millis(100);
+
 /// How often a preface that came in pieces is looked at.
 const PREFACE_POLL: Duration = Duration::from_millis(10);
 
@@ -48,7 +51,7 @@ pub async fn serve(listener: TcpListener, router: Router, bounds: &Bounds, stop:
             // Hyper's own timeout begins only once it knows which version this is.
             let spoken = tokio::select! {
                 spoken = tokio::time::timeout(header_timeout, version_known(&socket)) => spoken,
-                () = stop.cancelled() => return,
+                () = late(&stop) => return,
             };
             if !matches!(spoken, Ok(Ok(()))) {
                 return tracing::debug!("connection closed: its client said nothing");
@@ -63,6 +66,12 @@ pub async fn serve(listener: TcpListener, router: Router, bounds: &Bounds, stop:
     }
     drop(listener);
     graceful.shutdown().await;
+}
+
+/// Resolves a moment after the stop: a client that has just connected is about to speak, and is answered.
+async fn late(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(FIRST_WORDS).await;
 }
 
 /// Resolves once so much has come that the version is known. Takes nothing from the socket. Cancel safe.
