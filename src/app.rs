@@ -104,6 +104,7 @@ pub async fn run(config: Config, role: Role, keeper: Keeper, kept: Vec<Kept>) ->
     let address = listener.local_addr()?;
     let (state, children) = build(Arc::new(config), address.port(), &keeper, kept).await?;
     crate::rt::keep_a_timer_near();
+    restart::tell(&state).await?;
     announce(&state, address);
     keeper.ready();
     let stop = state.stop.clone();
@@ -146,7 +147,6 @@ async fn build(config: Arc<Config>, port: u16, keeper: &Keeper, mut kept: Vec<Ke
     let store = Store::open_kept(&config.dirs.database(), &fallback, &config.bounds, lock)?;
     hand_over(keeper, LOCK, store.lock());
     let crashes = open_crashes(&config, port, keeper, &store, secrets(&config).await);
-    restart::tell(&store, keeper, &crashes).await?;
     let traces = Traces::start(store.clone(), &config).await?;
     let children =
         Children::start_kept(store.id(), config.env.clone(), as_usize(config.bounds.processes_max), keeper.clone(), kept).await;

@@ -7,10 +7,10 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::{ANSWER_TIME, CLOSE_TIME};
-use crate::crashes::{Crashes, Ending};
+use crate::crashes::Ending;
 use crate::http::AppState;
-use crate::keeper::{Keeper, RESTART_CODE};
-use crate::store::{self, Store};
+use crate::keeper::RESTART_CODE;
+use crate::store;
 
 /// The stream of what happens to the server itself.
 const STREAM: &str = "server";
@@ -34,7 +34,11 @@ pub(super) fn leave() -> ! {
 }
 
 /// Tells who follows the log that this isn't the first server of the keeper.
-pub(super) async fn tell(store: &Store, keeper: &Keeper, crashes: &Crashes) -> Result<(), store::Error> {
+///
+/// # Errors
+/// The disk refuses the stream.
+pub(super) async fn tell(state: &AppState) -> Result<(), store::Error> {
+    let AppState { store, keeper, crashes, .. } = state;
     if keeper.starts() <= 1 {
         return Ok(());
     }

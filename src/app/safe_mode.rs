@@ -35,6 +35,7 @@ pub async fn run(config: Config, role: Role, keeper: Keeper, kept: Vec<Kept>) ->
     let crashes = crashes(&config, &keeper, &listener, &secrets)?;
     let wait = as_duration(config.bounds.safe_mode_retry_ms);
     let state = SafeMode {
+        config: Arc::clone(&config),
         crashes,
         keeper: keeper.clone(),
         restart: CancellationToken::new(),
@@ -44,7 +45,7 @@ pub async fn run(config: Config, role: Role, keeper: Keeper, kept: Vec<Kept>) ->
     announce(&listener, &state)?;
     keeper.ready();
     let stop = CancellationToken::new();
-    let (router, bounds) = (http::safe_router(state.clone(), &config), config.bounds.clone());
+    let (router, bounds) = (http::safe_router(state.clone()), config.bounds.clone());
     let server = spawn_owned("http", {
         let stop = stop.clone();
         async move { http::serve(listener, router, &bounds, stop).await }

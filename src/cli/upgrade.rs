@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use clap::Args;
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -56,13 +56,21 @@ struct Running {
     version: String,
     program: PathBuf,
     starts: u64,
-    last_crash: Value,
+    crashes: Vec<Value>,
+    /// Why it is in safe mode, if it is.
+    reason: Option<String>,
 }
 
 impl Running {
     async fn ask(client: &Client) -> Result<Self, Failure> {
-        let status = client.fetch(client.request(Method::GET, &["v1", "status"], &[]).timeout(ASK_TIMEOUT)).await?;
-        let status: Value = serde_json::from_str(&status).unwrap_or_default();
+        let request = client.request(Method::GET, &["v1", "status"], &[]).timeout(ASK_TIMEOUT);
+        // In safe mode the status comes with 503.
+        let status = match request.send().await {
+            Ok(response) if response.status() == StatusCode::SERVICE_UNAVAILABLE => response.json().await.unwrap_or_default(),
+            Ok(response) => serde_json::from_str(&client.accept(response).await?).unwrap_or_default(),
+            Err(error) => return Err(client.unreachable(&error)),
+        };
+        let status: Value = status;
         let keeper = &status["keeper"];
         let (Some(program), Some(starts), false) =
             (keeper["program"].as_str(), keeper["starts"].as_u64(), keeper["lost"] == true)
@@ -74,7 +82,8 @@ impl Running {
             version: status["version"].as_str().unwrap_or("unknown").to_owned(),
             program: program.into(),
             starts,
-            last_crash: status["lastCrash"].clone(),
+            crashes: status["crashes"].as_array().cloned().unwrap_or_default(),
+            reason: status["reason"].as_str().map(str::to_owned),
         })
     }
 
@@ -118,28 +127,35 @@ async fn restart_into(client: &Client, old: &Running, timeout_ms: u64) -> Result
     client.send(client.request(Method::POST, &["v1", "server", "upgrade"], &[]).json(&body)).await?;
     let until = Instant::now() + Duration::from_millis(timeout_ms) + MARGIN;
     loop {
-        match Running::ask(client).await {
-            Ok(new) if new.starts > old.starts => return check(old, new),
-            Err(failure) if Instant::now() >= until => return Err(failure),
-            Ok(_) if Instant::now() >= until => return Err(Failure::failed("the server did not restart")),
+        let asked = Running::ask(client).await;
+        let is_late = Instant::now() >= until;
+        match asked {
+            Ok(new) if new.starts > old.starts => match failure(old, &new) {
+                Some(failure) => return Err(failure),
+                None if new.reason.is_none() => return Ok(new),
+                None if is_late => {
+                    return Err(Failure::failed(format_args!("it is in safe mode: {}", new.reason.unwrap_or_default())));
+                }
+                None => sleep(POLL).await,
+            },
+            Ok(_) if is_late => return Err(Failure::failed("the server did not restart")),
+            Err(failure) if is_late => return Err(failure),
             _ => sleep(POLL).await, // it is on its way
         }
     }
 }
 
-/// What answers is the new one, or the old one with a word about the new one's end.
-fn check(old: &Running, new: Running) -> Result<Running, Failure> {
-    let crash = &new.last_crash;
-    if crash["upgrade"] != true || crash["id"] == old.last_crash["id"] {
-        return Ok(new);
-    }
+/// What became of the new one, when the keeper went back to the old one.
+fn failure(old: &Running, new: &Running) -> Option<Failure> {
+    let is_new = |crash: &&Value| crash["upgrade"] == true && old.crashes.iter().all(|known| known["id"] != crash["id"]);
+    let crash = new.crashes.iter().find(is_new)?;
     let stderr = crash["stderr"].as_str().unwrap_or_default().trim_end().to_owned();
     let how = match (&crash["ended"]["signal"], &crash["ended"]["code"]) {
         (Value::String(signal), _) => signal.clone(),
         (_, code) => format!("exit code {code}"),
     };
     let text = format!("the new program did not get ready ({how}): the old one runs again (version {})", new.version);
-    Err(Failure::failed(text).with_body(stderr))
+    Some(Failure::failed(text).with_body(stderr))
 }
 
 /// What `FILE --version` prints; that is how a broken one is known before anything is touched.

@@ -1,5 +1,8 @@
 //! What a server in safe mode answers: why it is there, to whom has the token.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -9,9 +12,10 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
+use super::extract::{ApiJson, BodyLimit};
 use super::problem::{ApiError, ErrorCode};
-use super::routes::{KeeperStatus, Restarting};
-use crate::config::Config;
+use super::routes::{KeeperStatus, Restarting, UpgradeRequest};
+use crate::config::{Config, as_duration, as_usize};
 use crate::crashes::{CrashReport, Crashes};
 use crate::keeper::Keeper;
 use crate::rt::clock::now_ms;
@@ -19,6 +23,8 @@ use crate::rt::clock::now_ms;
 /// What there is in safe mode.
 #[derive(Clone)]
 pub struct SafeMode {
+    /// What the server runs with.
+    pub config: Arc<Config>,
     /// How the servers before ended.
     pub crashes: Crashes,
     /// Who starts the next.
@@ -31,6 +37,20 @@ pub struct SafeMode {
     pub started_at_ms: i64,
 }
 
+impl BodyLimit for SafeMode {
+    fn body_max_bytes(&self) -> usize {
+        as_usize(self.config.bounds.http_body_max_bytes)
+    }
+
+    fn large_body_max_bytes(&self) -> usize {
+        self.body_max_bytes()
+    }
+
+    fn body_idle_timeout(&self) -> Duration {
+        as_duration(self.config.bounds.http_body_idle_timeout_ms)
+    }
+}
+
 impl SafeMode {
     /// Why it is there, in words.
     pub fn reason(&self) -> String {
@@ -38,6 +58,7 @@ impl SafeMode {
         let last = self.crashes.list().into_iter().next();
         let stderr = last.as_ref().and_then(|last| last.stderr.as_deref()).unwrap_or_default();
         let line = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        let line = line.strip_prefix("sandboxd: ").unwrap_or(line);
         let (how, said) = (last.as_ref().map(CrashReport::in_words).unwrap_or_default(), if line.is_empty() { "" } else { ": " });
         format!("the server died {count} times in a row soon after its start; the last one {how}{said}{line}")
     }
@@ -92,15 +113,17 @@ pub struct SafeModeStatus {
 }
 
 /// The service in safe mode, with the rules of the normal one about who may come in.
-pub fn safe_router(state: SafeMode, config: &Config) -> Router {
+pub fn safe_router(state: SafeMode) -> Router {
+    let config = Arc::clone(&state.config);
     let routes = Router::new()
         .route("/v1/health", get(health))
         .route("/v1/status", get(status))
         .route("/v1/server/restart", post(restart))
+        .route("/v1/server/upgrade", post(upgrade))
         .fallback(refused)
         .method_not_allowed_fallback(refused)
         .with_state(state);
-    super::dressed(routes, config)
+    super::dressed(routes, &config)
 }
 
 async fn health(State(state): State<SafeMode>) -> Response {
@@ -124,6 +147,10 @@ async fn status(State(state): State<SafeMode>) -> Response {
 async fn restart(State(state): State<SafeMode>) -> Response {
     state.restart.cancel();
     Restarting::of(&state.keeper).into_response()
+}
+
+async fn upgrade(State(state): State<SafeMode>, ApiJson(asked): ApiJson<UpgradeRequest>) -> Result<Restarting, ApiError> {
+    asked.carry_out(&state.keeper, &state.restart)
 }
 
 async fn refused(State(state): State<SafeMode>, request: Request) -> Response {

@@ -14,7 +14,7 @@ mod server;
 mod sessions;
 mod traces;
 
-pub use restart::{KeeperStatus, Restarting};
+pub use restart::{KeeperStatus, Restarting, UpgradeRequest};
 use serde::Serialize;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement};

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -79,12 +80,35 @@ impl IntoResponse for Restarting {
 /// Another program that is to be the server.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct UpgradeRequest {
+pub struct UpgradeRequest {
     /// The program's absolute path on the server's machine. It is started with the server's own arguments and rights.
     path: String,
     /// Time for it to get ready; otherwise the present program is started again.
     #[schema(minimum = 1, maximum = 600_000, default = 30_000)]
     timeout_ms: Option<u64>,
+}
+
+impl UpgradeRequest {
+    /// Tells the keeper, and asks for the restart.
+    ///
+    /// # Errors
+    /// 400 for what can't be executed or waited for, 409 without a keeper.
+    pub fn carry_out(self, keeper: &Keeper, restart: &CancellationToken) -> Result<Restarting, ApiError> {
+        check_keeper(keeper)?;
+        let timeout_ms = self.timeout_ms.unwrap_or(TIMEOUT_DEFAULT_MS);
+        if !(1..=TIMEOUT_MAX_MS).contains(&timeout_ms) {
+            return Err(ApiError::invalid(format!("timeoutMs must be 1 to {TIMEOUT_MAX_MS}")));
+        }
+        let path = Path::new(&self.path);
+        if !path.is_absolute() || !is_executable(path) {
+            let why = format!("{} is no absolute path of a file that may be executed here", self.path);
+            return Err(ApiError::invalid(why).member("code", "not_executable"));
+        }
+        let told = keeper.upgrade(path, Duration::from_millis(timeout_ms));
+        told.map_err(|error| no_keeper(&format!("the keeper can't be told: {error}")))?;
+        restart.cancel();
+        Ok(Restarting::of(keeper))
+    }
 }
 
 /// Starts the server anew. Agents, processes and terminals go on, connects wait; open requests get a second, event streams
@@ -102,21 +126,7 @@ async fn restart_server(State(state): State<AppState>) -> Result<Restarting, Api
 #[utoipa::path(post, path = "/v1/server/upgrade", tag = "server", operation_id = "upgrade_server", request_body = UpgradeRequest,
     responses((status = 202, body = Restarting), (status = 400, body = ProblemDetails), (status = 409, body = ProblemDetails)))]
 async fn upgrade_server(State(state): State<AppState>, ApiJson(body): ApiJson<UpgradeRequest>) -> Result<Restarting, ApiError> {
-    check_keeper(&state.keeper)?;
-    let UpgradeRequest { path, timeout_ms } = body;
-    let path = Path::new(&path);
-    let timeout_ms = timeout_ms.unwrap_or(TIMEOUT_DEFAULT_MS);
-    if !(1..=TIMEOUT_MAX_MS).contains(&timeout_ms) {
-        return Err(ApiError::invalid(format!("timeoutMs must be 1 to {TIMEOUT_MAX_MS}")));
-    }
-    if !path.is_absolute() || !is_executable(path) {
-        let why = format!("{} is no absolute path of a file that may be executed here", path.display());
-        return Err(ApiError::invalid(why).member("code", "not_executable"));
-    }
-    let told = state.keeper.upgrade(path, Duration::from_millis(timeout_ms));
-    told.map_err(|error| no_keeper(&format!("the keeper can't be told: {error}")))?;
-    state.restart.cancel();
-    Ok(Restarting::of(&state.keeper))
+    body.carry_out(&state.keeper, &state.restart)
 }
 
 fn check_keeper(keeper: &Keeper) -> Result<(), ApiError> {
