@@ -29,6 +29,8 @@ use placed::Placed;
 const VERSION_TIME: Duration = Duration::from_secs(10);
 /// What a server has beyond the time to get ready: to end, and to start the old one again.
 const MARGIN: Duration = Duration::from_secs(30);
+/// Time for it to get ready.
+const TIMEOUT_DEFAULT_MS: u64 = 30_000;
 const POLL: Duration = Duration::from_millis(100);
 /// How long one question may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,7 +41,7 @@ pub(super) struct UpgradeArgs {
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
     /// Time for it to get ready.
-    #[arg(long, value_name = "MS", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    #[arg(long, value_name = "MS", default_value_t = TIMEOUT_DEFAULT_MS, value_parser = clap::value_parser!(u64).range(1..=600_000))]
     timeout_ms: u64,
     #[command(flatten)]
     endpoint: Endpoint,
@@ -119,6 +121,13 @@ async fn upgrade(client: &Client, binary: Option<&Path>, timeout_ms: u64) -> Res
             Err(failure)
         }
     }
+}
+
+/// The same for a program that lies where it shall stay. False when the server has no keeper.
+pub(super) async fn in_place(client: &Client, program: &Path) -> Result<bool, Failure> {
+    let Ok(running) = Running::ask(client).await else { return Ok(false) };
+    let old = Running { program: program.to_owned(), ..running };
+    restart_into(client, &old, TIMEOUT_DEFAULT_MS).await.map(|_| true)
 }
 
 /// Resolves once a server answers that was started since.

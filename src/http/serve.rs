@@ -1,5 +1,6 @@
 //! The accept loop: HTTP/1.1 and HTTP/2 cleartext on one listener, with bounds on connections and on slow headers.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,12 +24,12 @@ use crate::rt::spawn_owned;
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// At a stop, the time for a client that has connected to begin its request.
-const FIRST_WORDS: Duration = Duration::from_millis(100);
+const FIRST_WORDS: Duration = Duration::from_millis(50);
 
 /// How often a preface that came in pieces is looked at.
 const PREFACE_POLL: Duration = Duration::from_millis(10);
 
-/// Serves until `stop`, then lets open requests end. Event streams end by themselves on the same token.
+/// Serves until `stop`, then lets open requests end, those that have just come included. Event streams end by themselves on the same token.
 ///
 /// Dropping the future closes the listener; connections go on until they end.
 pub async fn serve(listener: TcpListener, router: Router, bounds: &Bounds, stop: CancellationToken) {
@@ -57,11 +58,19 @@ pub async fn serve(listener: TcpListener, router: Router, bounds: &Bounds, stop:
                 return tracing::debug!("connection closed: its client said nothing");
             }
             let connection = http.serve_connection_with_upgrades(TokioIo::new(socket), service).into_owned();
-            let connection = watcher.watch(connection);
-            if let Err(error) = connection.await {
+            // The watcher's own way closes a connection at once whose request is there and not yet read.
+            let mut connection = pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = late(&stop) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "connection ended early");
             }
-            drop(permit);
+            drop((permit, watcher));
         });
     }
     drop(listener);

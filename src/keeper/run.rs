@@ -162,7 +162,9 @@ impl Keeper {
             if let Some(code) = self.signalled().or_else(|| died.and_then(|ended| self.ended(ended))) {
                 return code;
             }
-            if let Some(server) = self.server.as_ref().filter(|server| server.deadline.is_some_and(|at| at <= Instant::now())) {
+            let is_late = |server: &&mut Server| server.deadline.is_some_and(|at| at <= Instant::now());
+            if let Some(server) = self.server.as_mut().filter(is_late) {
+                server.deadline = None;
                 let what = if self.policy.is_stopping { "stop" } else { "get ready" };
                 say(format_args!("the server doesn't {what} in time and is killed"));
                 let _ = kill(server.pid, Signal::SIGKILL); // collected above, next time

@@ -1,9 +1,11 @@
 //! A server that dies again and again: safe mode, and the way out of it.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::processes_support::{create, info, sh};
-use crate::support::{Home, Options, Server, kill};
+use crate::support::{Home, Options, PATIENCE, Server, kill};
 
 /// A server that can't start once its only root for files is gone.
 fn start(home: &Home, retry_ms: &str, token: Option<&str>) -> Server {
@@ -31,6 +33,19 @@ async fn health(server: &Server) -> (u16, Value) {
     server.get("/v1/health").await
 }
 
+/// The server that was asked to go may answer for a moment.
+async fn until_health(server: &Server, fits: impl Fn(u16, &Value) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (code, health) = health(server).await;
+        if fits(code, &health) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{code}: {health}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_crash_loop_ends_in_safe_mode_and_what_runs_lives_on() {
     let home = Home::new();
@@ -52,11 +67,10 @@ async fn a_crash_loop_ends_in_safe_mode_and_what_runs_lives_on() {
     assert!(Server::log(&home).contains("safe mode: nothing works but this explanation"));
     // A try that comes too early ends there again.
     assert_eq!(server.send("/v1/server/restart", &json!({})).await.0, 202);
-    let (code, again) = health(&server).await;
-    assert_eq!((code, &again["crashCount"]), (503, &json!(4)), "{again}");
+    until_health(&server, |code, health| code == 503 && health["crashCount"] == 4).await;
     mend_it(&home);
     assert_eq!(server.send("/v1/server/restart", &json!({})).await.0, 202);
-    assert_eq!(health(&server).await, (200, json!({"status": "ok"})));
+    until_health(&server, |code, health| code == 200 && *health == json!({"status": "ok"})).await;
     let process = info(&server, &id).await;
     assert_eq!((&process["pid"], &process["status"]), (&pid, &json!("running")), "{process}");
     assert_eq!(server.stop(), Some(0));
@@ -70,9 +84,7 @@ async fn a_normal_start_is_tried_after_a_while() {
     break_it(&home, &server);
     crate::processes_support::until("safe mode", || Server::log(&home).contains("safe mode: nothing works")).await;
     mend_it(&home);
-    while health(&server).await.0 != 200 {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    until_health(&server, |code, _| code == 200).await;
     assert!(Server::log(&home).contains("leaving safe mode"));
     assert_eq!(server.stop(), Some(0));
 }

@@ -86,11 +86,14 @@ struct Installed {
 
 impl Installed {
     fn new() -> Self {
+        // A failed upgrade is no crash: one more would be safe mode.
+        Self::with(Options::kept().env("SANDBOXD_KEEPER_CRASHES_MAX", "1"))
+    }
+
+    fn with(options: Options) -> Self {
         let home = Home::new();
         std::fs::create_dir_all(home.path().join("bin")).expect("a folder");
         std::fs::copy(env!("CARGO_BIN_EXE_sandboxd"), home.path().join("bin/sandboxd")).expect("copied");
-        // A failed upgrade is no crash: one more would be safe mode.
-        let options = Options::kept().env("SANDBOXD_KEEPER_CRASHES_MAX", "1");
         let options = options.under(&["sh", "-c", "shift; exec \"$HOME/bin/sandboxd\" \"$@\"", "sh"]);
         let server = Server::start_with(&home, &options);
         Self { home, server }
@@ -273,13 +276,15 @@ async fn what_can_never_work_is_refused_before_anything_changes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_while_the_new_program_starts_is_a_stop() {
-    let installed = Installed::new();
+    let installed = Installed::with(Options::kept().env("SANDBOXD_SHUTDOWN_DEADLINE_MS", "300"));
+    // It has the keeper's signals blocked, and is killed in the end.
     let hangs = installed.script("hangs", "exec sleep 1000");
     let body = json!({"path": hangs, "timeoutMs": 600_000});
     assert_eq!(installed.server.send("/v1/server/upgrade", &body).await.0, 202);
     let hanging = || installed.home.processes().iter().any(|(_, line)| line.contains("sleep 1000"));
     crate::processes_support::until("the new program", hanging).await;
     let Installed { home, server } = installed;
-    assert_eq!(server.stop(), Some(0), "{}", Server::log(&home));
+    assert_eq!(server.stop(), Some(1), "{}", Server::log(&home));
+    assert!(!Server::log(&home).contains("going back"), "nothing is started any more");
     home.assert_empty();
 }
