@@ -27,7 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "app",
         &["acp", "agents", "crashes", "fs", "git", "http", "keeper", "processes", "sessions", "store", "traces", "workspace"],
     ),
-    ("cli", &["agents", "app", "crashes", "keeper", "mock", "processes"]),
+    ("cli", &["agents", "app", "crashes", "keeper", "mock", "processes", "store"]),
 ];
 
 fn root() -> &'static Path {

@@ -25,11 +25,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use envelope::{Envelope, Kind, ParseError, string_member};
+pub use envelope::{Envelope, Kind, ParseError, raw_member, string_member};
 pub use readers::{Reader, Readers};
 use server::Handshake;
 pub use server::Server;
-pub use tap::{Asked, Fact, NoTaps, Prompted, Tap, TapServer, TapSource, Transcript, Verdict};
+pub use tap::{Asked, Decided, Fact, NoTaps, Prompted, Tap, TapServer, TapSource, Transcript, Underway, Verdict};
 pub use types::{AgentSource, BoxFuture, Error, Launch, LaunchError, Posted, Quirks, ServerInfo, Status};
 
 use crate::config::{Bounds, as_usize};

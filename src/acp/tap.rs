@@ -28,8 +28,15 @@ pub struct TapServer {
     pub events: Arc<Stream>,
 }
 
-/// One server's tap. Its calls never wait but [`Tap::load`] and [`Tap::transcript`].
+/// One server's tap. Its calls never wait but [`Tap::resume`], [`Tap::load`] and [`Tap::transcript`].
 pub trait Tap: Send {
+    /// The agent outlived the run of ours before this one, and goes on talking once this is done: called at most once, before
+    /// anything else. `underway` are its prompts that no answer was logged for, in the order in which they were sent;
+    /// `asked` its ids, as written, of requests that nobody answered. All that it has said up to the newest of
+    /// [`TapServer::events`] is in the log; what the tap made of that may be missing there, and is made up for. Gives the
+    /// answers to its requests that were decided: they may not have reached it.
+    fn resume(&mut self, underway: Vec<Underway>, asked: Vec<String>) -> BoxFuture<'_, Vec<Decided>>;
+
     /// True when what is known of a session must be fetched before its next envelope passes.
     fn wants(&self, session: &str) -> bool;
 
@@ -65,6 +72,32 @@ pub struct Transcript {
     pub truncated: bool,
 }
 
+/// A prompt that is under way at an agent which outlived the run of ours that sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Underway {
+    /// The session as clients call it.
+    pub session: String,
+    /// Our number of the request, by which its end will be told ([`Fact::PromptEnded`]).
+    pub number: u64,
+    /// The request's id as its client wrote it.
+    pub client_id: String,
+    /// The prompt's params, without what was added to it.
+    pub params: String,
+    /// What the sender gave along: the turn's id when it came from the sessions room.
+    pub tag: Option<String>,
+}
+
+/// An answer to a request of the agent's, as [`Verdict::Answer`] has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided {
+    /// The agent's id for it, as written.
+    pub id: String,
+    /// The JSON-RPC result.
+    pub result: String,
+    /// Who decided.
+    pub by: String,
+}
+
 /// A prompt on its way to the agent.
 #[derive(Debug, Clone, Copy)]
 pub struct Prompted<'a> {
@@ -72,6 +105,8 @@ pub struct Prompted<'a> {
     pub session: &'a str,
     /// Our number of the request: unique within this run of the server.
     pub number: u64,
+    /// The request's id as its client wrote it.
+    pub client_id: &'a str,
     /// The prompt's params, without what we add to it.
     pub params: &'a str,
     /// What the sender gave along: the turn's id when it comes from the sessions room.
@@ -223,6 +258,10 @@ impl TapSource for NoTaps {
 }
 
 impl Tap for NoTaps {
+    fn resume(&mut self, _: Vec<Underway>, _: Vec<String>) -> BoxFuture<'_, Vec<Decided>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
+
     fn wants(&self, _: &str) -> bool {
         false
     }

@@ -14,6 +14,7 @@ mod json;
 mod report;
 mod rooms;
 mod server;
+mod state;
 mod upgrade;
 
 use std::ffi::OsString;
@@ -86,6 +87,9 @@ enum Command {
     /// Runs the server in the background.
     #[command(subcommand)]
     Daemon(daemon::DaemonCommand),
+    /// Backs up, restores and checks the database.
+    #[command(subcommand)]
+    State(state::StateCommand),
     /// Replaces a running server's program by another one; agents, processes and terminals go on.
     Upgrade(upgrade::UpgradeArgs),
     /// The built-in mock agent on stdin and stdout.
@@ -110,6 +114,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::AddAgent(args) => finish(add_agent::run(args, env)),
         Command::Credentials(command) => finish(credentials::run(&command, &env)),
         Command::Daemon(command) => finish(daemon::run(command, cli.token, env)),
+        Command::State(command) => finish(state::run(&command, &env)),
         Command::Upgrade(args) => finish(upgrade::run(args, &cli.token, &env)),
         Command::MockAgentProcess => {
             if crate::mock::run() == 0 {

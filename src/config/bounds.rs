@@ -191,6 +191,10 @@ bounds! {
     // store
     store_queue_max_bytes = 4 * MIB, "Events that wait for the disk; agents aren't read meanwhile.";
     store_batch_max_events = 4096, "Events in one transaction (group commit).";
+    store_check_ms = 500, "At a start after the machine went down, the time for the database's check; what is left of it goes on beside.";
+    store_check_killed_ms = 25, "The same when only the server was killed: what it wrote is then whole.";
+    store_salvage_ms = 10_000, "Time to copy what can be read of a damaged database into a new one; the rest is only in the file that is set aside.";
+    store_aside_max = 4, "Databases that are kept beside because they were damaged, and as many that were replaced by a restore: the first and the newest.";
     log_ring_max_events = 1024, "Latest events of a stream kept in memory for its readers; older ones are read from the file.";
     log_ring_max_bytes = MIB, "The same, in bytes.";
     log_ring_unwatched_max_bytes = 4 * KIB, "The same, of a stream that nobody follows.";

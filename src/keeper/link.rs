@@ -14,7 +14,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::Interest;
 use tokio::sync::watch;
 
-use super::protocol::{Ended, FDS_MAX, Inbox, Kind, Message, UPGRADE, send};
+use super::protocol::{Ended, FDS_MAX, Inbox, Kind, Message, UPGRADE, placed, send};
 use crate::rt::{spawn_owned, sys};
 
 /// How long a message waits for a keeper that doesn't read.
@@ -184,7 +184,17 @@ impl Keeper {
     /// # Errors
     /// The keeper doesn't read, or is gone.
     pub fn keep(&self, key: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        self.tell(&Message::of(Kind::Keep, key), fds)
+        self.tell(&Message { number: (1 << fds.len()) - 1, ..Message::of(Kind::Keep, key) }, fds)
+    }
+
+    /// The same, each at its place.
+    ///
+    /// # Errors
+    /// As [`Keeper::keep`].
+    pub fn keep_at(&self, key: &str, fds: [Option<BorrowedFd<'_>>; FDS_MAX]) -> io::Result<()> {
+        let places = fds.iter().enumerate().filter(|(_, fd)| fd.is_some()).map(|(place, _)| 1 << place).sum();
+        let fds: Vec<BorrowedFd<'_>> = fds.into_iter().flatten().collect();
+        self.tell(&Message { number: places, ..Message::of(Kind::Keep, key) }, &fds)
     }
 
     /// The process of an entry has started.
@@ -269,12 +279,6 @@ impl Link {
 
 fn some_pid(pid: i32) -> Option<u32> {
     u32::try_from(pid).ok().filter(|pid| *pid > 0)
-}
-
-/// Descriptors at the places that the bits of `places` name.
-fn placed(fds: [Option<OwnedFd>; FDS_MAX], places: u64) -> [Option<OwnedFd>; FDS_MAX] {
-    let mut fds = fds.into_iter().flatten();
-    std::array::from_fn(|place| if places >> place & 1 == 1 { fds.next() } else { None })
 }
 
 async fn listen(link: Arc<Link>) {

@@ -52,7 +52,8 @@ impl std::fmt::Display for Ended {
 pub(super) enum Kind {
     /// Server: here I am.
     Hello = 1,
-    /// Server: keep these descriptors under this key; an entry of that name is replaced.
+    /// Server: keep these descriptors, at the places that the bits of `number` name, under this key; an entry of that name
+    /// is replaced.
     Keep = 2,
     /// Server: the process of this entry has this pid.
     Started = 3,
@@ -178,6 +179,12 @@ pub(super) fn send(socket: impl AsFd, message: &Message<'_>, fds: &[BorrowedFd<'
             sent => return Ok(sent.map(|_| ())?),
         }
     }
+}
+
+/// Descriptors at the places that the bits of `places` name.
+pub(super) fn placed(fds: [Option<OwnedFd>; FDS_MAX], places: u64) -> [Option<OwnedFd>; FDS_MAX] {
+    let mut fds = fds.into_iter().flatten();
+    std::array::from_fn(|place| if places >> place & 1 == 1 { fds.next() } else { None })
 }
 
 /// Where messages are received: on the stack, of a fixed size.

@@ -18,7 +18,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::ending;
 use super::policy::{Life, Next, Policy};
 use super::program::Program;
-use super::protocol::{Ended, FDS_MAX, Inbox, Kind, Message, UPGRADE, send};
+use super::protocol::{Ended, FDS_MAX, Inbox, Kind, Message, UPGRADE, placed, send};
 use super::relay::{self, Tail};
 use super::table::Table;
 use super::{KEPT_FLAG, SAFE_MODE_FLAG};
@@ -232,7 +232,7 @@ impl Keeper {
             let Ok(Some((message, fds))) = inbox.receive(&server.socket, RecvFlags::DONTWAIT) else { return };
             match message.kind {
                 Kind::Hello => self.welcome(),
-                Kind::Keep if !self.table.keep(message.key, fds) => {
+                Kind::Keep if !self.table.keep(message.key, placed(fds, message.number)) => {
                     say(format_args!("no room for {}: it will not outlive the server", message.key));
                 }
                 Kind::Started => self.table.started(message.key, message.pid),

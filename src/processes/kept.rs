@@ -1,6 +1,6 @@
 //! What the file remembers of a process.
 
-use super::types::{CommandSpec, ExitInfo, ExitReason, ProcessInfo, ProcessSpec, RestartPolicy};
+use super::types::{CommandSpec, ExitInfo, ExitReason, Owner, ProcessId, ProcessInfo, ProcessSpec, RestartPolicy};
 use crate::store::{ProcessEnd, ProcessRow};
 
 /// What the file remembers of a request.
@@ -29,6 +29,40 @@ impl Kept {
         };
         Self { spec: serde_json::to_string(spec).unwrap_or_default(), idempotency }
     }
+}
+
+impl Kept {
+    /// Its row for the next server, should it not be committed when this one dies.
+    pub(super) fn row_json(&self, id: ProcessId, owner: Owner, spec: &ProcessSpec, created_at_ms: i64) -> Vec<u8> {
+        let terminal = spec.tty.then(|| spec.terminal.unwrap_or_default()).map(|size| (size.cols, size.rows));
+        let draft = Draft {
+            number: id.0,
+            spec: self.spec.as_str().into(),
+            owner: owner.as_str().into(),
+            created_at_ms,
+            terminal,
+            idempotency: self.idempotency.clone(),
+        };
+        serde_json::to_vec(&draft).unwrap_or_default()
+    }
+}
+
+/// What of a row is known when its process is started.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Draft<'a> {
+    number: u64,
+    spec: std::borrow::Cow<'a, str>,
+    owner: std::borrow::Cow<'a, str>,
+    created_at_ms: i64,
+    terminal: Option<(u16, u16)>,
+    idempotency: Option<(String, String)>,
+}
+
+/// The row that [`Kept::row_json`] wrote.
+pub(super) fn row_from_json(json: &[u8]) -> Option<ProcessRow> {
+    let Draft { number, spec, owner, created_at_ms, terminal, idempotency } = serde_json::from_slice(json).ok()?;
+    let owner = Owner::ALL.into_iter().map(Owner::as_str).find(|known| *known == owner)?;
+    Some(ProcessRow { number, spec: spec.into(), owner, created_at_ms, end: None, restarts: 0, terminal, idempotency })
 }
 
 /// The row of a process as it is now.

@@ -6,8 +6,10 @@
 
 mod api;
 mod cgroup;
+pub mod channel;
 mod children;
 mod confine;
+mod desk;
 mod error;
 mod kept;
 mod logs;
@@ -19,6 +21,7 @@ mod room;
 mod run;
 
 mod search;
+mod slate;
 mod spool;
 mod take_up;
 mod terminal;
@@ -33,7 +36,7 @@ pub use logs::{LogEntry, LogItem, LogQuery, LogReader, LogState};
 pub use search::PATTERN_MAX_CHARS;
 pub use terminal::{Attachment, TerminalEvent};
 pub use terminal_screen::{CursorInfo, Screen, ScreenCells};
-pub use types::{Exit, Owner, Stopped};
+pub use types::{Exit, Owner, ProcessId, Stopped};
 
 /// Tests that start children do it one after the other: the reaper of one room would collect another room's.
 #[cfg(test)]

@@ -197,7 +197,7 @@ async fn once(room: &Arc<Room>, spec: &RunSpec) -> Result<RunResult, Error> {
     let max = as_usize(spec.max_output_bytes.unwrap_or(u64::MAX).min(config.max_output_bytes));
     let with_stdin = spec.run.stdin.is_some();
     let confined = room.confine(id, &spec.run.limits);
-    let how = How { terminal: None, stdin: with_stdin, is_kept: false };
+    let how = How { terminal: None, stdin: with_stdin, kept_with: None };
     let (stdio, child, exit) = Stdio::start(&room.children, prepared.launch(), &how, confined)?;
     let mut exit: Collect = Box::pin(exit.collect());
     let captured = || Captured { bytes: Vec::new(), max, total: 0 };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Error;
 use super::api::Processes;
 use super::children::{Children, Known};
-use super::kept::{Kept, digest};
+use super::kept::{Kept, digest, row_from_json};
 use super::logs::blocking;
 use super::managed::{self, Adoption, Beginning};
 use super::room::Room;
@@ -52,7 +52,7 @@ impl Processes {
         let mut finished = Vec::with_capacity(rows.len());
         let mut again = Vec::new();
         let mut living = Vec::new();
-        for row in rows {
+        for row in self.with_uncommitted(rows) {
             let Ok(spec) = serde_json::from_str::<ProcessSpec>(&row.spec) else { continue };
             let (info, end) = remembered(&row, &spec);
             if self.room.children.has_inherited(info.id) {
@@ -79,6 +79,23 @@ impl Processes {
                 tracing::warn!(id = %info.id, %error, "a process could not be started again");
             }
         }
+    }
+
+    /// The rows, and those of processes that were started just before the last server died.
+    fn with_uncommitted(&self, mut rows: Vec<ProcessRow>) -> Vec<ProcessRow> {
+        let known: std::collections::HashSet<u64> = rows.iter().map(|row| row.number).collect();
+        let children = &self.room.children;
+        let new = children.inherited_ids().into_iter().filter(|id| !known.contains(&id.0));
+        let new: Vec<ProcessRow> = new.filter_map(|id| row_from_json(children.inherited_slate(id)?.row())).collect();
+        for row in &new {
+            // As its owner would have, had it come to it.
+            if let Ok(spec) = serde_json::from_str::<ProcessSpec>(&row.spec) {
+                let info = alive_again(remembered(row, &spec).0);
+                drop(self.room.log_change("process.started", &info, &Kept::remembered(row), 0));
+            }
+        }
+        rows.extend(new);
+        rows
     }
 
     /// One that outlived the server before this one.

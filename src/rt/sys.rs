@@ -1,10 +1,11 @@
 //! The only `unsafe` of the crate: what a child does between fork and exec, descriptors that tokio watches, those that
-//! this process was started with, and sets of signals.
+//! this process was started with, sets of signals, and memory that outlives it.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::sync::atomic::AtomicU64;
 
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::SigSet;
@@ -89,6 +90,95 @@ pub(crate) fn signal_set(numbers: impl Iterator<Item = i32>) -> SigSet {
             sigaddset(set.as_mut_ptr(), number);
         }
         SigSet::from_sigset_t_unchecked(set.assume_init())
+    }
+}
+
+/// Memory behind a descriptor (memfd_create(2)): whoever holds the descriptor finds what was written, however this process
+/// ended. Nobody else may map it meanwhile.
+#[derive(Debug)]
+pub(crate) struct SharedMemory {
+    at: std::ptr::NonNull<u8>,
+    len: usize,
+    fd: OwnedFd,
+}
+
+// SAFETY: it owns its mapping, and gives references to it only for as long as it is borrowed itself.
+#[allow(unsafe_code)]
+unsafe impl Send for SharedMemory {}
+// SAFETY: as above; what changes through a shared reference are atomics.
+#[allow(unsafe_code)]
+unsafe impl Sync for SharedMemory {}
+
+impl SharedMemory {
+    /// New memory, all zero; pages are taken as they are touched.
+    ///
+    /// # Errors
+    /// No memory, or no descriptor.
+    pub(crate) fn new(name: &str, len: usize) -> io::Result<Self> {
+        let fd = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?;
+        rustix::fs::ftruncate(&fd, len as u64)?;
+        Self::open(fd)
+    }
+
+    /// What an earlier process wrote.
+    ///
+    /// # Errors
+    /// It can't be mapped.
+    #[allow(unsafe_code)]
+    pub(crate) fn open(fd: OwnedFd) -> io::Result<Self> {
+        use rustix::mm::{MapFlags, ProtFlags, mmap};
+        let len = usize::try_from(rustix::fs::fstat(&fd)?.st_size).map_err(|_| io::ErrorKind::InvalidData)?;
+        if len == 0 {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        // SAFETY: a new mapping of a file of this length, which nobody shortens: only we and the keeper, which doesn't touch
+        // it, have the descriptor. It is unmapped when this is dropped, and not used otherwise.
+        let at = unsafe { mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &fd, 0)? };
+        let at = std::ptr::NonNull::new(at.cast()).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self { at, len, fd })
+    }
+
+    /// Its descriptor.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The number at a place, which is a multiple of 8.
+    #[allow(unsafe_code)]
+    pub(crate) fn number(&self, place: usize) -> &AtomicU64 {
+        assert!(place.is_multiple_of(8) && place + 8 <= self.len, "a place of a number within the memory");
+        // SAFETY: within the mapping, aligned (a mapping begins at a page), and always reached as an atomic: `bytes` and
+        // `bytes_mut` are for other places, which callers keep apart by their layout, and an overlap could tear nothing, since
+        // both need `self`, the latter alone.
+        unsafe { AtomicU64::from_ptr(self.at.as_ptr().add(place).cast()) }
+    }
+
+    /// The bytes from a place on.
+    #[allow(unsafe_code)]
+    pub(crate) fn bytes(&self, place: usize, len: usize) -> &[u8] {
+        assert!(place.checked_add(len).is_some_and(|end| end <= self.len), "within the memory");
+        // SAFETY: within the mapping, which lives as long as `self`; nobody else writes there.
+        unsafe { std::slice::from_raw_parts(self.at.as_ptr().add(place), len) }
+    }
+
+    /// The same, to be written.
+    #[allow(unsafe_code)]
+    pub(crate) fn bytes_mut(&mut self, place: usize, len: usize) -> &mut [u8] {
+        assert!(place.checked_add(len).is_some_and(|end| end <= self.len), "within the memory");
+        // SAFETY: as above, and `self` is borrowed alone.
+        unsafe { std::slice::from_raw_parts_mut(self.at.as_ptr().add(place), len) }
+    }
+}
+
+impl Drop for SharedMemory {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `open` made, once; nothing borrows it any more.
+        let _ = unsafe { rustix::mm::munmap(self.at.as_ptr().cast(), self.len) };
     }
 }
 

@@ -101,7 +101,8 @@ impl Sessions {
 fn known(live: &Live, newest: u64) -> Known {
     let state = live.lock();
     let running = state.running.last();
-    let position = running.map_or(newest, |running| running.events_before);
+    let began = running.and_then(|running| running.turn.doc.sent.as_ref()).map(|sent| sent.events_after);
+    let position = began.unwrap_or(newest);
     let open_turn = running.map(|running| running.turn.id.clone());
     let history = History { session_id: live.id.clone(), until: live.stream.newest().seq, open_turn };
     let mut opened = json!({});

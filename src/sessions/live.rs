@@ -20,9 +20,9 @@ use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use super::projection::{Outcome, Projected, Projector, Source, TurnEnd};
+use super::projection::{Already, Outcome, Projected, Projector, Source, TurnEnd};
 use super::turn::Turn;
-use super::types::{SessionDoc, SessionState};
+use super::types::{Sent, SessionDoc, SessionState};
 use crate::acp::Prompted;
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
@@ -72,7 +72,11 @@ pub(super) struct State {
     pub(super) is_silent: bool,
     pub(super) agent_runs: bool,
     pub(super) pending_requests: usize,
-    shown: Option<SessionState>,
+    pub(super) shown: Option<SessionState>,
+    /// While it is taken up after a restart: what the file has of what it says once more.
+    pub(super) already: Option<Box<Already>>,
+    /// Events that were new then.
+    pub(super) news: u64,
 }
 
 /// A message that was taken in under an idempotency key.
@@ -89,8 +93,6 @@ pub(super) struct Running {
     pub(super) turn: Turn,
     /// Our number of its request.
     pub(super) request: u64,
-    /// How far the server's events had come when it began.
-    pub(super) events_before: u64,
     /// Somebody asked for its end.
     pub(super) cancelled_because: Option<&'static str>,
 }
@@ -123,6 +125,8 @@ impl Live {
             agent_runs: false,
             pending_requests: 0,
             shown: None,
+            already: None,
+            news: 0,
             row,
         };
         let (id, state) = (state.row.id.clone(), Mutex::new(state));
@@ -166,15 +170,16 @@ impl Live {
     }
 
     /// The same for what the agent says, and for what nobody waits for: the raw envelopes don't wait until it is committed.
-    pub(super) fn append_later(&self, out: Vec<Projected>, change: Option<RowChange>) {
+    pub(super) fn append_later(&self, state: &mut State, out: Vec<Projected>, change: Option<RowChange>) {
+        let (out, change) = state.new_of(out, change);
         self.each(out, change, |kind, payload, change| self.store.append_later(&self.stream, kind, payload, change));
     }
 
     /// The same; resolves once the last one is in the file.
-    fn append_later_acked(&self, out: Vec<Projected>, wanted: bool) -> oneshot::Receiver<u64> {
-        let mut out = out;
+    fn append_later_acked(&self, state: &mut State, out: Vec<Projected>, wanted: bool) -> oneshot::Receiver<u64> {
+        let (mut out, _) = state.new_of(out, None);
         let last = out.pop().filter(|_| !self.is_deleted());
-        self.append_later(out, None);
+        self.each(out, None, |kind, payload, change| self.store.append_later(&self.stream, kind, payload, change));
         match last {
             Some(Projected { kind, payload }) => self.store.append_later_acked(&self.stream, kind, payload, wanted),
             None => oneshot::channel().1,
@@ -187,6 +192,7 @@ impl Live {
         }
         let last = out.len().saturating_sub(1);
         let mut change = change;
+        change.iter().for_each(|change| self.tell_spans(change));
         for (at, Projected { kind, payload }) in out.into_iter().enumerate() {
             append(kind, payload, if at == last { change.take() } else { None });
         }
@@ -250,8 +256,8 @@ impl Live {
 
     /// A prompt goes to the agent; its tag is the id of a turn of ours. Gives the turn; `None` when it must not be sent: it
     /// was taken out of the queue, or a turn of another door is under way, behind which it waits.
-    pub(super) fn prompted(&self, prompt: Prompted<'_>, events_before: u64) -> Option<String> {
-        let Prompted { number: request, params, tag, .. } = prompt;
+    pub(super) fn prompted(&self, prompt: Prompted<'_>, events_after: u64) -> Option<String> {
+        let Prompted { number: request, client_id, params, tag, .. } = prompt;
         let mut state = self.lock();
         let (state, now) = (&mut *state, now_ms());
         if tag.is_some() && !state.running.is_empty() {
@@ -263,9 +269,20 @@ impl Live {
             None => Turn::of_acp(state.next_number(), params, now),
             Some(tag) => state.take_queued(tag)?,
         };
-        turn.doc.started_at_ms = Some(now);
-        turn.taken_up.get_or_insert_with(Instant::now);
-        turn.state = "running";
+        turn.sent(self.place(state, client_id, events_after), now);
+        let id = turn.id.clone();
+        self.begin(state, turn, request, now);
+        Some(id)
+    }
+
+    /// Where a turn begins that is sent now.
+    pub(super) fn place(&self, state: &State, client_id: &str, events_after: u64) -> Sent {
+        let (stats, usage) = (state.doc.stats.clone(), state.doc.usage.clone());
+        Sent { client_id: client_id.to_owned(), events_after, session_after: self.stream.appended(), stats, usage }
+    }
+
+    /// A turn is with the agent, as our request of this number.
+    pub(super) fn begin(&self, state: &mut State, turn: Turn, request: u64, now: i64) {
         state.doc.stats.turns += 1;
         state.doc.exit = None;
         (state.agent_runs, state.is_silent, state.last_word) = (true, false, Instant::now());
@@ -275,12 +292,10 @@ impl Live {
         let seen = TurnSeen { turn_id: &turn.id, origin: &turn.doc.origin, prompt_bytes: prompt.len() };
         let spans = state.spans.turn_started(now, &seen);
         let mut changes = vec![turn.change(&self.id)];
-        changes.extend(self.span_changes(spans));
-        let id = turn.id.clone();
-        state.running.push(Running { turn, request, events_before, cancelled_because: None });
-        self.append_later(out, Some(RowChange::Many(changes)));
+        changes.extend(span_changes(spans));
+        state.running.push(Running { turn, request, cancelled_because: None });
+        self.append_later(state, out, Some(RowChange::Many(changes)));
         self.show(state);
-        Some(id)
     }
 
     /// A prompt was answered, or nobody will answer it any more.
@@ -342,8 +357,8 @@ impl Live {
         };
         let spans = state.spans.turn_ended(now, &seen);
         let mut changes = vec![turn.change(&self.id), Self::save(state)];
-        changes.extend(self.span_changes(spans));
-        self.append_later(out, Some(RowChange::Many(changes)));
+        changes.extend(span_changes(spans));
+        self.append_later(state, out, Some(RowChange::Many(changes)));
         let (id, turn_is_ours) = (turn.id.clone(), turn.doc.origin == "sessions");
         state.ending.push(Turn { state: shown, ..turn });
         self.show(state);
@@ -351,7 +366,7 @@ impl Live {
         let data = json!({"stats": state.doc.stats, "usage": state.doc.usage});
         let mut out = Vec::new();
         state.projector.event(now, "session.updated", Source::Daemon, &data, &mut out);
-        let acked = self.append_later_acked(out, turn_is_ours);
+        let acked = self.append_later_acked(state, out, turn_is_ours);
         let live = Arc::clone(self);
         spawn_owned("turn-end", async move {
             let _ = acked.await; // a closed store: nothing more is written, and nobody is told otherwise
@@ -372,13 +387,24 @@ impl Live {
         self.bump();
     }
 
-    pub(super) fn span_changes(&self, spans: Vec<crate::store::SpanRow>) -> Vec<RowChange> {
-        spans.into_iter().inspect(|span| self.traces.ended(span)).map(|span| RowChange::PutSpan(Box::new(span))).collect()
+    /// Rows of spans that are written.
+    fn tell_spans(&self, change: &RowChange) {
+        match change {
+            RowChange::PutSpan(span) => self.traces.ended(span),
+            RowChange::Many(changes) => changes.iter().for_each(|change| self.tell_spans(change)),
+            _ => {}
+        }
     }
 
     /// Says what the session is doing, when that has changed.
     pub(super) fn show(&self, state: &mut State) {
         let now = state.state();
+        if let Some(already) = &state.already {
+            if !already.is_over() {
+                return;
+            }
+            state.told_already();
+        }
         if state.shown.replace(now) == Some(now) {
             return;
         }
@@ -389,7 +415,7 @@ impl Live {
         let change = (now == SessionState::Exited).then(|| Self::save(state));
         let mut out = Vec::new();
         state.projector.event(now_ms(), "session.state", Source::Daemon, &data, &mut out);
-        self.append_later(out, change);
+        self.append_later(state, out, change);
         self.bump();
     }
 }
@@ -418,7 +444,17 @@ impl State {
         self.last_number
     }
 
-    fn take_queued(&mut self, id: &str) -> Option<Turn> {
+    /// The end of a turn is not this run's.
+    pub(super) fn forget_ending(&mut self, id: &str) {
+        self.ending.retain(|turn| turn.id != id);
+    }
+
+    /// A turn that is in memory.
+    pub(super) fn knows(&self, id: &str) -> bool {
+        self.unfinished(id).is_some() || self.ended.iter().any(|turn| turn.id == id)
+    }
+
+    pub(super) fn take_queued(&mut self, id: &str) -> Option<Turn> {
         let at = self.queue.iter().position(|turn| turn.id == id)?;
         self.sending.take_if(|sending| sending.as_str() == id);
         self.queue.remove(at)
@@ -451,6 +487,11 @@ impl State {
     pub(super) fn is_quiet(&self) -> bool {
         self.running.is_empty() && self.queue.is_empty() && self.ending.is_empty() && !self.has_runner
     }
+}
+
+/// To be made with the event that tells of the same.
+pub(super) fn span_changes(spans: Vec<crate::store::SpanRow>) -> impl Iterator<Item = RowChange> {
+    spans.into_iter().map(|span| RowChange::PutSpan(Box::new(span)))
 }
 
 /// What a turn's outcome is called.

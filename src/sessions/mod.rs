@@ -28,6 +28,7 @@ pub mod projection;
 mod read;
 mod registry;
 mod restart;
+mod resume;
 mod run;
 mod steer;
 mod submit;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use super::live::Live;
 use super::projection::Projector;
-use super::types::SessionDoc;
+use super::types::{SessionDoc, UsageDoc};
 use super::{Error, Sessions};
 use crate::config::as_usize;
 use crate::store::{SessionRow, Stream};
@@ -100,20 +100,25 @@ impl Sessions {
     }
 
     pub(super) fn insert(&self, row: SessionRow, doc: SessionDoc, stream: Arc<Stream>, last_number: u64) -> Arc<Live> {
-        let usage = match &doc.usage {
-            None if doc.stats.turns == 0 => Some(UsageSeen::default()),
-            None => None,
-            Some(usage) => Some(UsageSeen {
-                used: usage.used,
-                size: usage.size,
-                cost_amount: usage.cost.as_ref().map(|cost| cost.amount),
-                cost_currency: usage.cost.as_ref().map(|cost| cost.currency.clone()),
-            }),
-        };
+        let usage = usage_before(doc.usage.as_ref(), doc.stats.turns);
         let spans = SpanBook::new(&row.id, &row.agent, usage, as_usize(self.bounds().session_open_items_max));
         let projector = Projector::new(&row.id, self.limits());
         let (store, traces) = (self.store().clone(), self.inner.parts.traces.clone());
         let live = Live::new(row, doc, stream, last_number, (projector, spans), store, traces);
         self.registry().insert(live)
+    }
+}
+
+/// What is known of a session's usage after so many turns.
+pub(super) fn usage_before(usage: Option<&UsageDoc>, turns: u64) -> Option<UsageSeen> {
+    match usage {
+        None if turns == 0 => Some(UsageSeen::default()),
+        None => None,
+        Some(usage) => Some(UsageSeen {
+            used: usage.used,
+            size: usage.size,
+            cost_amount: usage.cost.as_ref().map(|cost| cost.amount),
+            cost_currency: usage.cost.as_ref().map(|cost| cost.currency.clone()),
+        }),
     }
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use super::Sessions;
 use super::gate::Where;
 use super::live::Live;
 use super::projection::Source;
+use super::resume::Tail;
 use super::types::ExitDoc;
-use crate::acp::{Asked, Fact, Prompted, Tap, TapServer, TapSource, Transcript, Verdict};
+use super::{Error, Sessions};
+use crate::acp::{Asked, Decided, Fact, Prompted, Tap, TapServer, TapSource, Transcript, Underway, Verdict};
 use crate::processes::Exit;
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
@@ -40,6 +41,18 @@ struct ServerTap {
 }
 
 impl Tap for ServerTap {
+    fn resume(&mut self, underway: Vec<Underway>, asked: Vec<String>) -> BoxFuture<'_, Vec<Decided>> {
+        Box::pin(async move {
+            match self.go_on(underway, &asked).await {
+                Ok(decided) => decided,
+                Err(error) => {
+                    tracing::error!(%error, server = self.server.server_id, "sessions could not be taken up whole");
+                    Vec::new()
+                }
+            }
+        })
+    }
+
     fn wants(&self, session: &str) -> bool {
         !self.live.contains_key(session)
     }
@@ -101,7 +114,7 @@ impl Tap for ServerTap {
 
     fn prompted(&mut self, prompt: Prompted<'_>) -> bool {
         let Some(live) = self.known(prompt.session) else { return prompt.tag.is_none() };
-        let Some(turn_id) = live.prompted(prompt, self.server.events.newest().seq) else { return false };
+        let Some(turn_id) = live.prompted(prompt, self.server.events.appended()) else { return false };
         if let Some(witness) = self.sessions.witness() {
             witness.turn_began(&live.id, &turn_id, &live.lock().row.cwd);
         }
@@ -110,6 +123,9 @@ impl Tap for ServerTap {
     }
 
     fn asked(&mut self, asked: Asked<'_>) -> Verdict {
+        if self.sessions.gate().is_again(&self.server.server_id, asked.id, asked.method) {
+            return Verdict::Ask;
+        }
         let live = asked.session.and_then(|session| self.known(session)).cloned();
         let (cwd, turn_id) = match &live {
             Some(live) => {
@@ -153,6 +169,45 @@ impl Tap for ServerTap {
 }
 
 impl ServerTap {
+    /// Its agent goes on, and its sessions with it.
+    async fn go_on(&mut self, underway: Vec<Underway>, asked: &[String]) -> Result<Vec<Decided>, Error> {
+        let tail = self.sessions.tail(&self.server).await?;
+        self.live = self.sessions.sessions_of(&self.server, &underway).await?;
+        self.prune_at = 2 * self.live.len() + PRUNE_MIN;
+        let cwds: HashMap<_, _> = self.live.values().map(|live| (live.id.clone(), live.lock().row.cwd.clone())).collect();
+        let (server_id, gate) = (self.server.server_id.clone(), self.sessions.gate().clone());
+        let left = gate.resume(&server_id, |session| cwds.get(session).cloned().unwrap_or_default());
+        let mut underway = underway;
+        for (session, live) in &self.live {
+            let (ours, others) = underway.into_iter().partition(|prompt| prompt.session == *session);
+            underway = others;
+            if let Err(error) = self.sessions.go_on(&self.server, live, ours, &tail).await {
+                tracing::error!(%error, session = live.id, "a session could not be taken up");
+            }
+        }
+        let closed = self.sessions.answered_meanwhile(&server_id, &left, asked, &tail);
+        closed.iter().for_each(|closed| self.resolved(closed));
+        let mut decided = Vec::new();
+        for id in asked.iter().filter(|id| !gate.waits(&server_id, id)) {
+            match self.sessions.decided_before(&server_id, id).await {
+                Some(answer) => decided.push(answer),
+                None => decided.extend(self.ask_again(id, &tail)),
+            }
+        }
+        self.sessions.lose_spans_of(&server_id).await?;
+        self.sessions.store().flush();
+        Ok(decided)
+    }
+
+    /// What the agent asked, and nobody was told.
+    fn ask_again(&mut self, id: &str, tail: &Tail) -> Option<Decided> {
+        let (method, params, session) = tail.asked(id)?;
+        match self.asked(Asked { session, id, method, params }) {
+            Verdict::Ask => None,
+            Verdict::Answer { result, by } => Some(Decided { id: id.to_owned(), result, by }),
+        }
+    }
+
     /// A session that isn't deleted.
     fn known(&self, session: &str) -> Option<&Arc<Live>> {
         self.live.get(session).filter(|live| !live.is_deleted())

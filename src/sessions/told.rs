@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::gate;
-use super::live::{Live, State};
+use super::live::{Live, State, span_changes};
 use super::projection::{Noted, Outcome, Phase, Source, ToolNoted};
 use super::types::{Cost, ExitDoc, Restored, UsageDoc};
 use super::witness::{self, Touch};
@@ -16,25 +16,27 @@ use crate::traces::{RequestSeen, ToolPhase, ToolSeen, UsageSeen};
 impl Live {
     /// The agent told something of the session. Gives what that says of files.
     pub(super) fn update(&self, update: &str) -> Vec<Touch> {
-        let mut state = self.lock();
-        let (state, now) = (&mut *state, now_ms());
-        let mut out = Vec::new();
+        self.updated(&mut self.lock(), update)
+    }
+
+    pub(super) fn updated(&self, state: &mut State, update: &str) -> Vec<Touch> {
+        let (now, mut out) = (now_ms(), Vec::new());
         let noted = state.projector.update(now, update, &mut out);
         state.last_word = Instant::now();
-        let changes = self.noted(state, noted, now);
+        let changes = Self::noted(state, noted, now);
         let change = (!changes.is_empty()).then_some(RowChange::Many(changes));
         if out.is_empty() && change.is_some() {
             state.projector.flush(now, &mut out);
         }
         let touches = out.iter().filter_map(witness::touch).collect();
-        self.append_later(out, change);
+        self.append_later(state, out, change);
         if std::mem::take(&mut state.is_silent) {
             self.show(state);
         }
         touches
     }
 
-    fn noted(&self, state: &mut State, noted: Noted, now: i64) -> Vec<RowChange> {
+    fn noted(state: &mut State, noted: Noted, now: i64) -> Vec<RowChange> {
         match noted {
             Noted::Title(title) => state.row.title = title,
             Noted::Mode(mode) => state.doc.mode = Some(mode),
@@ -62,7 +64,7 @@ impl Live {
                 let came_and_went =
                     matches!(tool.phase, Phase::Ended { .. }) && state.spans.open_count() == before && !spans.is_empty();
                 state.doc.stats.tool_calls += u64::from(began || came_and_went);
-                return self.span_changes(spans);
+                return span_changes(spans).collect();
             }
             Noted::Text { bytes } => {
                 state.spans.said(bytes);
@@ -78,7 +80,7 @@ impl Live {
         let mut out = Vec::new();
         let mut state = self.lock();
         state.projector.flush(now_ms(), &mut out);
-        self.append_later(out, None);
+        self.append_later(&mut state, out, None);
     }
 
     /// What the agent says between turns is ended, so that the history has it.
@@ -87,7 +89,7 @@ impl Live {
         if state.running.is_empty() {
             let mut out = Vec::new();
             state.projector.end_message(now_ms(), &mut out);
-            self.append_later(out, None);
+            self.append_later(&mut state, out, None);
         }
     }
 
@@ -139,7 +141,7 @@ impl Live {
         let (now, mut out) = (now_ms(), Vec::new());
         state.projector.close(now, Outcome::Lost, &mut out);
         let spans = state.spans.ended(now, "lost");
-        let changes = self.span_changes(spans);
+        let changes: Vec<_> = span_changes(spans).collect();
         self.append(out, (!changes.is_empty()).then_some(RowChange::Many(changes)));
         state.agent_runs = false;
         state.pending_requests = 0;
@@ -155,7 +157,7 @@ impl Live {
         let call_id = opened.created["params"]["toolCall"]["toolCallId"].as_str();
         let seen = RequestSeen { request_id: &opened.request_id, kind: opened.kind.as_str(), call_id };
         let spans = state.spans.request_created(now, &seen);
-        changes.extend(self.span_changes(spans));
+        changes.extend(span_changes(spans));
         let Some(resolved) = &opened.resolved else {
             state.pending_requests += 1;
             state.is_silent = false;
@@ -165,7 +167,7 @@ impl Live {
         // A rule has decided it: both events, and the rows with the second.
         let (outcome, by) = (resolved["outcome"].as_str().unwrap_or("resolved"), resolved["by"].as_str().unwrap_or("rule"));
         let spans = state.spans.request_resolved(now, &opened.request_id, outcome, by);
-        changes.extend(self.span_changes(spans));
+        changes.extend(span_changes(spans));
         self.say(&mut state, "request.created", Source::Agent, &opened.created, None);
         self.say(&mut state, "request.resolved", Source::Daemon, resolved, Some(RowChange::Many(changes)));
     }
@@ -177,7 +179,7 @@ impl Live {
         let mut changes = closed.changes.clone();
         let by = closed.resolved["by"].as_str().unwrap_or("client").to_owned();
         let spans = state.spans.request_resolved(now, &closed.request_id, closed.outcome.as_str(), &by);
-        changes.extend(self.span_changes(spans));
+        changes.extend(span_changes(spans));
         state.pending_requests = state.pending_requests.saturating_sub(1);
         state.last_word = Instant::now(); // the time that somebody took to decide is not the agent's
         self.say(&mut state, "request.resolved", Source::Client, &closed.resolved, Some(RowChange::Many(changes)));
@@ -187,6 +189,7 @@ impl Live {
 
 fn seen(tool: &ToolNoted) -> ToolSeen<'_> {
     ToolSeen {
+        item_id: &tool.item_id,
         call_id: &tool.call_id,
         name: tool.name.as_deref(),
         title: tool.title.as_deref(),

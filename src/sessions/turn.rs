@@ -1,12 +1,14 @@
 //! One turn: a prompt and what became of it. Pure.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::live::outcome_word;
 use super::projection::Outcome;
-use super::types::{TurnDoc, TurnInfo, TurnLimits};
+use super::types::{Sent, TurnDoc, TurnInfo, TurnLimits};
 use crate::rt::ids::new_id;
 use crate::store::{RowChange, TurnRow};
 
@@ -82,6 +84,20 @@ impl Turn {
             idempotency: self.idempotency.clone(),
             doc: serde_json::to_string(&self.doc).unwrap_or_else(|_| "{}".to_owned()),
         }))
+    }
+
+    /// It goes to the agent.
+    pub(super) fn sent(&mut self, place: Sent, now: i64) {
+        self.doc.started_at_ms = Some(now);
+        self.doc.sent = Some(place);
+        self.taken_up.get_or_insert_with(Instant::now);
+        self.state = "running";
+    }
+
+    /// It went there so long ago, by an earlier run: its time goes on from there.
+    pub(super) fn sent_ago(&mut self, spent_ms: i64) {
+        let spent = Duration::from_millis(u64::try_from(spent_ms).unwrap_or(0));
+        self.taken_up = Some(Instant::now().checked_sub(spent).unwrap_or_else(Instant::now));
     }
 
     /// The agent's answer, or the error in its place. `cancelled_because` is why we asked for its end.

@@ -175,6 +175,25 @@ pub struct TurnDoc {
     pub usage: Option<Value>,
     /// How long it may take.
     pub limits: TurnLimits,
+    /// Where it began, once it was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sent: Option<Sent>,
+}
+
+/// Where a turn began: enough to fold what the agent has said since once more, for a server that takes it up.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Sent {
+    /// The id of its request as its client wrote it: the answer in the agent's stream has it.
+    pub client_id: String,
+    /// The last position in the agent's stream before it.
+    pub events_after: u64,
+    /// The last position in the session's stream before it.
+    pub session_after: u64,
+    /// Turns and tool calls of the session before it.
+    pub stats: Stats,
+    /// Tokens and cost before it.
+    pub usage: Option<UsageDoc>,
 }
 
 /// A turn as routes show it.
@@ -227,7 +246,7 @@ pub struct TurnInfo {
 }
 
 /// What a session is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SessionState {
     /// Its agent runs and waits for a prompt.

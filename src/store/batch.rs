@@ -66,6 +66,10 @@ impl Batch<'_> {
                 }
             }
         }
+        for (row_id, read_to) in self.read_to(&kept) {
+            let mut update = tx.prepare_cached("UPDATE streams SET read_to = ?2 WHERE id = ?1")?;
+            update.execute((row_id, as_i64(read_to)))?;
+        }
         let mut answers = Vec::with_capacity(self.asked.len());
         for (change, _) in self.asked {
             let done = attempt(&tx, one_by_one, || change.apply(&tx))?;
@@ -74,6 +78,19 @@ impl Batch<'_> {
         let held = self.tend(&tx, &kept, one_by_one)?;
         tx.commit()?;
         Ok(Committed { log_seq, kept, answers, held })
+    }
+
+    /// How far the sources of streams are read with what is kept.
+    fn read_to(&self, kept: &[bool]) -> Vec<(i64, u64)> {
+        let mut last: Vec<(i64, u64)> = Vec::new();
+        for (append, _) in self.appends.iter().zip(kept).filter(|(_, kept)| **kept) {
+            let Some(read_to) = append.read_to else { continue };
+            match last.iter_mut().find(|(row_id, _)| *row_id == append.stream.row_id) {
+                Some((_, to)) => *to = read_to,
+                None => last.push((append.stream.row_id, read_to)),
+            }
+        }
+        last
     }
 
     fn tend(&self, tx: &Transaction<'_>, kept: &[bool], one_by_one: bool) -> rusqlite::Result<Vec<(i64, Held)>> {

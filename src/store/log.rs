@@ -87,11 +87,18 @@ pub(super) struct PageLimits {
 /// Before rows are removed: their positions must not be given again.
 pub(super) fn remember_last(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     let last = tx.query_row("SELECT coalesce(max(seq), 0) FROM events", [], |row| row.get::<_, i64>(0))?;
-    tx.prepare_cached(
-        "INSERT INTO meta (key, value) VALUES (?1, ?2)
-         ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE CAST(value AS INTEGER) < CAST(excluded.value AS INTEGER)",
-    )?
-    .execute((LAST_SEQ, last.to_string()))?;
+    remember(tx, last)
+}
+
+/// No position up to `last` is given again.
+pub(super) fn remember(connection: &Connection, last: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO meta (key, value) VALUES (?1, ?2)
+             ON CONFLICT (key) DO UPDATE SET value = excluded.value
+             WHERE CAST(value AS INTEGER) < CAST(excluded.value AS INTEGER)",
+        )?
+        .execute((LAST_SEQ, last.to_string()))?;
     Ok(())
 }
 
@@ -145,6 +152,38 @@ fn events(connection: &Connection, after: u64, filter: &LogFilter, limits: PageL
         page.reached = seq;
     }
     Ok(page)
+}
+
+/// The events of one stream behind `after` there.
+pub(super) fn of_stream(
+    connection: &Connection,
+    name: &str,
+    after: u64,
+    max_events: usize,
+    max_bytes: usize,
+) -> rusqlite::Result<Vec<LogEvent>> {
+    let mut select = connection.prepare_cached(
+        "SELECT seq, stream_seq, time_ms, type, payload FROM events
+         WHERE stream_id = (SELECT id FROM streams WHERE name = ?1) AND stream_seq > ?2 ORDER BY stream_seq LIMIT ?3",
+    )?;
+    let mut rows = select.query((name, as_i64(after), as_i64(max_events as u64)))?;
+    let (mut events, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        let payload = row.get_ref(4)?.as_blob()?;
+        bytes += payload.len();
+        events.push(LogEvent {
+            seq: as_u64(row.get(0)?),
+            stream: name.to_owned(),
+            stream_seq: as_u64(row.get(1)?),
+            time_ms: row.get(2)?,
+            kind: row.get(3)?,
+            payload: Bytes::copy_from_slice(payload),
+        });
+        if bytes >= max_bytes {
+            break;
+        }
+    }
+    Ok(events)
 }
 
 /// The gaps of wanted streams that lie behind `after` and no further than `reached`.

@@ -10,7 +10,10 @@
 //! `not_kept`; the holes, and the changes of rows that came with the events, are written as soon as the disk takes
 //! writes again) → *healthy*.
 
+mod aside;
+mod backup;
 mod batch;
+mod check;
 mod checkpoint;
 mod deferred;
 mod extent;
@@ -24,9 +27,13 @@ mod processes;
 mod queries;
 mod queue;
 mod read;
+mod recover;
 mod redaction;
 mod requests;
 mod rows;
+mod salvage;
+#[cfg(test)]
+mod salvage_tests;
 mod session_rows;
 mod sessions;
 mod shared;
@@ -47,8 +54,12 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
+pub use aside::time_in_names;
+pub use backup::{Examined, Restored, StateError, back_up, examine, restore};
+pub use check::Integrity;
 pub use files::{FsBlob, FsEditFilter, FsEditRow, FsKeep, FsSeenRow};
 pub use log::{LogEvent, LogFilter, LogGap, LogPage};
+pub use recover::SetAside;
 pub use requests::RequestFilter;
 pub use rows::{AcpServerRow, AcpSessionRow, ProcessEnd, ProcessRow, RowChange};
 pub use session_rows::{RequestRow, RuleRow, SessionRow, SpanRow, TurnRow};
@@ -60,6 +71,7 @@ pub use worktrees::WorktreeRow;
 
 use crate::config::Bounds;
 use crate::rt::redact::Redactor;
+use check::Soundness;
 use maker::Maker;
 use queue::{Append, Command, Queue};
 use read::Readers;
@@ -81,6 +93,8 @@ struct Inner {
     streams: Arc<Maker>,
     log: watch::Receiver<u64>,
     writer: Arc<Shared>,
+    soundness: Arc<Soundness>,
+    set_aside: Option<SetAside>,
     /// What is known of secrets, and what finds them.
     redactor: RwLock<(BTreeSet<String>, Option<Redactor>)>,
     /// Held for the life of the store: no second server writes this file.
@@ -93,8 +107,11 @@ impl Store {
     /// `fallback` names the file to use when another live server holds the first: users run several servers in one
     /// home, on different ports.
     ///
+    /// A damaged file is set aside, and what can be read of it is in the new one: see [`Store::set_aside`]. One that the
+    /// last server didn't close is checked, for a bounded time here and then beside: see [`Store::integrity`].
+    ///
     /// # Errors
-    /// [`Error::Open`] with what to do: the folder can't be made, the file is read-only, corrupt, or of a newer version.
+    /// [`Error::Open`] with what to do: the folder can't be made, the file is read-only, or of a newer version.
     pub fn open(path: &Path, fallback: &Path, bounds: &Bounds) -> Result<Self, Error> {
         Self::open_kept(path, fallback, bounds, None)
     }
@@ -104,21 +121,32 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn open_kept(path: &Path, fallback: &Path, bounds: &Bounds, lock: Option<OwnedFd>) -> Result<Self, Error> {
-        let opened = open::open(path, fallback, lock.map(std::fs::File::from))?;
+        let open::Opened { ready, path, lock } = open::open(path, fallback, bounds, lock.map(std::fs::File::from))?;
+        let open::Ready { connection, store_id, unchecked, depth } = ready;
         let (health_tx, health) = watch::channel(Health::Healthy);
         let queue = Arc::new(Queue::new(bounds.store_queue_max_bytes));
-        let readers = Arc::new(Readers::new(opened.path.clone()));
+        let soundness = Arc::new(Soundness::new(&path, unchecked.is_empty()));
+        let readers = Arc::new(Readers::new(path.clone(), Arc::clone(&soundness)));
         let unreadable = |error: rusqlite::Error| Error::Read(error.to_string());
-        let last_row = extent::last_stream(&opened.connection).map_err(unreadable)?;
+        let last_row = extent::last_stream(&connection).map_err(unreadable)?;
+        let set_aside = recover::read(&connection).map_err(unreadable)?;
         let streams = Arc::new(Maker::new(last_row, Arc::clone(&queue), Arc::clone(&readers), bounds));
-        let (waiting, maker) = (Arc::clone(&queue), Arc::clone(&streams));
-        let writer =
-            Writer::new(opened.connection, &opened.path, waiting, health_tx, bounds.clone(), maker).map_err(unreadable)?;
+        let parts = writer::Parts {
+            queue: Arc::clone(&queue),
+            health: health_tx,
+            maker: Arc::clone(&streams),
+            soundness: Arc::clone(&soundness),
+        };
+        let writer = Writer::new(connection, &path, parts, bounds.clone()).map_err(unreadable)?;
         let log = writer.watch_log();
         let writer = shared::start(writer)?;
-        let (path, store_id, lock) = (opened.path, opened.store_id, opened.lock);
+        if !unchecked.is_empty() {
+            let soundness = Arc::clone(&soundness);
+            shared::spawn("store-check", move || soundness.check(unchecked, depth))?;
+        }
         let redactor = RwLock::default();
-        let inner = Inner { path, store_id, queue, readers, health, streams, log, writer, redactor, lock };
+        let inner =
+            Inner { path, store_id, queue, readers, health, streams, log, writer, soundness, set_aside, redactor, lock };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -168,6 +196,16 @@ impl Store {
         self.inner.health.borrow().clone()
     }
 
+    /// Whether the file is sound, as far as is known.
+    pub fn integrity(&self) -> Integrity {
+        self.inner.soundness.get()
+    }
+
+    /// The damaged file that was set aside last, by this start or an earlier one, as long as it is there.
+    pub fn set_aside(&self) -> Option<&SetAside> {
+        self.inner.set_aside.as_ref().filter(|aside| aside.path.exists())
+    }
+
     /// Opens a stream of the log, making it when it isn't there. Opening twice gives the same stream.
     /// Cancel safe: a stream that nobody waits for any more is made all the same.
     ///
@@ -209,6 +247,44 @@ impl Store {
         let (ack, acked) = oneshot::channel();
         self.put(stream, kind, payload, change, Some(ack));
         acked
+    }
+
+    /// As [`Store::append`], of an event that was read from somewhere: with it, the source is read up to `read_to`. See
+    /// [`Store::read_to`].
+    pub fn append_read(
+        &self,
+        stream: &Arc<Stream>,
+        kind: &'static str,
+        payload: Bytes,
+        change: Option<RowChange>,
+        read_to: u64,
+    ) {
+        let append = Append { read_to: Some(read_to), ..self.clean(stream, kind, payload, change, None) };
+        self.inner.queue.put(Command::Append(append));
+    }
+
+    /// The same; resolves as [`Store::append_acked`].
+    pub fn append_read_acked(
+        &self,
+        stream: &Arc<Stream>,
+        kind: &'static str,
+        payload: Bytes,
+        change: Option<RowChange>,
+        read_to: u64,
+    ) -> oneshot::Receiver<u64> {
+        let (ack, acked) = oneshot::channel();
+        let append = Append { read_to: Some(read_to), ..self.clean(stream, kind, payload, change, Some(ack)) };
+        self.inner.queue.put(Command::Append(append));
+        acked
+    }
+
+    /// How far the source of a stream's events was read with the last one that is in the file. Cancel safe: it only reads.
+    ///
+    /// # Errors
+    /// [`Error::Read`] when the file can't be read.
+    pub async fn read_to(&self, name: &str) -> Result<u64, Error> {
+        let name = name.to_owned();
+        self.inner.readers.run(move |connection| extent::read_to(connection, &name)).await
     }
 
     /// As [`Store::append`], but it is committed after what others append meanwhile: they don't wait for it. When somebody
@@ -269,6 +345,21 @@ impl Store {
         self.inner.queue.put(Command::Append(append));
     }
 
+    /// From here on what is appended to be later is committed only when something else has it so.
+    #[cfg(test)]
+    pub(crate) fn hold_later(&self) {
+        self.inner.queue.hold_later();
+    }
+
+    /// Ends as by a SIGKILL: of what waits to be later the first `kept` events are committed, the rest never. Gives how many
+    /// waited.
+    #[cfg(test)]
+    pub(crate) async fn kill(&self, kept: usize) -> usize {
+        let held = self.inner.queue.cut_later(kept);
+        self.close().await;
+        held
+    }
+
     /// JSON without known secrets.
     pub fn redacted(&self, json: String) -> String {
         let mut json = json;
@@ -294,7 +385,8 @@ impl Store {
             }
             change.iter_mut().for_each(|change| redaction::clean(change, redactor));
         }
-        Append { stream: Arc::clone(stream), kind, payload, change, ack }
+        stream.count_append();
+        Append { stream: Arc::clone(stream), kind, payload, change, read_to: None, ack }
     }
 
     /// Changes rows; resolves once committed. Dropping the future doesn't take the change back. A refused change is

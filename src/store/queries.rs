@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::log::{self, LogFilter, LogPage, PageLimits};
+use super::log::{self, LogEvent, LogFilter, LogPage, PageLimits};
 use super::requests::{self, RequestFilter};
 use super::sessions::{self, SessionFilter};
 use super::spans::{self, ToolRow, TraceFilter, TraceRow};
@@ -122,9 +122,23 @@ impl Store {
         self.inner.readers.run(query).await
     }
 
-    /// Ids of spans that are open and aren't a process's, `limit` at most.
-    pub async fn open_spans(&self, limit: usize) -> Result<Vec<String>, Error> {
-        self.inner.readers.run(move |connection| spans::open(connection, limit)).await
+    /// The events of one stream behind position `after` there, in order, up to about `max_bytes` (at least one when there is
+    /// any): with their places in the whole log, and when they were committed.
+    pub async fn stream_page(
+        &self,
+        stream: &str,
+        after: u64,
+        max_events: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<LogEvent>, Error> {
+        let name = stream.to_owned();
+        self.inner.readers.run(move |connection| log::of_stream(connection, &name, after, max_events, max_bytes)).await
+    }
+
+    /// Ids of spans that are open and aren't a process's, with their sessions; and when anything was last written to the log,
+    /// in Unix milliseconds.
+    pub async fn open_spans(&self) -> Result<(Vec<(String, Option<String>)>, Option<i64>), Error> {
+        self.inner.readers.run(|connection| Ok((spans::open(connection)?, spans::last_heard(connection)?))).await
     }
 
     /// The spans with these ids that are there.

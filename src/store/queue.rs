@@ -31,6 +31,8 @@ pub(super) struct Append {
     pub(super) kind: &'static str,
     pub(super) payload: Bytes,
     pub(super) change: Option<RowChange>,
+    /// How far its source is read with it.
+    pub(super) read_to: Option<u64>,
     pub(super) ack: Option<oneshot::Sender<u64>>,
 }
 
@@ -81,6 +83,9 @@ struct Waiting {
     ticking: bool,
     /// Commands taken so far.
     taken: u64,
+    /// What may be later stays, for tests of what a SIGKILL leaves.
+    #[cfg(test)]
+    holds_later: bool,
 }
 
 impl Waiting {
@@ -96,6 +101,16 @@ impl Waiting {
         if self.later.is_empty() {
             (self.later_since, self.later_wanted) = (None, false);
         }
+    }
+
+    #[cfg(not(test))]
+    fn may_take_later(&self) -> bool {
+        true
+    }
+
+    #[cfg(test)]
+    fn may_take_later(&self) -> bool {
+        !self.holds_later
     }
 
     /// What was later is so no more.
@@ -155,6 +170,24 @@ impl Queue {
         if !std::mem::replace(&mut waiting.ticking, true) {
             self.filled.notify_one();
         }
+    }
+
+    /// From here on what may be later stays in the queue until it is promoted.
+    #[cfg(test)]
+    pub(super) fn hold_later(&self) {
+        self.lock().holds_later = true;
+    }
+
+    /// As a SIGKILL would: of what may be later the first `kept` are committed, and nothing else any more.
+    #[cfg(test)]
+    pub(super) fn cut_later(&self, kept: usize) -> usize {
+        let mut waiting = self.lock();
+        let held = waiting.later.len();
+        waiting.later.truncate(kept);
+        waiting.bytes = waiting.commands.iter().chain(&waiting.later).map(Command::bytes).sum();
+        waiting.promote();
+        waiting.holds_later = false;
+        held
     }
 
     /// Has the writer's thread look into the queue.
@@ -235,7 +268,7 @@ impl Queue {
         let mut batch: Vec<_> = waiting.commands.drain(..count).collect();
         // A slice: what comes meanwhile doesn't wait for all of it. Of much, a larger one.
         let slice = LATER_SLICE.max(waiting.later.len() / 4);
-        let room = (max - count).min(slice).min(waiting.later.len());
+        let room = if waiting.may_take_later() { (max - count).min(slice).min(waiting.later.len()) } else { 0 };
         batch.extend(waiting.later.drain(..room));
         waiting.later_taken();
         waiting.taken += batch.len() as u64;
@@ -250,6 +283,9 @@ impl Queue {
     pub(super) fn take_little(&self) -> (Vec<Append>, bool) {
         let mut waiting = self.lock();
         let is_later = waiting.commands.is_empty();
+        if is_later && !waiting.may_take_later() {
+            return (Vec::new(), is_later);
+        }
         let first = if is_later { &mut waiting.later } else { &mut waiting.commands };
         let mut little = Vec::new();
         let mut bytes = 0;

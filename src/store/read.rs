@@ -1,11 +1,12 @@
 //! Reading pages from the file, on connections of their own.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _};
 
+use super::check::Soundness;
 use super::open::connect_reader;
 use super::types::{Error, Event, GapReason, Item};
 
@@ -15,27 +16,28 @@ const IDLE_CONNECTIONS_MAX: usize = 2;
 /// Read connections, made when needed.
 pub(super) struct Readers {
     path: PathBuf,
+    soundness: Arc<Soundness>,
     idle: Mutex<Vec<Connection>>,
     /// Reads at once: each takes a thread of the blocking pool and a page cache.
     permits: tokio::sync::Semaphore,
 }
 
 impl Readers {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, idle: Mutex::default(), permits: tokio::sync::Semaphore::new(4) }
+    pub(super) fn new(path: PathBuf, soundness: Arc<Soundness>) -> Self {
+        Self { path, soundness, idle: Mutex::default(), permits: tokio::sync::Semaphore::new(4) }
     }
 
     /// Runs a query on the blocking pool. Dropping the future lets the query end unseen.
     pub(super) async fn run<T: Send + 'static>(
-        self: &std::sync::Arc<Self>,
+        self: &Arc<Self>,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
         let _permit = self.permits.acquire().await.map_err(|_| Error::Closed)?;
-        let readers = std::sync::Arc::clone(self);
+        let readers = Arc::clone(self);
         let result = tokio::task::spawn_blocking(move || {
             let idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let connection = idle.map_or_else(|| connect_reader(&readers.path), Ok)?;
-            let result = query(&connection);
+            let result = query(&connection).inspect_err(|error| readers.soundness.saw(error));
             let mut idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
             if result.is_ok() && idle.len() < IDLE_CONNECTIONS_MAX {
                 idle.push(connection);

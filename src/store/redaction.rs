@@ -47,7 +47,7 @@ pub(super) fn clean(change: &mut RowChange, redactor: &Redactor) {
         | RowChange::PutRule(_)
         | RowChange::DeleteRule { .. }
         | RowChange::ReplaceRules { .. }
-        | RowChange::LoseSpans
+        | RowChange::LoseSpans { .. }
         | RowChange::TrimSpans { .. }
         | RowChange::SetFsEditStatus { .. }
         | RowChange::PutFsSeen(_)

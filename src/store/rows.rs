@@ -171,8 +171,13 @@ pub enum RowChange {
     },
     /// A span began or ended.
     PutSpan(Box<SpanRow>),
-    /// Spans that an earlier run left open, but those of processes, ended as lost.
-    LoseSpans,
+    /// Spans that an earlier run left open ended as lost.
+    LoseSpans {
+        /// Those of them that still are.
+        spans: Vec<String>,
+        /// When that run was last heard of, in Unix milliseconds.
+        at_ms: Option<i64>,
+    },
     /// The oldest spans beyond a number go, some at a time.
     TrimSpans {
         /// Spans that stay.
@@ -259,7 +264,7 @@ impl RowChange {
                 rules.iter().try_for_each(|rule| session_rows::put_rule(tx, rule))?;
             }
             Self::PutSpan(row) => session_rows::put_span(tx, row)?,
-            Self::LoseSpans => spans::lose(tx)?,
+            Self::LoseSpans { spans, at_ms } => spans::lose(tx, spans, *at_ms)?,
             Self::TrimSpans { keep } => spans::trim(tx, *keep)?,
             Self::KeepSpanCursor { position } => spans::keep_cursor(tx, *position)?,
             Self::PutFsEdit(row, blobs) => {
@@ -292,7 +297,7 @@ impl RowChange {
             Self::PutTurn(_) => "turn",
             Self::PutRequest(_) => "request",
             Self::PutRule(_) | Self::DeleteRule { .. } | Self::ReplaceRules { .. } => "permission rules",
-            Self::PutSpan(_) | Self::LoseSpans | Self::TrimSpans { .. } | Self::KeepSpanCursor { .. } => "spans",
+            Self::PutSpan(_) | Self::LoseSpans { .. } | Self::TrimSpans { .. } | Self::KeepSpanCursor { .. } => "spans",
             Self::PutWorktree(_) | Self::DeleteWorktree { .. } => "working trees",
             Self::PutFsEdit(..) | Self::SetFsEditStatus { .. } | Self::PutFsSeen(_) | Self::TrimFs(_) => "edits of files",
             Self::Many(_) => "several",

@@ -105,14 +105,14 @@ impl Shared {
 pub(super) fn start(writer: Writer) -> Result<Arc<Shared>, Error> {
     let (path, checkpoint, queue) = writer.parts();
     let shared = Arc::new(Shared { writer: Mutex::new(Some(writer)), queue, leave_until_ms: AtomicI64::new(0) });
-    let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
-        std::thread::Builder::new()
-            .name(name.into())
-            .spawn(body)
-            .map_err(|error| Error::Write(format!("can't start a thread: {error}")))
-    };
     let worker = Arc::clone(&shared);
-    spawn("store-writer", Box::new(move || worker.run()))?;
-    spawn("store-checkpt", Box::new(move || checkpoint.run(&path)))?;
+    spawn("store-writer", move || worker.run())?;
+    spawn("store-checkpt", move || checkpoint.run(&path))?;
     Ok(shared)
+}
+
+/// Starts a thread of the store's.
+pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    let started = std::thread::Builder::new().name(name.into()).spawn(body);
+    started.map(drop).map_err(|error| Error::Write(format!("can't start a thread: {error}")))
 }

@@ -172,11 +172,17 @@ pub(super) fn trim(tx: &Transaction<'_>, keep: u64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Those that [`lose`] ends.
-pub(super) fn open(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<String>> {
-    let mut found = connection
-        .prepare_cached("SELECT span_id FROM spans WHERE ended_at_ms IS NULL AND kind <> 'process' ORDER BY span_id LIMIT ?1")?;
-    found.query_map([as_i64(limit as u64)], |row| row.get(0))?.collect()
+/// Those that have not ended, with their sessions. Processes have events that tell how they ended.
+pub(super) fn open(connection: &Connection) -> rusqlite::Result<Vec<(String, Option<String>)>> {
+    let mut found = connection.prepare_cached(
+        "SELECT span_id, session_id FROM spans WHERE ended_at_ms IS NULL AND kind <> 'process' ORDER BY span_id",
+    )?;
+    found.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
+/// When anything was last written to the log, in Unix milliseconds.
+pub(super) fn last_heard(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+    connection.query_row("SELECT time_ms FROM events ORDER BY seq DESC LIMIT 1", [], |row| row.get(0)).optional()
 }
 
 pub(super) fn with_ids(connection: &Connection, ids: &[String]) -> rusqlite::Result<Vec<SpanRow>> {
@@ -184,17 +190,14 @@ pub(super) fn with_ids(connection: &Connection, ids: &[String]) -> rusqlite::Res
     ids.iter().filter_map(|id| found.query_row([id], rows::span).optional().transpose()).collect()
 }
 
-/// Ends what an earlier run left open, when it was last heard of. Processes have events that tell how they ended.
-pub(super) fn lose(tx: &Transaction<'_>) -> rusqlite::Result<()> {
-    let heard: Option<i64> =
-        tx.query_row("SELECT time_ms FROM events ORDER BY seq DESC LIMIT 1", [], |row| row.get(0)).optional()?;
-    tx.execute(
-        "UPDATE spans SET outcome = 'lost', ended_at_ms = max(started_at_ms, coalesce(?1, started_at_ms)),
+/// Ends what an earlier run left open, when it was last heard of.
+pub(super) fn lose(tx: &Transaction<'_>, ids: &[String], at_ms: Option<i64>) -> rusqlite::Result<()> {
+    let mut update = tx.prepare_cached(
+        "UPDATE spans SET outcome = 'lost', ended_at_ms = max(started_at_ms, coalesce(?2, started_at_ms)),
              doc = json_set(doc, '$.\"error.type\"', 'lost')
-         WHERE ended_at_ms IS NULL AND kind <> 'process'",
-        [heard],
+         WHERE span_id = ?1 AND ended_at_ms IS NULL",
     )?;
-    Ok(())
+    ids.iter().try_for_each(|id| update.execute((id, at_ms)).map(drop))
 }
 
 /// Remembers how far the stream of processes was made into spans.

@@ -1,6 +1,7 @@
 //! The live end of one stream: the latest events in memory, and the way to read on from any position.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -23,6 +24,8 @@ pub struct Stream {
     pub(super) row_id: i64,
     tail: Mutex<Tail>,
     newest: watch::Sender<Newest>,
+    /// The position of what was appended last, committed or not.
+    appended: AtomicU64,
     readers: Arc<Readers>,
     ring: RingBounds,
 }
@@ -62,7 +65,17 @@ impl Tail {
 impl Stream {
     pub(super) fn new(row_id: i64, last_seq: u64, readers: Arc<Readers>, ring: RingBounds) -> Self {
         let (newest, _) = watch::channel(Newest { seq: last_seq, ended: false });
-        Self { row_id, tail: Mutex::default(), newest, readers, ring }
+        Self { row_id, tail: Mutex::default(), newest, appended: AtomicU64::new(last_seq), readers, ring }
+    }
+
+    /// The position that the event which was appended last has, or will have once it is committed. Means something to who
+    /// alone appends, always in the same order: one owner at a time.
+    pub fn appended(&self) -> u64 {
+        self.appended.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_append(&self) {
+        self.appended.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How far the stream reaches now.

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 use super::batch::{Asked, Batch, Committed, is_busy, is_of_one};
+use super::check::Soundness;
 use super::checkpoint::Checkpoint;
 use super::deferred::Deferred;
 use super::extent::{self, Held, Written};
@@ -40,6 +41,7 @@ pub(super) struct Writer {
     health: watch::Sender<Health>,
     bounds: Bounds,
     maker: Arc<Maker>,
+    soundness: Arc<Soundness>,
     /// The last committed position of the whole log.
     log: watch::Sender<u64>,
     log_seq: i64,
@@ -51,15 +53,17 @@ pub(super) struct Writer {
     checkpoint: Arc<Checkpoint>,
 }
 
+/// What a writer shares with others.
+pub(super) struct Parts {
+    pub(super) queue: Arc<Queue>,
+    pub(super) health: watch::Sender<Health>,
+    pub(super) maker: Arc<Maker>,
+    pub(super) soundness: Arc<Soundness>,
+}
+
 impl Writer {
-    pub(super) fn new(
-        connection: Connection,
-        path: &Path,
-        queue: Arc<Queue>,
-        health: watch::Sender<Health>,
-        bounds: Bounds,
-        maker: Arc<Maker>,
-    ) -> rusqlite::Result<Self> {
+    pub(super) fn new(connection: Connection, path: &Path, parts: Parts, bounds: Bounds) -> rusqlite::Result<Self> {
+        let Parts { queue, health, maker, soundness } = parts;
         let log_seq = log::last_seq(&connection)?;
         Ok(Self {
             connection,
@@ -67,6 +71,7 @@ impl Writer {
             queue,
             health,
             maker,
+            soundness,
             log: watch::Sender::new(as_u64(log_seq)),
             log_seq,
             sweep_keep: Some(bounds.log_deleted_streams_max),
@@ -118,6 +123,7 @@ impl Writer {
         let _ = self.connection.busy_timeout(LAST_PATIENCE);
         self.recover();
         self.queue.close();
+        self.soundness.leave(&self.connection);
         self.checkpoint.stop();
         let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"); // the next start does it otherwise
     }
@@ -269,6 +275,7 @@ impl Writer {
     }
 
     fn degrade(&self, error: &rusqlite::Error, lost: u64) {
+        self.soundness.saw(error);
         self.health.send_modify(|health| {
             let (before, since_ms) = match health {
                 Health::Degraded { events_not_kept, since_ms, .. } => (*events_not_kept, *since_ms),
@@ -340,8 +347,14 @@ impl Writer {
     fn open_streams(&mut self, names: &[String]) -> Result<Vec<Arc<Stream>>, Error> {
         let next_row = || self.maker.next_row();
         let row_ids =
-            extent::stream_rows(&mut self.connection, names, &next_row).map_err(|error| Error::Write(error.to_string()))?;
+            extent::stream_rows(&mut self.connection, names, &next_row).map_err(|error| Error::Write(self.saw(&error)))?;
         row_ids.into_iter().map(|(row_id, is_new)| self.open_stream(row_id, is_new)).collect()
+    }
+
+    /// Words for an error, which may be the first sign of damage.
+    fn saw(&self, error: &rusqlite::Error) -> String {
+        self.soundness.saw(error);
+        error.to_string()
     }
 
     fn open_stream(&mut self, row_id: i64, is_new: bool) -> Result<Arc<Stream>, Error> {
@@ -354,7 +367,7 @@ impl Writer {
             self.streams.retain(|_, written| written.live.strong_count() > 0 || !written.holes.is_empty());
         }
         let found = if is_new { Ok((0, Held::default())) } else { extent::of(&self.connection, row_id) };
-        let (last_seq, held) = found.map_err(|error| Error::Read(error.to_string()))?;
+        let (last_seq, held) = found.map_err(|error| Error::Read(self.saw(&error)))?;
         let stream = self.maker.handle(row_id, last_seq);
         self.streams.insert(row_id, Written { live: Arc::downgrade(&stream), last_seq, held, holes: Vec::new() });
         Ok(stream)

@@ -11,9 +11,9 @@ mod processes;
 pub mod spans;
 pub mod views;
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -42,35 +42,79 @@ struct Inner {
     bounds: Bounds,
     ended: AtomicU64,
     stop: CancellationToken,
-    follower: std::sync::Mutex<Option<JoinHandle<()>>>,
+    follower: Mutex<Option<JoinHandle<()>>>,
     exporter: Option<Exporter>,
+    left: Mutex<Left>,
+}
+
+/// What an earlier run left.
+struct Left {
+    /// Spans that had not ended, and their sessions.
+    open: Vec<(String, Option<String>)>,
+    /// When it last wrote something.
+    heard_at_ms: Option<i64>,
 }
 
 impl Traces {
-    /// Ends what an earlier run left open as lost, and begins to follow the processes. Must be called before anything else
-    /// writes spans.
+    /// Looks what an earlier run left open, for [`Traces::lose_left`], and begins to follow the processes. Must be called
+    /// before anything else writes spans.
     ///
     /// # Errors
     /// [`Error::Store`] when the file can't be read.
     pub async fn start(store: Store, config: &Config) -> Result<Self, Error> {
         let bounds = config.bounds.clone();
         let exporter = config.otlp.clone().and_then(|otlp| Exporter::start(otlp, &config.env, &bounds));
-        let open_max = exporter.as_ref().map_or(0, |_| as_usize(bounds.otlp_queue_max_spans));
-        let open = store.open_spans(open_max).await?;
-        let kept = store.change(RowChange::Many(vec![RowChange::LoseSpans, RowChange::TrimSpans { keep: bounds.spans_max }]));
-        if let Err(error) = kept.await {
-            tracing::warn!(%error, "spans that the last run left open stay so"); // a full disk is no reason not to start
+        let (open, heard_at_ms) = store.open_spans().await?;
+        if let Err(error) = store.change(RowChange::TrimSpans { keep: bounds.spans_max }).await {
+            tracing::warn!(%error, "old spans stay for now"); // a full disk is no reason not to start
         }
         let stop = CancellationToken::new();
-        let lost = store.spans(open).await?;
-        let (ended, follower) = (AtomicU64::new(0), std::sync::Mutex::default());
-        let inner = Inner { store, bounds, ended, stop: stop.clone(), follower, exporter };
+        let (ended, follower) = (AtomicU64::new(0), Mutex::default());
+        let left = Mutex::new(Left { open, heard_at_ms });
+        let inner = Inner { store, bounds, ended, stop: stop.clone(), follower, exporter, left };
         let traces = Self { inner: Arc::new(inner) };
-        lost.iter().for_each(|span| traces.ended(span));
         let follower = processes::Follower::new(traces.clone(), stop).await?;
         let task = spawn_owned("process-spans", follower.run());
-        *traces.inner.follower.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(task);
+        *traces.inner.follower.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
         Ok(traces)
+    }
+
+    /// The sessions in which an earlier run left spans open.
+    pub fn left_in(&self) -> BTreeSet<String> {
+        let left = self.inner.left.lock().unwrap_or_else(PoisonError::into_inner); // each change leaves it whole
+        left.open.iter().filter_map(|(_, session)| session.clone()).collect()
+    }
+
+    /// Ends as lost what an earlier run left open in sessions that `is_over` names, and outside of sessions when `None` is
+    /// such. Whoever goes on with a session has it spared, and names it once its spans go on or have ended.
+    pub async fn lose_left(&self, is_over: impl Fn(Option<&str>) -> bool) {
+        let (mut lost, at_ms) = {
+            let mut left = self.inner.left.lock().unwrap_or_else(PoisonError::into_inner); // each change leaves it whole
+            let (lost, open): (Vec<_>, _) =
+                std::mem::take(&mut left.open).into_iter().partition(|(_, session)| is_over(session.as_deref()));
+            left.open = open;
+            (lost.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), left.heard_at_ms)
+        };
+        if lost.is_empty() {
+            return;
+        }
+        let store = &self.inner.store;
+        if let Err(error) = store.change(RowChange::LoseSpans { spans: lost.clone(), at_ms }).await {
+            return tracing::warn!(%error, "spans that the last run left open stay so"); // a full disk keeps nobody from working
+        }
+        if self.inner.exporter.is_some() {
+            lost.truncate(as_usize(self.inner.bounds.otlp_queue_max_spans));
+            match store.spans(lost).await {
+                Ok(spans) => spans.iter().for_each(|span| self.ended(span)),
+                Err(error) => tracing::warn!(%error, "spans that were lost are not exported"),
+            }
+        }
+    }
+
+    /// Says that these of the spans that an earlier run left open go on: [`Traces::lose_left`] spares them.
+    pub fn go_on(&self, spans: &[String]) {
+        let mut left = self.inner.left.lock().unwrap_or_else(PoisonError::into_inner); // as above
+        left.open.retain(|(id, _)| !spans.contains(id));
     }
 
     /// A span's row was written or is about to be. Rows of spans that still run are of no interest. Never waits.
@@ -100,7 +144,7 @@ impl Traces {
     pub async fn shut_down(&self) {
         self.inner.store.settle().await;
         self.inner.stop.cancel();
-        let follower = self.inner.follower.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let follower = self.inner.follower.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(follower) = follower {
             let _ = follower.await; // a panic is in the log
         }

@@ -54,6 +54,7 @@ mod sessions_restart;
 mod sessions_support;
 mod sessions_turns;
 mod storage;
+mod storage_damage;
 mod support;
 mod terminal_client;
 mod terminal_floods;

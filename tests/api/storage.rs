@@ -85,15 +85,6 @@ async fn deleted_servers_lose_their_streams_and_nobody_else_does() {
 }
 
 #[test]
-fn a_damaged_database_is_named_with_what_to_do() {
-    let home = Home::new();
-    std::fs::create_dir_all(home.data()).expect("a folder");
-    std::fs::write(home.data().join("sandboxd.db"), "this is no database, but long enough to be looked at ".repeat(100))
-        .expect("written");
-    assert_start_fails(&home, "The file is damaged");
-}
-
-#[test]
 fn a_database_of_a_newer_version_is_left_alone() {
     let home = Home::new();
     std::fs::create_dir_all(home.data()).expect("a folder");

@@ -91,6 +91,12 @@ pub fn client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().build().expect("a client")
 }
 
+/// One that uses no connection twice: what it asks is not lost with a server that dies before it asks.
+pub fn patient_client() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default(); // as above
+    reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("a client")
+}
+
 /// How a server is started.
 #[derive(Default, Clone)]
 pub struct Options {
@@ -137,7 +143,9 @@ impl Server {
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("the ready line");
         let ready: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no ready line; log:\n{}", Self::log(home)));
         let url = ready["url"].as_str().expect("a url").to_owned();
-        Self { child, url, http: client() }
+        // Whoever is to be killed has no connections that wait for the next request.
+        let http = if options.is_kept { patient_client() } else { client() };
+        Self { child, url, http }
     }
 
     /// Starts the process without waiting for anything.
@@ -179,16 +187,21 @@ impl Server {
         })
     }
 
-    /// KILL to the server below the keeper; gives its pid.
+    /// KILL to the server below the keeper; gives its pid once it is gone.
     pub fn crash(&self) -> u32 {
         let deadline = Instant::now() + PATIENCE;
+        let mut killed = None;
         loop {
-            if let Some(pid) = self.server_pid() {
-                kill(pid, "KILL");
-                return pid;
+            let now = self.server_pid();
+            match (killed, now) {
+                (None, Some(pid)) => {
+                    kill(pid, "KILL");
+                    killed = Some(pid);
+                }
+                (Some(pid), now) if now != Some(pid) => return pid,
+                _ => std::thread::sleep(Duration::from_millis(1)),
             }
             assert!(Instant::now() < deadline, "no server below the keeper");
-            std::thread::sleep(Duration::from_millis(2));
         }
     }
 

@@ -5,4 +5,5 @@ mod api;
 mod credentials;
 mod daemon;
 mod install;
+mod state;
 mod support;

@@ -143,8 +143,9 @@ impl Running {
         if let Some(session) = &prompted {
             self.owner.memory.used(session);
         }
+        let client_id = envelope.id().unwrap_or("null");
         if let (Some(session), Some(params)) = (&prompted, envelope.params())
-            && !self.owner.tap.prompted(Prompted { session, number, params, tag: tag.as_deref() })
+            && !self.owner.tap.prompted(Prompted { session, number, client_id, params, tag: tag.as_deref() })
         {
             if let Some(Pending { waiter: Waiter::Client(reply), .. }) = self.ids.take(&number.to_string()) {
                 self.refuse(&envelope, reply, "the prompt was taken back before it was sent");

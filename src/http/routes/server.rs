@@ -1,5 +1,7 @@
 //! The server itself: what it is, whether it works, how it is spoken to.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::{Html, IntoResponse, Response};
@@ -93,11 +95,11 @@ struct ServerStatus {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct StorageStatus {
-    /// `healthy`, or `degraded` while the disk refuses writes: events then live in memory only.
+    /// `healthy`, `degraded` while the disk refuses writes (events then live in memory only), or `damaged`.
     status: &'static str,
     /// The file.
     path: String,
-    /// Why it is degraded.
+    /// Why it is degraded or damaged.
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<String>,
     /// Events that could not be kept since it is degraded.
@@ -106,19 +108,70 @@ struct StorageStatus {
     /// Since when, in Unix milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     since_ms: Option<i64>,
+    /// `sound` when the file was closed in order or checked, `checking` while that goes on after a kill, or `damaged`.
+    integrity: &'static str,
+    /// The damaged file that was set aside last, as long as it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    set_aside: Option<SetAsideInfo>,
 }
 
-impl From<store::Health> for StorageStatus {
-    fn from(health: store::Health) -> Self {
-        let healthy = Self { status: "healthy", path: String::new(), cause: None, events_not_kept: None, since_ms: None };
-        match health {
-            store::Health::Healthy => healthy,
+/// A damaged database that was set aside.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct SetAsideInfo {
+    /// Where it lies.
+    path: String,
+    /// When, in Unix milliseconds.
+    at_ms: i64,
+    /// What was wrong.
+    cause: String,
+    /// Rows that were kept, by table.
+    rows: BTreeMap<String, u64>,
+    /// Tables of which rows are missing, or all.
+    incomplete: Vec<String>,
+    /// What to do.
+    help: &'static str,
+}
+
+impl From<&store::SetAside> for SetAsideInfo {
+    fn from(aside: &store::SetAside) -> Self {
+        Self {
+            path: aside.path.display().to_string(),
+            at_ms: aside.at_ms,
+            cause: aside.cause.clone(),
+            rows: aside.rows.clone(),
+            incomplete: aside.incomplete.clone(),
+            help: "Stop the server and put a backup back (sandboxd state restore FILE), or remove the file that was set aside.",
+        }
+    }
+}
+
+impl From<&store::Store> for StorageStatus {
+    fn from(store: &store::Store) -> Self {
+        let healthy = Self {
+            status: "healthy",
+            path: store.path().display().to_string(),
+            cause: None,
+            events_not_kept: None,
+            since_ms: None,
+            integrity: "sound",
+            set_aside: store.set_aside().map(Into::into),
+        };
+        let known = match store.integrity() {
+            store::Integrity::Sound => healthy,
+            store::Integrity::Checking => Self { integrity: "checking", ..healthy },
+            store::Integrity::Damaged { cause, since_ms } => {
+                Self { status: "damaged", integrity: "damaged", cause: Some(cause), since_ms: Some(since_ms), ..healthy }
+            }
+        };
+        match store.health() {
+            store::Health::Healthy => known,
             store::Health::Degraded { cause, events_not_kept, since_ms } => Self {
                 status: "degraded",
                 cause: Some(cause),
                 events_not_kept: Some(events_not_kept),
                 since_ms: Some(since_ms),
-                ..healthy
+                ..known
             },
         }
     }
@@ -128,7 +181,6 @@ impl From<store::Health> for StorageStatus {
 #[utoipa::path(get, path = "/v1/status", tag = "server", operation_id = "get_status",
     responses((status = 200, body = ServerStatus), (status = 503, body = SafeModeStatus, description = "Safe mode")))]
 async fn get_status(State(state): State<AppState>) -> Json<ServerStatus> {
-    let path = state.store.path().display().to_string();
     let crashes = state.crashes.list();
     Json(ServerStatus {
         version: env!("CARGO_PKG_VERSION"),
@@ -137,7 +189,7 @@ async fn get_status(State(state): State<AppState>) -> Json<ServerStatus> {
         home: state.config.dirs.home.as_ref().map(|home| home.display().to_string()),
         os: std::env::consts::OS,
         arch: std::env::consts::ARCH,
-        storage: StorageStatus { path, ..state.store.health().into() },
+        storage: (&state.store).into(),
         keeper: KeeperStatus::of(&state.keeper),
         restarts: state.keeper.starts() - 1,
         last_crash: crashes.first().cloned(),

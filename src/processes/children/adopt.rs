@@ -1,14 +1,19 @@
 //! Taking up what an earlier server left with the keeper.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 
 use super::{Child, Children, Record, Uncollected, Way};
-use crate::keeper::Kept;
+use crate::keeper::{Ended, Kept};
 use crate::processes::cgroup::Cgroup;
+use crate::processes::desk::Left;
+use crate::processes::slate::Slate;
 use crate::processes::types::{Exit, Owner, ProcessId};
+
+/// The place of a process's slate at the keeper.
+pub(in crate::processes) const SLATE: usize = 3;
 
 /// A process of an earlier server: it is the keeper's child now.
 pub(in crate::processes) struct Adopted {
@@ -17,6 +22,8 @@ pub(in crate::processes) struct Adopted {
     pub(in crate::processes) exit: Uncollected,
     /// What was handed over, at its places.
     pub(in crate::processes) fds: [Option<OwnedFd>; 4],
+    /// What was just being moved.
+    pub(in crate::processes) left: Vec<Left>,
 }
 
 /// What is known of it besides.
@@ -59,7 +66,30 @@ impl Children {
         let way = Way::Told(self.inner.keeper.watch(&kept));
         let exit = Uncollected { inner: Arc::clone(&self.inner), pid, id, publish, way };
         tracing::debug!(pid, %id, ?owner, "process taken up");
-        Some(Adopted { child, exit, fds: kept.fds })
+        Some(Adopted { child, exit, fds: kept.fds, left: self.left(id) })
+    }
+
+    /// What was just being moved of a process when its server died; given once.
+    pub(in crate::processes) fn left(&self, id: ProcessId) -> Vec<Left> {
+        let mut all = self.inner.left.lock().unwrap_or_else(PoisonError::into_inner); // a list is whole after each change
+        let (left, others) = std::mem::take(&mut *all).into_iter().partition(|left| left.process() == id);
+        *all = others;
+        left
+    }
+
+    /// The slate of a process that nobody has taken up yet.
+    pub(in crate::processes) fn inherited_slate(&self, id: ProcessId) -> Option<Slate> {
+        Slate::open(self.inherited_fd(id)?).ok()
+    }
+
+    /// Its memory.
+    pub(in crate::processes) fn inherited_fd(&self, id: ProcessId) -> Option<OwnedFd> {
+        self.inner.inherited().get(&id.0)?.fds[SLATE].as_ref()?.try_clone().ok()
+    }
+
+    /// How it ended, when it did while no server ran.
+    pub(in crate::processes) fn inherited_end(&self, id: ProcessId) -> Option<Ended> {
+        self.inner.inherited().get(&id.0)?.ended
     }
 
     /// Ends what nobody took up, once all rooms had their turn: it was just being started, or is of no use any more.

@@ -35,7 +35,7 @@ use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::watch;
 
 pub(super) use crate::rt::sys::BeforeExec;
-pub(super) use adopt::{Adopted, Known};
+pub(super) use adopt::{Adopted, Known, SLATE};
 pub(super) use launch::{Launch, resolve};
 #[cfg(test)]
 pub(super) use scan::cookie_owner;
@@ -50,6 +50,7 @@ use tree::Target;
 
 use super::Error;
 use super::cgroup::Cgroup;
+use super::desk::{Desks, Left};
 use super::types::{Exit, Owner, ProcessId, SignalScope, Stopped};
 use crate::config::Env;
 use crate::keeper::{Ended, Keeper, Kept};
@@ -144,6 +145,10 @@ struct Inner {
     keeper: Keeper,
     /// What an earlier server left there and nobody has taken up yet, by its number.
     inherited: Mutex<BTreeMap<u64, Kept>>,
+    /// Where bytes lie while they move to and from what outlives this server.
+    desks: Option<Desks>,
+    /// What lay there when the last server died.
+    left: Mutex<Vec<Left>>,
     /// Children that ended and stay until their end is in the file, by pid.
     unreleased: Mutex<HashSet<u32>>,
 }
@@ -180,8 +185,11 @@ impl Children {
             tracing::warn!(%errno, "not a child subreaper: processes that daemonise are found by their cookie only");
         }
         sys::keep_inherited();
+        let (desks, kept) = kept.into_iter().partition(Desks::owns);
+        let (desks, left) = Desks::new(&keeper, desks);
         let run = keeper.run_id().map_or_else(|| new_id("run"), str::to_owned);
         let number = |kept: &Kept| kept.key.parse::<ProcessId>().ok().map(|id| id.0);
+        let kept: Vec<Kept> = kept;
         let inherited: BTreeMap<u64, Kept> = kept.into_iter().filter_map(|kept| Some((number(&kept)?, kept))).collect();
         let numbers = AtomicU64::new(inherited.last_key_value().map_or(1, |(last, _)| last + 1));
         let inner = Inner {
@@ -195,6 +203,8 @@ impl Children {
             closed: AtomicBool::new(false),
             keeper,
             inherited: Mutex::new(inherited),
+            desks,
+            left: Mutex::new(left),
             unreleased: Mutex::default(),
         };
         let children = Self { inner: Arc::new(inner) };
@@ -269,6 +279,11 @@ impl Children {
     /// Who holds what has to outlive this server.
     pub(super) fn keeper(&self) -> &Keeper {
         &self.inner.keeper
+    }
+
+    /// Where bytes are moved so that none is lost with this server.
+    pub(super) fn desks(&self) -> Option<&Desks> {
+        self.inner.desks.as_ref()
     }
 
     /// What children inherit.

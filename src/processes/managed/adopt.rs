@@ -3,21 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::Handle;
+use super::input::Input;
 use super::limits::Watched;
 use super::output::Output;
 use super::stdio::Stdio;
 use super::task::{GATHER_AFTER, Phase, Task};
 use super::terminal::Terminal;
 use crate::config::as_usize;
-use crate::processes::children::Adopted;
+use crate::processes::children::{Adopted, SLATE};
+use crate::processes::desk::{Left, pack, unpack};
 use crate::processes::kept::Kept;
 use crate::processes::prepare::Prepared;
 use crate::processes::room::{Room, Slot};
+use crate::processes::slate::Slate;
+use crate::processes::spool::Stream;
 use crate::processes::types::{ProcessInfo, ProcessSpec, RestartPolicy};
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
@@ -40,12 +43,15 @@ pub(in crate::processes) struct Adoption {
 /// Its descriptors can't be watched.
 pub(in crate::processes) fn adopt(adoption: Adoption) -> std::io::Result<Handle> {
     let Adoption { room, info, spec, kept, adopted, slot } = adoption;
-    let Adopted { child, exit, fds } = adopted;
+    let Adopted { child, exit, mut fds, left } = adopted;
+    let slate = fds[SLATE].take().map(Slate::open).transpose()?;
     let stdio = Stdio::adopt(spec.tty, fds)?;
     spawn_owned("process", exit.collect());
     let (publish, watcher) = watch::channel(Arc::new(info.clone()));
     let (mailbox_tx, mailbox) = mpsc::channel(as_usize(room.bounds.process_mailbox_max_messages));
-    let output = Output::new(&room.spool_dir, info.id.0, room.config().max_log_bytes_per_process, true);
+    let mut output = Output::new(&room.spool_dir, info.id.0, room.config().max_log_bytes_per_process, true);
+    let input = made_up(&mut output, Input::new(info.id, slate), left);
+    let close_stdin = input.slate.as_ref().is_some_and(Slate::closes) && stdio.has_stdin();
     let size = info.terminal.filter(|_| spec.tty);
     let terminal = size.map(|size| Terminal::new(size, &room.bounds).of_log(output.log().index));
     let handle = Handle { id: info.id, mailbox: mailbox_tx, info: watcher, log: output.log() };
@@ -68,8 +74,8 @@ pub(in crate::processes) fn adopt(adoption: Adoption) -> std::io::Result<Handle>
         own_mailbox: handle.mailbox.downgrade(),
         child,
         stdio,
-        input: BytesMut::new(),
-        close_stdin: false,
+        input,
+        close_stdin,
         output,
         terminal,
         phase,
@@ -84,8 +90,29 @@ pub(in crate::processes) fn adopt(adoption: Adoption) -> std::io::Result<Handle>
     task.room.take_up(slot, handle.clone());
     spawn_owned("process-owner", async move {
         let mut task = task;
+        task.write_input();
         task.watch_limits();
         task.go_on().await;
     });
     Ok(handle)
+}
+
+/// What the last server was just moving, and half characters that it held back.
+fn made_up(output: &mut Output, input: Input, left: Vec<Left>) -> Input {
+    let Some(slate) = &input.slate else { return input };
+    let mut from_desk = None;
+    for left in left {
+        match left {
+            Left::Given { position, .. } => slate.given(position),
+            Left::Taken { stream, base, carry, bytes, .. } => from_desk = Some((stream, base, [unpack(carry), bytes].concat())),
+        }
+    }
+    for stream in Stream::ALL {
+        match &from_desk {
+            Some((of, base, bytes)) if *of == stream => output.make_up(stream, *base, bytes),
+            _ => output.make_up(stream, output.logged(stream), &unpack(slate.carry(stream))),
+        }
+        slate.set_carry(stream, pack(output.held(stream)));
+    }
+    input
 }

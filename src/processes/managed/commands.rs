@@ -73,6 +73,7 @@ impl Task {
             return Err(self.not_running());
         }
         self.close_stdin = true;
+        self.input.set_closes(true);
         self.write_input();
         Ok(())
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use tokio::time::Instant;
 
 use super::core::{After, after_exit};
@@ -116,14 +115,17 @@ impl Task {
     async fn restart(&mut self) {
         let size = self.terminal.as_ref().map(|terminal| terminal.size);
         let confined = self.room.confine(self.info.id, &self.spec.run.limits);
-        let how = How { terminal: size, stdin: true, is_kept: true };
+        let how = How { terminal: size, stdin: true, kept_with: self.input.slate.as_ref() };
+        let first = self.prepared.as_ref().map(|prepared| prepared.stdin.clone()).unwrap_or_default();
         let prepared = self.prepared.as_ref().ok_or(Error::Stopping);
         match prepared.and_then(|prepared| Stdio::start(&self.room.children, prepared.launch(), &how, confined)) {
             Ok((stdio, child, exit)) => {
                 spawn_owned("process", exit.collect());
                 (self.stdio, self.child) = (stdio, child);
-                self.input = self.prepared.as_ref().map(|prepared| BytesMut::from(&prepared.stdin[..])).unwrap_or_default();
+                self.input.clear();
+                self.input.push(&first);
                 self.close_stdin = self.spec.close_stdin;
+                self.input.set_closes(self.close_stdin);
                 self.watched = Watched::start(&self.spec.run.limits);
                 self.output.bytes = 0;
                 self.started_at = Instant::now();

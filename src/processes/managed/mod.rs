@@ -15,6 +15,7 @@ mod adopt;
 mod commands;
 pub(super) mod core;
 mod followers;
+mod input;
 mod life;
 pub(super) mod limits;
 mod output;

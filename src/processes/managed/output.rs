@@ -87,6 +87,25 @@ impl Output {
         append(&mut self.spool, &self.grown, &mut self.degraded, stream, &whole);
     }
 
+    /// What the process has written to a stream and is in the log, kept or not.
+    pub(super) fn logged(&self, stream: Stream) -> u64 {
+        self.spool.index().end().bytes.get(stream)
+    }
+
+    /// Half a character that was read and waits for its other half.
+    pub(super) fn held(&self, stream: Stream) -> &[u8] {
+        self.carries[slot(stream)].held()
+    }
+
+    /// What an earlier server had read, of which `base` bytes were in the log before; some may have got there.
+    pub(super) fn make_up(&mut self, stream: Stream, base: u64, bytes: &[u8]) {
+        let there = usize::try_from(self.logged(stream).saturating_sub(base)).unwrap_or(usize::MAX);
+        self.carries[slot(stream)] = Utf8Carry::default();
+        if let Some(missing) = bytes.get(there..) {
+            self.take(stream, missing);
+        }
+    }
+
     /// The stream has ended.
     pub(super) fn finish(&mut self, stream: Stream) {
         let rest = self.carries[slot(stream)].finish();

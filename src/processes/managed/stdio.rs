@@ -1,13 +1,14 @@
 //! A child's stdin and output, as pipes or as a terminal.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::Stdio as StdStdio;
 
 use tokio::io::Interest;
 
 use crate::processes::Error;
-use crate::processes::children::{Child, Children, Confined, Launch, Tty, Uncollected, Wire};
+use crate::processes::children::{Child, Children, Confined, Launch, SLATE, Tty, Uncollected, Wire};
+use crate::processes::slate::Slate;
 use crate::processes::spool::Stream;
 use crate::processes::types::{ProcessId, TerminalSize};
 
@@ -22,13 +23,13 @@ pub(in crate::processes) enum Stdio {
 }
 
 /// How a child is started.
-pub(in crate::processes) struct How {
+pub(in crate::processes) struct How<'a> {
     /// In a terminal of this size; else with pipes.
     pub(in crate::processes) terminal: Option<TerminalSize>,
     /// Without it, it reads from `/dev/null`.
     pub(in crate::processes) stdin: bool,
-    /// It outlives this server, where there is a keeper.
-    pub(in crate::processes) is_kept: bool,
+    /// It outlives this server, with this besides.
+    pub(in crate::processes) kept_with: Option<&'a Slate>,
 }
 
 impl Stdio {
@@ -36,14 +37,13 @@ impl Stdio {
     pub(in crate::processes) fn start(
         children: &Children,
         launch: Launch,
-        how: &How,
+        how: &How<'_>,
         mut confined: Confined,
     ) -> Result<(Self, Child, Uncollected), Error> {
         let mut launch = launch;
         let program = launch.program.clone();
         let refused = |error: io::Error| Error::Refused { program: program.clone(), cause: error.to_string() };
         let mut command = launch.command(children.env());
-        let wants_keeping = how.is_kept && children.keeper().is_there();
         let stdio = if let Some(size) = how.terminal {
             let (tty, slave) = Tty::open(size).map_err(refused)?;
             let of_child = |slave: &OwnedFd| slave.try_clone().map(StdStdio::from);
@@ -53,7 +53,7 @@ impl Stdio {
         } else {
             Self::piped(&mut command, how.stdin).map_err(refused)?
         };
-        launch.is_kept = wants_keeping && stdio.hand_over(children, launch.id);
+        launch.is_kept = how.kept_with.is_some_and(|slate| stdio.hand_over(children, launch.id, slate));
         let id = launch.id;
         let is_kept = launch.is_kept;
         let started = children.launch(launch, command, confined);
@@ -82,13 +82,14 @@ impl Stdio {
     }
 
     /// False when the keeper doesn't take it.
-    fn hand_over(&self, children: &Children, id: ProcessId) -> bool {
-        let fds: Vec<BorrowedFd<'_>> = match self {
-            // Whoever is kept has a stdin.
-            Self::Pipes { stdin, stdout, stderr } => [stdin, stdout, stderr].into_iter().flatten().map(AsFd::as_fd).collect(),
-            Self::Terminal(tty) => tty.iter().map(|tty| tty.master.as_fd()).collect(),
-        };
-        let kept = children.keeper().keep(&id.to_string(), &fds);
+    fn hand_over(&self, children: &Children, id: ProcessId, slate: &Slate) -> bool {
+        let mut fds = match self {
+            Self::Pipes { stdin, stdout, stderr } => [stdin.as_ref(), stdout.as_ref(), stderr.as_ref(), None],
+            Self::Terminal(tty) => [tty.as_ref().map(|tty| &tty.master), None, None, None],
+        }
+        .map(|wire| wire.map(AsFd::as_fd));
+        fds[SLATE] = Some(slate.fd());
+        let kept = children.keeper().keep_at(&id.to_string(), fds);
         if let Err(error) = &kept {
             tracing::warn!(%id, %error, "the keeper doesn't take a process: it ends with this server");
         }
@@ -137,13 +138,7 @@ impl Stdio {
     pub(in crate::processes) fn try_read(&mut self, stream: Stream, buffer: &mut [u8]) -> Option<usize> {
         let mut filled = 0;
         loop {
-            let read = match (&*self, stream) {
-                (Self::Pipes { stdout: Some(pipe), .. }, Stream::Stdout)
-                | (Self::Pipes { stderr: Some(pipe), .. }, Stream::Stderr) => pipe.try_read(&mut buffer[filled..]),
-                (Self::Terminal(Some(tty)), Stream::Pty) => tty.master.try_read(&mut buffer[filled..]),
-                _ => return None,
-            };
-            match read {
+            match self.output(stream)?.try_read(&mut buffer[filled..]) {
                 Ok(0) if filled > 0 => return Some(filled), // the end is found again next time
                 Ok(0) => break,
                 Ok(count) => filled += count,
@@ -168,7 +163,25 @@ impl Stdio {
         *self = Self::Terminal(None);
     }
 
-    fn close_stream(&mut self, stream: Stream) {
+    /// Where input goes.
+    pub(super) fn input(&self) -> Option<&Wire> {
+        match self {
+            Self::Pipes { stdin, .. } => stdin.as_ref(),
+            Self::Terminal(tty) => tty.as_ref().map(|tty| &tty.master),
+        }
+    }
+
+    /// Where a stream comes from.
+    pub(super) fn output(&self, stream: Stream) -> Option<&Wire> {
+        match (self, stream) {
+            (Self::Pipes { stdout, .. }, Stream::Stdout) => stdout.as_ref(),
+            (Self::Pipes { stderr, .. }, Stream::Stderr) => stderr.as_ref(),
+            (Self::Terminal(tty), Stream::Pty) => tty.as_ref().map(|tty| &tty.master),
+            _ => None,
+        }
+    }
+
+    pub(super) fn close_stream(&mut self, stream: Stream) {
         match (self, stream) {
             (Self::Pipes { stdout, .. }, Stream::Stdout) => *stdout = None,
             (Self::Pipes { stderr, .. }, Stream::Stderr) => *stderr = None,
@@ -179,10 +192,9 @@ impl Stdio {
 
     /// Resolves when stdin may take something; never when it is closed. Cancel safe.
     pub(in crate::processes) async fn writable(&self) {
-        match self {
-            Self::Pipes { stdin: Some(stdin), .. } => stdin.writable().await,
-            Self::Terminal(Some(tty)) => tty.master.writable().await,
-            _ => std::future::pending().await,
+        match self.input() {
+            Some(wire) => wire.writable().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -191,11 +203,7 @@ impl Stdio {
     /// # Errors
     /// `WouldBlock`, or `BrokenPipe` when nobody reads any more.
     pub(in crate::processes) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Pipes { stdin: Some(stdin), .. } => stdin.try_write(bytes),
-            Self::Terminal(Some(tty)) => tty.master.try_write(bytes),
-            _ => Err(io::ErrorKind::BrokenPipe.into()),
-        }
+        self.input().ok_or(io::ErrorKind::BrokenPipe)?.try_write(bytes)
     }
 
     /// False once stdin is closed.

@@ -1,14 +1,16 @@
 //! The owner of one managed process.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use super::commands::END_OF_TRANSMISSION;
+use super::input::Input;
 use super::limits::{self, Watched};
 use super::output::{Output, read_now};
 use super::stdio::{How, STDIN, Stdio};
@@ -17,11 +19,14 @@ use super::{Command, Handle};
 use crate::config::{as_duration, as_usize};
 use crate::processes::Error;
 use crate::processes::children::Child;
+use crate::processes::desk::{self, pack};
 use crate::processes::kept::Kept;
 use crate::processes::prepare::Prepared;
 use crate::processes::room::{Finished, Room, Slot};
+use crate::processes::slate::Slate;
 use crate::processes::spool::Stream;
 use crate::processes::types::{Exit, ExitReason, Owner, ProcessId, ProcessInfo, ProcessSpec, ProcessStatus};
+use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
 
 /// After an exit, how much longer output is read at most when slow viewers hold that up.
@@ -52,7 +57,7 @@ pub(super) struct Task {
     pub(super) child: Child,
     pub(super) stdio: Stdio,
     /// Input that the process hasn't taken yet.
-    pub(super) input: BytesMut,
+    pub(super) input: Input,
     /// stdin ends once `input` is empty.
     pub(super) close_stdin: bool,
     pub(super) output: Output,
@@ -136,7 +141,11 @@ pub(in crate::processes) fn start(beginning: Beginning) -> Result<Handle, Error>
     let Beginning { room, id, owner, mut spec, prepared, kept, slot, predecessor } = beginning;
     let size = spec.tty.then(|| spec.terminal.unwrap_or_default());
     let confined = room.confine(id, &spec.run.limits);
-    let how = How { terminal: size, stdin: true, is_kept: true };
+    let row = kept.row_json(id, owner, &spec, now_ms());
+    let mut input = Input::new(id, slate(&room, prepared.stdin.len(), &row));
+    input.push(&prepared.stdin);
+    input.set_closes(spec.close_stdin);
+    let how = How { terminal: size, stdin: true, kept_with: input.slate.as_ref() };
     let (stdio, child, exit) = Stdio::start(&room.children, prepared.launch(), &how, confined)?;
     spawn_owned("process", exit.collect());
     let mut info = describe(id, owner, &spec, &child);
@@ -153,7 +162,6 @@ pub(in crate::processes) fn start(beginning: Beginning) -> Result<Handle, Error>
         output.resized(size);
     }
     let handle = Handle { id, mailbox: mailbox_tx, info: watcher, log: output.log() };
-    let input = BytesMut::from(&prepared.stdin[..]);
     let watched = Watched::start(&spec.run.limits);
     (spec.run.stdin, spec.run.script) = (None, None); // `prepared` has them
     let close_stdin = spec.close_stdin;
@@ -184,6 +192,23 @@ pub(in crate::processes) fn start(beginning: Beginning) -> Result<Handle, Error>
     task.room.enter(slot, handle.clone()); // before its owner runs, which may be at its end at once
     spawn_owned("process-owner", task.run());
     Ok(handle)
+}
+
+/// Into the log, to viewers and soon onto the screen.
+fn taken(output: &mut Output, terminal: Option<&mut Terminal>, stream: Stream, bytes: &[u8]) {
+    output.take(stream, bytes);
+    if let Some(terminal) = terminal {
+        terminal.take(bytes);
+    }
+}
+
+/// Where what must outlive us is kept; `None` without a keeper.
+fn slate(room: &Room, stdin_bytes: usize, row: &[u8]) -> Option<Slate> {
+    room.children.desks()?;
+    let max = as_usize(room.bounds.process_input_queue_max_bytes).max(stdin_bytes) + REPLIES_MAX_BYTES;
+    let mut slate = Slate::new(max).inspect_err(|error| tracing::warn!(%error, "a process ends with this server")).ok()?;
+    slate.keep_row(row);
+    Some(slate)
 }
 
 fn describe(id: ProcessId, owner: Owner, spec: &ProcessSpec, child: &Child) -> ProcessInfo {
@@ -312,7 +337,7 @@ impl Task {
         let replies = terminal.take_replies();
         // A program that asks without ever reading the answers must not fill the queue.
         if !replies.is_empty() && self.input.len() < REPLIES_MAX_BYTES {
-            self.input.extend_from_slice(&replies);
+            self.input.push(&replies);
             self.write_input();
         }
     }
@@ -329,6 +354,14 @@ impl Task {
 
     /// True when there was something.
     fn read(&mut self, stream: Stream) -> bool {
+        let any = if self.input.slate.is_some() { self.read_kept(stream) } else { self.read_plain(stream) };
+        if self.output.bytes > self.watched.output_bytes {
+            self.breach(ExitReason::OutputLimit);
+        }
+        any
+    }
+
+    fn read_plain(&mut self, stream: Stream) -> bool {
         let Self { stdio, output, terminal, .. } = self;
         let mut any = false;
         read_now(stdio, stream, |bytes| {
@@ -336,15 +369,32 @@ impl Task {
                 return output.finish(stream);
             }
             any = true;
-            output.take(stream, bytes);
-            if let Some(terminal) = terminal {
-                terminal.take(bytes);
-            }
+            taken(output, terminal.as_mut(), stream, bytes);
         });
-        if self.output.bytes > self.watched.output_bytes {
-            self.breach(ExitReason::OutputLimit);
-        }
         any
+    }
+
+    /// By way of a desk: a SIGKILL loses nothing.
+    fn read_kept(&mut self, stream: Stream) -> bool {
+        let Self { stdio, output, terminal, input, room, info, .. } = self;
+        let (Some(slate), Some(wire)) = (&input.slate, stdio.output(stream)) else { return false };
+        let (base, carry) = (output.logged(stream), pack(output.held(stream)));
+        let owner = desk::Owner { process: info.id, stream, base, carry };
+        let look = |bytes: &[u8]| {
+            taken(output, terminal.as_mut(), stream, bytes);
+            slate.set_carry(stream, pack(output.held(stream)));
+        };
+        match room.children.desks().and_then(|desks| desks.with(|desk| desk.take(wire, owner, look))) {
+            None => return self.read_plain(stream), // more threads than desks
+            Some(Ok(1..)) => return true,
+            Some(Err(error)) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return false,
+            Some(Ok(0)) => {}
+            Some(Err(error)) => tracing::warn!(%error, "a process's output could not be read any further"),
+        }
+        output.finish(stream);
+        slate.set_carry(stream, 0);
+        stdio.close_stream(stream);
+        false
     }
 
     pub(super) fn watch_limits(&mut self) {
@@ -362,8 +412,8 @@ impl Task {
     /// Gives the process as much input as it takes.
     pub(super) fn write_input(&mut self) {
         while !self.input.is_empty() {
-            match self.stdio.try_write(&self.input) {
-                Ok(count) => self.input.advance(count),
+            match self.input.write(&self.stdio, self.room.children.desks()) {
+                Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(_) => {
@@ -372,7 +422,6 @@ impl Task {
                 }
             }
         }
-        self.input = BytesMut::new();
         if std::mem::take(&mut self.close_stdin) {
             if self.terminal.is_some() && self.stdio.has_stdin() {
                 self.queue_input(&Bytes::from_static(END_OF_TRANSMISSION));
@@ -398,7 +447,7 @@ impl Task {
     }
 
     pub(super) fn queue_input(&mut self, bytes: &Bytes) {
-        self.input.extend_from_slice(bytes);
+        self.input.push(bytes);
         self.write_input();
     }
 

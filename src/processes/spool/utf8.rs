@@ -45,6 +45,11 @@ pub struct Utf8Carry {
 }
 
 impl Utf8Carry {
+    /// What is held back.
+    pub fn held(&self) -> &[u8] {
+        &self.held
+    }
+
     /// What can be handed on, with what was held back before in front. Holds back at most 3 bytes, and only such as may
     /// still become a character.
     pub fn push<'a>(&mut self, read: &'a [u8]) -> Cow<'a, [u8]> {

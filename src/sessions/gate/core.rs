@@ -3,7 +3,7 @@
 //! States of a request: *pending* → *resolved*, once, by whoever is first ([`State::answered`]), by its agent
 //! ([`State::withdrawn`], [`State::server_gone`]) or at once by a rule or the bound ([`State::asked`]).
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -31,10 +31,14 @@ const TITLE_MAX: usize = 300;
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub book: RuleBook,
-    pending: HashMap<String, Pending>,
+    pub pending: HashMap<String, Pending>,
     /// Server id and the agent's id, to ours.
-    by_agent: HashMap<(String, String), String>,
-    deadlines: BTreeSet<(i64, String)>,
+    pub by_agent: HashMap<(String, String), String>,
+    pub deadlines: BTreeSet<(i64, String)>,
+    /// Those of an earlier run of which it isn't known whether their agent lives.
+    pub left: HashSet<String>,
+    /// Those that their agent will ask again.
+    pub again: HashSet<String>,
     recent: VecDeque<Arc<RequestInfo>>,
 }
 
@@ -43,7 +47,7 @@ pub(super) struct State {
 pub(super) struct Pending {
     pub info: Arc<RequestInfo>,
     /// The rule that an "always" makes, but for its effect and scope.
-    lasting: Option<Rule>,
+    pub lasting: Option<Rule>,
     intents: Vec<Intent>,
     done: watch::Sender<bool>,
 }
@@ -67,11 +71,11 @@ struct PermissionParams {
 }
 
 /// A request as it was read.
-struct Reading {
+pub(super) struct Reading {
     title: Option<String>,
     tool_kind: Option<String>,
     options: Vec<PermissionOption>,
-    subject: Option<Subject>,
+    pub subject: Option<Subject>,
 }
 
 impl State {
@@ -142,8 +146,7 @@ impl State {
         let (request_id, kind, created) = (info.request_id.clone(), info.kind, info.created());
         self.by_agent.insert(key, request_id.clone());
         self.deadlines.extend(info.deadline_at_ms.map(|at_ms| (at_ms, request_id.clone())));
-        let pending = Pending { info: Arc::new(info), lasting, intents: Vec::new(), done: watch::Sender::new(false) };
-        self.pending.insert(request_id.clone(), pending);
+        self.pending.insert(request_id.clone(), Pending::new(info, lasting));
         Opened { request_id, kind, verdict: Verdict::Ask, created, resolved: None, changes, replaced }
     }
 
@@ -215,16 +218,10 @@ impl State {
         ids.iter().filter_map(|id| self.close(id, gone(Outcome::Lost, "server", reason, now_ms))).collect()
     }
 
-    /// A request that an earlier run left.
-    pub fn left_over(&mut self, mut info: RequestInfo, now_ms: i64) -> Closed {
-        settle(&mut info, gone(Outcome::Lost, "server", "the server was restarted, and the agent that asked is gone", now_ms));
-        let closed = info.closed(vec![info.row()]);
-        self.keep(Arc::new(info));
-        closed
-    }
-
-    fn close(&mut self, id: &str, resolution: Resolution) -> Option<Closed> {
+    pub(super) fn close(&mut self, id: &str, resolution: Resolution) -> Option<Closed> {
         let pending = self.pending.remove(id)?;
+        self.left.remove(id);
+        self.again.remove(id);
         let mut info = RequestInfo::clone(&pending.info);
         let key = (info.server_id.clone(), info.agent_request_id.clone());
         if self.by_agent.get(&key).is_some_and(|current| current == id) {
@@ -306,6 +303,10 @@ impl State {
 }
 
 impl Pending {
+    pub(super) fn new(info: RequestInfo, lasting: Option<Rule>) -> Self {
+        Self { info: Arc::new(info), lasting, intents: Vec::new(), done: watch::Sender::new(false) }
+    }
+
     /// Becomes true once it is over.
     pub fn done(&self) -> watch::Receiver<bool> {
         self.done.subscribe()
@@ -319,7 +320,7 @@ fn default_deadline_ms(kind: RequestKind, bounds: &Bounds) -> u64 {
     }
 }
 
-fn read(kind: RequestKind, at: Where<'_>, params: &str) -> Reading {
+pub(super) fn read(kind: RequestKind, at: Where<'_>, params: &str) -> Reading {
     let mut reading = Reading { title: None, tool_kind: None, options: Vec::new(), subject: None };
     match kind {
         RequestKind::Permission => {
@@ -382,7 +383,7 @@ fn resolution(outcome: Outcome, by: String, now_ms: i64) -> Resolution {
     }
 }
 
-fn gone(outcome: Outcome, by: &str, reason: &str, now_ms: i64) -> Resolution {
+pub(super) fn gone(outcome: Outcome, by: &str, reason: &str, now_ms: i64) -> Resolution {
     Resolution { reason: Some(reason.to_owned()), ..resolution(outcome, by.to_owned(), now_ms) }
 }
 

@@ -13,6 +13,7 @@ mod answers;
 mod core;
 mod deadlines;
 mod error;
+mod left;
 mod policy;
 mod resolve;
 mod rules;
@@ -28,7 +29,6 @@ use tokio::sync::Notify;
 
 use crate::acp::Asked;
 use crate::config::Bounds;
-use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
 use crate::store::{RequestFilter, RowChange, Store};
 pub use error::Error;
@@ -58,13 +58,12 @@ struct Inner {
     answerer: OnceLock<Arc<dyn Answerer>>,
     /// An earlier deadline than those before, or the end.
     wake: Arc<Notify>,
-    lost: Mutex<Vec<Closed>>,
     /// Held while rules are written, so that the file and memory have the same ones.
     rules: tokio::sync::Mutex<()>,
 }
 
 impl Gate {
-    /// Reads the rules, and what an earlier run left pending: that is lost, see [`Gate::take_lost`]. Starts the task that
+    /// Reads the rules, and what an earlier run left pending, see [`Gate::take_lost`] and [`Gate::resume`]. Starts the task that
     /// watches deadlines; it ends with the last handle.
     ///
     /// # Errors
@@ -72,14 +71,12 @@ impl Gate {
     pub async fn start(store: Store, bounds: Bounds) -> Result<Self, Error> {
         let mut state = State::default();
         state.book = RuleBook::load(store.permission_rules().await?);
-        let mut lost = Vec::new();
         let mut filter = RequestFilter { state: Some(RequestState::Pending.as_str().to_owned()), ..RequestFilter::default() };
         loop {
             let rows = store.requests(filter.clone(), START_PAGE).await?;
             let Some(last) = rows.last() else { break };
             filter.before = Some(last.id.clone());
-            let infos = rows.iter().filter_map(resolve::read_row);
-            lost.extend(infos.map(|info| state.left_over(info, now_ms())));
+            rows.iter().filter_map(resolve::read_row).for_each(|info| state.left_over(info));
         }
         let wake = Arc::new(Notify::new());
         let inner = Inner {
@@ -88,7 +85,6 @@ impl Gate {
             state: Mutex::new(state),
             answerer: OnceLock::new(),
             wake: Arc::clone(&wake),
-            lost: Mutex::new(lost),
             rules: tokio::sync::Mutex::default(),
         };
         let gate = Self { inner: Arc::new(inner) };
@@ -99,11 +95,6 @@ impl Gate {
     /// Says how answers reach agents. The first call counts.
     pub fn connect(&self, answerer: Arc<dyn Answerer>) {
         let _ = self.inner.answerer.set(answerer); // a second one is no use
-    }
-
-    /// The requests that an earlier run left pending, newest first, to be appended to the log. Gives them once.
-    pub fn take_lost(&self) -> Vec<Closed> {
-        std::mem::take(&mut *self.inner.lost.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The agent asks. `None` for what no person answers (files, terminals, MCP); it isn't kept here then.

@@ -1,5 +1,7 @@
 //! The envelope around every event of a session.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use bytes::Bytes;
@@ -34,6 +36,8 @@ pub(super) struct Stamp {
     /// The turn under way.
     pub turn_id: Option<String>,
     items_made: AtomicU16,
+    /// Ids for items that begin once more.
+    given: RefCell<VecDeque<String>>,
 }
 
 #[derive(Serialize)]
@@ -52,14 +56,24 @@ struct Envelope<'a, D> {
 impl Stamp {
     /// For a session without a turn.
     pub fn new(session_id: &str) -> Self {
-        Self { session_id: session_id.to_owned(), turn_id: None, items_made: AtomicU16::new(0) }
+        Self { session_id: session_id.to_owned(), turn_id: None, items_made: AtomicU16::new(0), given: RefCell::default() }
     }
 
-    /// An id as `rt::ids` makes them, from a time that is given; those of one millisecond sort as they were made.
-    pub fn item_id(&self, now_ms: i64) -> String {
+    /// A new item: its id, and when it began. An id is as `rt::ids` makes them, from a time that is given; those of one
+    /// millisecond sort as they were made.
+    pub fn item(&self, now_ms: i64) -> (String, i64) {
+        if let Some(given) = self.given.borrow_mut().pop_front() {
+            let began = given.split('_').nth(1).and_then(|time| i64::from_str_radix(time, 16).ok());
+            return (given, began.unwrap_or(now_ms));
+        }
         let made = self.items_made.fetch_add(1, Ordering::Relaxed);
         let random: u32 = rand::rng().random();
-        format!("item_{:012x}_{made:04x}{random:08x}", now_ms.max(0))
+        (format!("item_{:012x}_{made:04x}{random:08x}", now_ms.max(0)), now_ms)
+    }
+
+    /// The next items have these ids.
+    pub fn give(&mut self, ids: VecDeque<String>) {
+        self.given = RefCell::new(ids);
     }
 
     /// An event that its source said or did.

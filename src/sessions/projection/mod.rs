@@ -4,6 +4,7 @@
 //! | from | by | to |
 //! |---|---|---|
 //! | ACP updates of one session | [`Projector`] | events to append |
+//! | the same updates and their stored events | [`Already`] | the events that are missing |
 //! | stored events | [`Snapshot`] | the items as they are now |
 //! | stored events | [`replay`] | ACP updates for a client that loads the session |
 //! | stored events | [`Transcriber`] | a text for a fresh agent session |
@@ -13,6 +14,7 @@
 //!
 //! Source: ACP v1, "Prompt Turn", "Content", "Tool Calls", "Agent Plan", "Session Config Options".
 
+mod already;
 mod diff;
 mod event;
 mod item;
@@ -36,6 +38,7 @@ mod tools;
 mod transcript;
 mod turn;
 
+pub use already::Already;
 pub use event::{Projected, Source};
 pub use noted::{Noted, Phase, ToolNoted, Usage};
 pub use projector::{Limits, Projector};

@@ -1,6 +1,7 @@
 //! The fold: one per session that is in memory.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -13,6 +14,7 @@ use super::noted::Noted;
 use super::plan::Plan;
 use super::prompt::Echo;
 use super::session;
+use super::snapshot::Snapshot;
 use super::tools::{self, At, Tools};
 use super::turn::{Outcome, TurnEnd, TurnEnded, TurnStarted, Verbatim};
 
@@ -80,6 +82,24 @@ impl Projector {
     pub fn new(session_id: &str, limits: Limits) -> Self {
         let stamp = Stamp::new(session_id);
         Self { stamp, limits, turn_started_at_ms: None, echo: None, message: None, tools: Tools::default(), plan: None }
+    }
+
+    /// The same, for one whose `before` has the tool calls, and whose next items have these ids.
+    pub fn again(session_id: &str, limits: Limits, before: &Snapshot, ids: VecDeque<String>) -> Self {
+        let mut fold = Self::new(session_id, limits);
+        fold.tools = Tools::of(before.calls(), limits.open_items_max);
+        fold.stamp.give(ids);
+        fold
+    }
+
+    /// One without anything that goes on.
+    pub fn anew(&self) -> Self {
+        Self::new(&self.stamp.session_id, self.limits)
+    }
+
+    /// From here on items are new.
+    pub fn is_up_to_date(&mut self) {
+        self.stamp.give(VecDeque::new());
     }
 
     /// A prompt goes to the agent: `turn.started`, and the user's message as an item. `prompt` is the array of
@@ -240,7 +260,8 @@ impl Projector {
         }
         let (stamp, message) = (&self.stamp, &mut self.message);
         message.get_or_insert_with(|| {
-            let message = Message::new(stamp.item_id(now_ms), voice, message_id, meta, now_ms);
+            let (item_id, began_ms) = stamp.item(now_ms);
+            let message = Message::new(item_id, voice, message_id, meta, began_ms);
             out.push(message.started(now_ms, stamp));
             message
         })
@@ -302,7 +323,8 @@ impl Projector {
             return;
         }
         self.close_message(now_ms, Status::Completed, out);
-        let plan = Plan::new(self.stamp.item_id(now_ms), now_ms, entries, max_bytes);
+        let (item_id, began_ms) = self.stamp.item(now_ms);
+        let plan = Plan::new(item_id, began_ms, entries, max_bytes);
         out.push(plan.started(now_ms, &self.stamp));
         self.plan = Some(plan);
     }

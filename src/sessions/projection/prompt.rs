@@ -9,11 +9,11 @@ use super::json::Members;
 
 /// `item.started` and `item.completed` of a prompt. Its parts are the content blocks as they were sent.
 pub(super) fn item(now_ms: i64, blocks: &[&RawValue], stamp: &Stamp, out: &mut Vec<Projected>) {
-    let item_id = stamp.item_id(now_ms);
+    let (item_id, began_ms) = stamp.item(now_ms);
     let none: &[&RawValue] = &[];
-    let started = Item::new(&item_id, "message", "user", now_ms, none);
+    let started = Item::new(&item_id, "message", "user", began_ms, none);
     out.push(stamp.concluded(now_ms, "item.started", Source::Client, Whole { item: started }));
-    let completed = Item::new(&item_id, "message", "user", now_ms, blocks).ended(Status::Completed, now_ms);
+    let completed = Item::new(&item_id, "message", "user", began_ms, blocks).ended(Status::Completed, now_ms);
     out.push(stamp.concluded(now_ms, "item.completed", Source::Client, Whole { item: completed }));
 }
 

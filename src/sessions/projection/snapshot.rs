@@ -13,6 +13,7 @@ use super::parts::parts;
 use super::plan;
 use super::stored::{Delta, Stored};
 use super::tool::ToolCall;
+use super::tools::Kept;
 
 /// How much a snapshot keeps.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +84,18 @@ impl Snapshot {
     pub fn items(&self) -> Vec<Box<RawValue>> {
         let shown = self.entries.iter().filter_map(|entry| Shown::of(entry, self.limits.diff_max_bytes));
         shown.filter_map(|shown| serde_json::value::to_raw_value(&shown).ok()).collect()
+    }
+
+    /// The tool calls.
+    pub(super) fn calls(&self) -> impl Iterator<Item = Kept> {
+        self.entries.iter().filter_map(|entry| {
+            let item = Members::parse(entry.item.get())?;
+            let written = Members::parse(item.get("toolCall")?.get())?;
+            let call_id = written.text("toolCallId")?.into_owned();
+            let started_at_ms = item.get("startedAtMs").and_then(|at| at.get().parse().ok()).unwrap_or_default();
+            let goes_on = (!entry.ended).then(|| entry.call(self.limits.tool_call_max_bytes));
+            Some(Kept { item_id: entry.item_id.clone(), call_id, started_at_ms, goes_on })
+        })
     }
 
     /// Lets go of items that have ended.
@@ -173,14 +186,22 @@ impl Entry {
         }
     }
 
+    /// The tool call, with what has grown.
+    fn call(&self, max_bytes: usize) -> ToolCall {
+        if let Grown::Tool(call) = &self.grown {
+            return call.clone();
+        }
+        let item = Members::parse(self.item.get());
+        let before = item.and_then(|item| Members::parse(item.get("toolCall")?.get()));
+        let mut call = ToolCall::default();
+        before.inspect(|before| call.merge(before, max_bytes));
+        call
+    }
+
     /// An update of a tool call, which may say after all how a call went that its turn left open.
     fn merge(&mut self, update: &Members<'_>, max_bytes: usize) {
         if matches!(self.grown, Grown::Nothing) {
-            let item = Members::parse(self.item.get());
-            let before = item.and_then(|item| Members::parse(item.get("toolCall")?.get()));
-            let mut call = ToolCall::default();
-            before.inspect(|before| call.merge(before, max_bytes));
-            self.grown = Grown::Tool(call);
+            self.grown = Grown::Tool(self.call(max_bytes));
         }
         let Grown::Tool(call) = &mut self.grown else { return };
         call.merge(update, max_bytes);

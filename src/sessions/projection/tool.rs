@@ -19,7 +19,7 @@ const MEMBERS_MAX: usize = 64;
 const SMALL_BYTES: usize = 128;
 
 /// What is known of a call so far.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct ToolCall {
     members: Vec<(String, Box<RawValue>)>,
     meta: Vec<(String, Box<RawValue>)>,
@@ -28,7 +28,7 @@ pub(super) struct ToolCall {
     pub truncated: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Output {
     key: String,
     terminal_id: Option<Box<RawValue>>,

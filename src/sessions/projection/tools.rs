@@ -44,7 +44,30 @@ pub(super) enum Known {
     New,
 }
 
+/// A call that was stored. Without `goes_on` it has ended.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub item_id: String,
+    pub call_id: String,
+    pub started_at_ms: i64,
+    pub goes_on: Option<ToolCall>,
+}
+
 impl Tools {
+    /// As they were stored, oldest first; `max` that go on, and as many that have ended.
+    pub fn of(calls: impl Iterator<Item = Kept>, max: usize) -> Self {
+        let mut tools = Self::default();
+        for Kept { item_id, call_id, started_at_ms, goes_on } in calls {
+            match goes_on {
+                Some(call) => tools.open.push(Open { item_id, call_id, started_at_ms, call }),
+                None => tools.ended.push_back((call_id, item_id)),
+            }
+        }
+        tools.open.drain(..tools.open.len().saturating_sub(max));
+        tools.ended.drain(..tools.ended.len().saturating_sub(max));
+        tools
+    }
+
     /// What is known of a call. `tool_call` with the id of a call that has ended is another call.
     pub fn known(&self, call_id: &str, is_update: bool) -> Known {
         let ended = || self.ended.iter().position(|(id, _)| is_update && id == call_id).map_or(Known::New, Known::Ended);
@@ -73,7 +96,8 @@ impl Tools {
         }
         let mut call = ToolCall::default();
         call.merge(update, at.max.call_bytes);
-        let open = Open { item_id: at.stamp.item_id(at.now_ms), call_id: call_id.to_owned(), started_at_ms: at.now_ms, call };
+        let (item_id, started_at_ms) = at.stamp.item(at.now_ms);
+        let open = Open { item_id, call_id: call_id.to_owned(), started_at_ms, call };
         out.push(at.stamp.said(at.now_ms, "item.started", Source::Agent, Whole { item: item(&open, at.max) }));
         self.open.push(open);
         self.ended_by_agent(at, self.open.len() - 1, Phase::Started, out)

@@ -30,8 +30,8 @@ pub struct SpanBook {
     agent: String,
     open_max: usize,
     open: Vec<Open>,
-    /// Spans so far.
-    begun: u64,
+    /// Spans that had to make room: one of them may begin once more.
+    evicted: u64,
     /// The last usage that the agent told.
     usage: Option<UsageSeen>,
 }
@@ -51,7 +51,24 @@ impl SpanBook {
     /// was just made, `None` when it isn't known. At most `open_max` spans are open; beyond that the oldest end as lost, turns last.
     pub fn new(session_id: &str, agent: &str, usage: Option<UsageSeen>, open_max: usize) -> Self {
         let (session_id, agent) = (session_id.to_owned(), agent.to_owned());
-        Self { session_id, agent, open_max: open_max.max(1), open: Vec::new(), begun: 0, usage }
+        Self { session_id, agent, open_max: open_max.max(1), open: Vec::new(), evicted: 0, usage }
+    }
+
+    /// Ids of the spans that have not ended.
+    pub fn open_ids(&self) -> Vec<String> {
+        self.open.iter().map(|open| open.row.span_id.clone()).collect()
+    }
+
+    /// What was begun once more began when its row says.
+    pub fn as_written(&mut self, rows: &[SpanRow]) {
+        for open in &mut self.open {
+            if let Some(row) = rows.iter().find(|row| row.span_id == open.row.span_id) {
+                open.row.started_at_ms = row.started_at_ms;
+                open.row.trace_id.clone_from(&row.trace_id);
+                open.row.parent_span_id.clone_from(&row.parent_span_id);
+                open.row.turn_id.clone_from(&row.turn_id);
+            }
+        }
     }
 
     /// How many spans have not ended.
@@ -152,19 +169,19 @@ impl SpanBook {
 
     fn begin_tool(&mut self, now_ms: i64, tool: &ToolSeen<'_>) -> Vec<SpanRow> {
         let parent = tool.parent_call_id.and_then(|call| self.find("tool_call", call));
-        let row = self.child("tool_call", tool.call_id, tool.shown_name(), now_ms, parent);
+        let row = self.child("tool_call", tool.item_id, tool.shown_name(), now_ms, parent); // agents may use the id of a call again
         let mut attributes = attributes::of_tool(&self.session_id, &self.agent, tool);
         attributes::refresh_tool(&mut attributes, tool);
         self.begin(now_ms, Open { key: tool.call_id.to_owned(), row, attributes, cost_before: None })
     }
 
-    /// A span below the one at `parent`, else below the turn that began last, else a trace of its own.
+    /// A span below the one at `parent`, named by what nothing else has, else below the turn that began last, else a trace of its own.
     fn child(&self, kind: &str, key: &str, name: &str, now_ms: i64, parent: Option<usize>) -> SpanRow {
         let turn = || self.open.iter().rposition(|open| open.row.kind == "turn");
         let parent = parent.or_else(turn).map(|at| &self.open[at].row);
         let turn_id = parent.and_then(|parent| parent.turn_id.as_deref());
-        let (began, number) = (now_ms.to_string(), self.begun.to_string());
-        let names = [kind, &self.session_id, &began, &number, key]; // agents may use the id of a call again
+        let evicted = self.evicted.to_string();
+        let names = [kind, &self.session_id, key, &evicted];
         SpanRow {
             span_id: ids::span_id(&names),
             trace_id: parent.map_or_else(|| ids::trace_id(&names), |parent| parent.trace_id.clone()),
@@ -196,9 +213,9 @@ impl SpanBook {
         if self.open.len() >= self.open_max {
             let least = self.open.iter().position(|open| open.row.kind != "turn"); // turns hold the others together
             rows.push(self.end(least.unwrap_or(0), now_ms, "lost"));
+            self.evicted += 1;
         }
         rows.push(open.written());
-        self.begun += 1;
         self.open.push(open);
         rows
     }

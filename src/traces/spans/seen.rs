@@ -29,6 +29,8 @@ pub struct TurnEnded<'a> {
 /// A tool call after an update.
 #[derive(Debug, Clone, Copy)]
 pub struct ToolSeen<'a> {
+    /// Ours: it names the span.
+    pub item_id: &'a str,
     /// The agent's id of the call.
     pub call_id: &'a str,
     /// The tool's name as a program knows it, when the agent tells it.

@@ -17,7 +17,7 @@ fn ended<'a>(turn_id: &'a str, outcome: &'a str) -> TurnEnded<'a> {
 
 fn tool(call_id: &str, phase: ToolPhase) -> ToolSeen<'_> {
     let (name, title, kind) = (None, Some("Reads a file"), Some("read"));
-    ToolSeen { call_id, name, title, kind, parent_call_id: None, phase, arguments_bytes: 3, output_bytes: 5 }
+    ToolSeen { item_id: call_id, call_id, name, title, kind, parent_call_id: None, phase, arguments_bytes: 3, output_bytes: 5 }
 }
 
 fn doc(row: &SpanRow) -> Value {
@@ -93,7 +93,8 @@ fn turns_at_once_end_alone() {
 fn outside_of_a_turn_a_call_is_a_trace_of_its_own_and_may_come_again() {
     let mut book = book();
     let first = book.tool(1, &tool("c1", ToolPhase::Ended { failed: false })).remove(0);
-    let again = book.tool(2, &tool("c1", ToolPhase::Ended { failed: false })).remove(0);
+    let other = ToolSeen { item_id: "item_2", ..tool("c1", ToolPhase::Ended { failed: false }) };
+    let again = book.tool(2, &other).remove(0);
     assert_eq!((first.parent_span_id.as_ref(), first.turn_id.as_ref(), first.ended_at_ms), (None, None, Some(1)));
     assert!(first.span_id != again.span_id && first.trace_id != again.trace_id);
 }
@@ -151,7 +152,8 @@ fn take(book: &mut SpanBook, now_ms: i64, step: &Step) -> Vec<SpanRow> {
         Step::Tool(call, phase) => {
             let phase = [ToolPhase::Started, ToolPhase::Progress, ToolPhase::Late, ToolPhase::Ended { failed: false }]
                 [usize::from(*phase)];
-            book.tool(now_ms, &tool(&format!("c{call}"), phase))
+            let (call_id, item_id) = (format!("c{call}"), format!("item_{now_ms}"));
+            book.tool(now_ms, &ToolSeen { item_id: &item_id, ..tool(&call_id, phase) })
         }
         Step::Asked(n) => {
             let request_id = format!("req_{n}_{now_ms}");

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::acp::{self, BoxFuture};
+use crate::rt::clock::now_ms;
 
 /// Tells the gate of the first answer, as the tap does.
 pub(super) struct Agent {
