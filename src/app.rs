@@ -2,6 +2,8 @@
 
 mod files;
 mod keeping;
+mod restart;
+mod safe_mode;
 mod signals;
 mod worktrees;
 
@@ -22,18 +24,21 @@ use crate::acp::{self, Acp, AgentSource, BoxFuture, Launch, LaunchError, Quirks}
 use crate::agents::credentials::{DiscoverOptions, discover};
 use crate::agents::{self, Agents, AgentsConfig};
 use crate::config::{Auth, Config, as_duration, as_usize};
+use crate::crashes::Crashes;
 use crate::fs::{Fs, FsConfig, Uploads};
 use crate::git::Git;
 use crate::http::{self, AppState};
 use crate::keeper::{Keeper, Kept};
 use crate::processes::{self, Children, Processes};
 use crate::rt::clock::now_ms;
+use crate::rt::redact::Redactor;
 use crate::rt::spawn_owned;
 use crate::sessions::gate::{Answerer, Gate};
 use crate::sessions::{self, Sessions};
 use crate::store::{Store, Stream};
 use crate::traces::Traces;
 use crate::workspace::{Workspace, WorkspaceConfig};
+pub use safe_mode::run as run_in_safe_mode;
 pub use signals::Role;
 pub(crate) use signals::unblock;
 use signals::{Asked, Signals};
@@ -99,6 +104,7 @@ pub async fn run(config: Config, role: Role, keeper: Keeper, kept: Vec<Kept>) ->
     let address = listener.local_addr()?;
     let (state, children) = build(Arc::new(config), address.port(), &keeper, kept).await?;
     crate::rt::keep_a_timer_near();
+    restart::tell(&state).await?;
     announce(&state, address);
     keeper.ready();
     let stop = state.stop.clone();
@@ -108,7 +114,11 @@ pub async fn run(config: Config, role: Role, keeper: Keeper, kept: Vec<Kept>) ->
         async move { http::serve(listener, router, &bounds, stop).await }
     });
     let signal = loop {
-        match signals.next().await {
+        let asked = tokio::select! {
+            asked = signals.next() => asked,
+            () = restart::asked(&state) => restart::let_go(&state, server).await,
+        };
+        match asked {
             Asked::Stop(signal) => break signal,
             Asked::Forward(signal) => {
                 let processes = state.processes.clone();
@@ -136,7 +146,7 @@ async fn build(config: Arc<Config>, port: u16, keeper: &Keeper, mut kept: Vec<Ke
     let lock = take_kept(&mut kept, LOCK);
     let store = Store::open_kept(&config.dirs.database(), &fallback, &config.bounds, lock)?;
     hand_over(keeper, LOCK, store.lock());
-    store.redact(secrets(&config).await);
+    let crashes = open_crashes(&config, port, keeper, &store, secrets(&config).await);
     let traces = Traces::start(store.clone(), &config).await?;
     let children =
         Children::start_kept(store.id(), config.env.clone(), as_usize(config.bounds.processes_max), keeper.clone(), kept).await;
@@ -207,10 +217,23 @@ async fn build(config: Arc<Config>, port: u16, keeper: &Keeper, mut kept: Vec<Ke
         install_events,
         subscribers,
         ws_clients,
+        keeper: keeper.clone(),
+        crashes,
+        restart: CancellationToken::new(),
         stop: CancellationToken::new(),
         started_at_ms: now_ms(),
     };
     Ok((state, children))
+}
+
+/// From here on nothing that is written holds these secrets.
+fn open_crashes(config: &Config, port: u16, keeper: &Keeper, store: &Store, secrets: Vec<String>) -> Crashes {
+    let redactor = Redactor::new(&secrets);
+    store.redact(secrets);
+    let store = store.clone();
+    let crashes = Crashes::open(&config.dirs.data, port, &config.bounds, keeper, Arc::new(move |json| store.redacted(json)));
+    crashes.keep_panics(redactor);
+    crashes
 }
 
 /// The listening socket: the one that is kept, so that whoever connects while no server runs waits and isn't refused.

@@ -238,9 +238,11 @@ impl Config {
     }
 }
 
-/// Our own executable. `/proc/self/exe` stays right when the file was replaced while we run.
+/// Our own executable: what lies at its path now, when it was replaced since; `/proc/self/exe` when nothing does.
 pub fn self_exe() -> PathBuf {
-    std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"))
+    let exe = std::env::current_exe().unwrap_or_default();
+    let replaced = exe.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map(PathBuf::from); // proc_pid_exe(5)
+    [Some(exe), replaced].into_iter().flatten().find(|path| path.is_file()).unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
 }
 
 /// The token that flags, environment or file give, when any does.

@@ -5,6 +5,7 @@ pub mod agents;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod crashes;
 pub mod fs;
 pub mod git;
 pub mod http;

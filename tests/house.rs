@@ -12,6 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("store", &[]),
     ("keeper", &[]),
+    ("crashes", &["keeper"]),
     ("processes", &["keeper", "store"]),
     ("mock", &["acp"]),
     ("agents", &["processes"]),
@@ -21,9 +22,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("fs", &["store"]),
     ("git", &["processes"]),
     ("sessions", &["acp", "processes", "store", "traces", "workspace"]),
-    ("http", &["acp", "agents", "fs", "git", "processes", "sessions", "store", "traces", "workspace"]),
-    ("app", &["acp", "agents", "fs", "git", "http", "keeper", "processes", "sessions", "store", "traces", "workspace"]),
-    ("cli", &["agents", "app", "keeper", "mock", "processes", "store"]),
+    ("http", &["acp", "agents", "crashes", "fs", "git", "keeper", "processes", "sessions", "store", "traces", "workspace"]),
+    (
+        "app",
+        &["acp", "agents", "crashes", "fs", "git", "http", "keeper", "processes", "sessions", "store", "traces", "workspace"],
+    ),
+    ("cli", &["agents", "app", "crashes", "keeper", "mock", "processes", "store"]),
 ];
 
 fn root() -> &'static Path {

@@ -26,7 +26,7 @@ pub(super) enum ApiCommand {
 pub(super) struct Endpoint {
     /// Where the server listens.
     #[arg(short, long, value_name = "URL", default_value = DEFAULT_ENDPOINT)]
-    endpoint: String,
+    pub(super) endpoint: String,
 }
 
 #[derive(Debug, Subcommand)]

@@ -59,6 +59,10 @@ impl Client {
     /// The server can't be reached, or answers with another status than 2xx: its problem is part of the failure.
     pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        self.check(response).await
+    }
+
+    async fn check(&self, response: Response) -> Result<Response, Failure> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -74,11 +78,21 @@ impl Client {
     /// # Errors
     /// As [`Client::send`], and when the connection breaks off within the body.
     pub(super) async fn fetch(&self, request: RequestBuilder) -> Result<String, Failure> {
-        let response = self.send(request).await?;
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        self.accept(response).await
+    }
+
+    /// The body of an answer, as text.
+    ///
+    /// # Errors
+    /// As [`Client::fetch`], but for reaching the server.
+    pub(super) async fn accept(&self, response: Response) -> Result<String, Failure> {
+        let response = self.check(response).await?;
         response.text().await.map_err(|error| Failure::failed(format_args!("the answer broke off: {}", cause(&error))))
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+    /// The failure when nobody answers.
+    pub(super) fn unreachable(&self, error: &reqwest::Error) -> Failure {
         let endpoint = self.endpoint();
         let help = if error.is_connect() { "; is the server running there?" } else { "" };
         Failure::failed(format_args!("no answer from {endpoint}: {}{help}", cause(error)))

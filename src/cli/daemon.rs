@@ -18,8 +18,8 @@ use clap::{Args, Subcommand};
 use reqwest::{Method, StatusCode};
 
 use super::client::Client;
-use super::{Failure, TokenFlags, block_on, say};
-use crate::config::{Auth, Config, ConfigError, Env, ServerFlags};
+use super::{Failure, TokenFlags, block_on, say, upgrade};
+use crate::config::{Auth, Config, ConfigError, Env, ServerFlags, self_exe};
 use record::{Files, Record};
 
 /// How long a server may take to say whether it is well.
@@ -71,6 +71,8 @@ enum Probe {
     Healthy,
     /// A server that doesn't take our token.
     WrongToken,
+    /// A server that died too often, for this reason, and takes our token.
+    SafeMode(String),
     /// Something else, in these words.
     Foreign(String),
     Nothing,
@@ -107,13 +109,13 @@ impl Daemon {
         Ok(Self { files, url: format!("http://{reachable}"), no_token: token.no_token, data_dir, config })
     }
 
-    async fn start(&self, upgrade: bool) -> Result<(), Failure> {
+    async fn start(&self, upgrades: bool) -> Result<(), Failure> {
         let _lock = self.files.lock()?;
-        let (probe, running) = (self.probe(true).await?, self.files.living());
+        let (probe, running) = (self.probe(true).await?, self.running().await);
         match (probe, running) {
             (Probe::Healthy, running) => {
-                let outdated = self.files.build().filter(|build| upgrade && *build != child::build());
-                if upgrade && running.is_none() {
+                let outdated = self.files.build().filter(|build| upgrades && *build != child::build());
+                if upgrades && running.is_none() {
                     return Err(self.not_ours("restarted"));
                 }
                 match (running, outdated) {
@@ -125,6 +127,9 @@ impl Daemon {
                 "a server runs at {} but does not take this token: give the one it was started with (SANDBOXD_TOKEN or --token-file)",
                 self.url
             ))),
+            (Probe::SafeMode(reason), _) => {
+                Err(Failure::failed(format_args!("the server at {} is in safe mode: {reason}", self.url)))
+            }
             (Probe::Foreign(what), _) => {
                 Err(Failure::failed(format_args!("{} is taken ({what}): choose another --port", self.url)))
             }
@@ -141,6 +146,10 @@ impl Daemon {
     async fn restart(&self, record: Record, build: &str) -> Result<(), Failure> {
         self.check_protection()?; // before anything is stopped
         say(format_args!("daemon outdated (build {build} -> {}), restarting...", child::build()));
+        // What it runs goes on, where there is a keeper.
+        if upgrade::in_place(&self.client(true)?, &self_exe()).await? {
+            return self.files.write(&record, &child::build());
+        }
         self.end(record).await?;
         self.launch().await
     }
@@ -161,6 +170,28 @@ impl Daemon {
         Ok(())
     }
 
+    /// The daemon, when it runs: the process that was started, or the server that it left when it was killed.
+    async fn running(&self) -> Option<Record> {
+        let known = self.files.known()?;
+        if known.lives() {
+            return Some(known);
+        }
+        let client = self.client(true).ok()?;
+        let asked = client.request(Method::GET, &["v1", "status"], &[]).timeout(PROBE_TIMEOUT).send().await;
+        let status: serde_json::Value = asked.ok()?.json().await.ok()?;
+        let is_ours = status["keeper"]["lost"] == true && status["keeper"]["pid"] == known.pid;
+        let pid = status["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+        pid.filter(|_| is_ours).and_then(Record::of)
+    }
+
+    fn client(&self, with_token: bool) -> Result<Client, Failure> {
+        let token = match &self.config.auth {
+            Auth::Token(token) if with_token => Some(token.clone()),
+            _ => None,
+        };
+        Client::new(&self.url, token, &self.config.env)
+    }
+
     /// An open server is only started when that was said.
     fn check_protection(&self) -> Result<(), ConfigError> {
         let said = self.no_token || matches!(self.config.auth, Auth::Token(_));
@@ -169,14 +200,14 @@ impl Daemon {
 
     async fn stop(&self) -> Result<(), Failure> {
         let _lock = self.files.lock()?;
-        if let Some(record) = self.files.living() {
+        if let Some(record) = self.running().await {
             let killed = self.end(record).await?;
             say(if killed { "daemon stopped (it did not end by itself in time, and was killed)" } else { "daemon stopped" });
             return Ok(());
         }
         let stale = self.files.remove();
         match self.probe(true).await? {
-            Probe::Healthy | Probe::WrongToken => Err(self.not_ours("stopped")),
+            Probe::Healthy | Probe::WrongToken | Probe::SafeMode(_) => Err(self.not_ours("stopped")),
             Probe::Foreign(_) | Probe::Nothing => {
                 say(format_args!("daemon is not running ({})", if stale { "stale PID file" } else { "no PID file" }));
                 Ok(())
@@ -199,16 +230,20 @@ impl Daemon {
     }
 
     async fn status(&self) -> Result<(), Failure> {
-        let (probe, running) = (self.probe(true).await?, self.files.living());
+        let (probe, running) = (self.probe(true).await?, self.running().await);
         let logs = self.files.log.display();
         match (probe, running) {
             (probe, Some(record)) => {
                 let build = self.files.build().unwrap_or_else(|| "unknown".to_owned());
                 let outdated = if build == child::build() { "" } else { " [outdated, restart recommended]" };
-                let silent = if matches!(probe, Probe::Nothing) { " [not answering]" } else { "" };
+                let silent = match &probe {
+                    Probe::Nothing => " [not answering]".to_owned(),
+                    Probe::SafeMode(reason) => format!(" [safe mode: {reason}]"),
+                    _ => String::new(),
+                };
                 say(format_args!("Daemon running (PID {}, build {build}, logs: {logs}){outdated}{silent}", record.pid));
             }
-            (Probe::Healthy | Probe::WrongToken, None) => {
+            (Probe::Healthy | Probe::WrongToken | Probe::SafeMode(_), None) => {
                 say(format_args!("Daemon running (PID 0, build unknown, logs: {logs})"))
             }
             (Probe::Foreign(_) | Probe::Nothing, None) => say("Daemon not running"),
@@ -218,12 +253,7 @@ impl Daemon {
 
     /// Asks for the health of whatever listens there.
     async fn probe(&self, with_token: bool) -> Result<Probe, Failure> {
-        let token = match &self.config.auth {
-            Auth::Token(token) if with_token => Some(token.clone()),
-            _ => None,
-        };
-        let client = Client::new(&self.url, token, &self.config.env)?;
-        let answer = client.request(Method::GET, &["v1", "health"], &[]).timeout(PROBE_TIMEOUT).send().await;
+        let answer = self.client(with_token)?.request(Method::GET, &["v1", "health"], &[]).timeout(PROBE_TIMEOUT).send().await;
         let response = match answer {
             Ok(response) => response,
             Err(error) if error.is_connect() => return Ok(Probe::Nothing),
@@ -235,6 +265,9 @@ impl Daemon {
         Ok(match status {
             StatusCode::OK if health["status"] == "ok" => Probe::Healthy,
             StatusCode::UNAUTHORIZED => Probe::WrongToken,
+            StatusCode::SERVICE_UNAVAILABLE if health["status"] == "safe_mode" => {
+                Probe::SafeMode(health["reason"].as_str().unwrap_or_default().to_owned())
+            }
             other => Probe::Foreign(format!("what answers there is no such server: {other}")),
         })
     }

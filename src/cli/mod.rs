@@ -15,6 +15,7 @@ mod report;
 mod rooms;
 mod server;
 mod state;
+mod upgrade;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -89,6 +90,8 @@ enum Command {
     /// Backs up, restores and checks the database.
     #[command(subcommand)]
     State(state::StateCommand),
+    /// Replaces a running server's program by another one; agents, processes and terminals go on.
+    Upgrade(upgrade::UpgradeArgs),
     /// The built-in mock agent on stdin and stdout.
     #[command(hide = true)]
     MockAgentProcess,
@@ -112,6 +115,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Credentials(command) => finish(credentials::run(&command, &env)),
         Command::Daemon(command) => finish(daemon::run(command, cli.token, env)),
         Command::State(command) => finish(state::run(&command, &env)),
+        Command::Upgrade(args) => finish(upgrade::run(args, &cli.token, &env)),
         Command::MockAgentProcess => {
             if crate::mock::run() == 0 {
                 ExitCode::Ok

@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 use super::{ExitCode, TokenFlags, fail};
 use crate::app;
 use crate::config::{Config, Env, ServerFlags};
+use crate::crashes;
 use crate::keeper::Keeper;
 use crate::rt::sys;
 
@@ -70,6 +71,7 @@ pub(super) fn run(args: ServerArgs, token: TokenFlags, env: Env) -> ExitCode {
     sys::close_inherited();
     app::unblock();
     start_logging(&env);
+    crashes::watch();
     let (keeper, kept) = match args.kept.then(Keeper::connect).transpose() {
         Ok(connected) => connected.unwrap_or_else(|| (Keeper::none(), Vec::new())),
         Err(error) => return fail(ExitCode::Failed, &format_args!("the keeper can't be heard: {error}")),
@@ -97,7 +99,11 @@ pub(super) fn run(args: ServerArgs, token: TokenFlags, env: Env) -> ExitCode {
         Err(error) => return fail(ExitCode::Failed, &error),
     };
     let role = if args.init || std::process::id() == 1 { app::Role::Init } else { app::Role::Service };
-    let result = runtime.block_on(app::run(config, role, keeper, kept));
+    let result = if args.safe_mode {
+        runtime.block_on(app::run_in_safe_mode(config, role, keeper, kept))
+    } else {
+        runtime.block_on(app::run(config, role, keeper, kept))
+    };
     runtime.shutdown_background(); // nothing that still blocks may hold up the end
     match result {
         Ok(()) => ExitCode::Ok,

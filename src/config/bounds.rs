@@ -253,6 +253,9 @@ bounds! {
     // keeper
     keeper_crashes_max = 5, "Servers in a row that may die soon after their start; the next one is started in safe mode, where it only says why.";
     keeper_steady_ms = 10_000, "A server that ran so long before it died starts that count anew.";
+    safe_mode_retry_ms = 60_000, "How long a server stays in safe mode before a normal start is tried again.";
+    crash_reports_max = 20, "Crash reports that are kept; the oldest go.";
+    crash_text_max_bytes = 16 * KIB, "Of a panic's message, and of its backtrace, so much is kept.";
 
     // workspace
     directory_config_max_bytes = MIB, "Size of a directory's mcp.json or skills.json; a larger one is not read, and not written.";

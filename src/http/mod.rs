@@ -10,6 +10,7 @@ mod page;
 pub mod problem;
 pub(crate) mod repository;
 pub mod routes;
+mod safe;
 mod serve;
 mod slow;
 pub mod sse;
@@ -26,14 +27,17 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use routes::{ProblemDetails, openapi};
+pub use safe::{SafeMode, SafeModeHealth, SafeModeStatus, safe_router};
 pub use serve::serve;
 
 use crate::acp::Acp;
 use crate::acp::remote::Remote;
 use crate::agents::Agents;
 use crate::config::{Config, as_duration, as_usize};
+use crate::crashes::Crashes;
 use crate::fs::{Fs, Uploads};
 use crate::git::Git;
+use crate::keeper::Keeper;
 use crate::processes::Processes;
 use crate::sessions::Sessions;
 use crate::store::{Store, Stream};
@@ -75,6 +79,12 @@ pub struct AppState {
     pub subscribers: Arc<Semaphore>,
     /// One permit per open WebSocket.
     pub ws_clients: Arc<Semaphore>,
+    /// Who starts the server again.
+    pub keeper: Keeper,
+    /// How servers before this one ended that did not want to.
+    pub crashes: Crashes,
+    /// Asks for a restart.
+    pub restart: CancellationToken,
     /// Ends open streams at shutdown.
     pub stop: CancellationToken,
     /// When the server started, in Unix milliseconds.
@@ -97,13 +107,17 @@ impl extract::BodyLimit for AppState {
 
 /// The whole service. Outermost first: request id and log line, panics, CORS, who may come in, routes.
 pub fn router(state: AppState) -> Router {
-    let guard = Guard::new(&state.config);
-    let cors = edge::cors(&state.config.cors);
+    let config = Arc::clone(&state.config);
     let (routes, _) = routes::routes().split_for_parts();
+    let routes = routes.fallback(not_found).method_not_allowed_fallback(method_not_allowed);
+    dressed(routes.with_state(state), &config)
+}
+
+/// Routes with what happens to every request.
+fn dressed(routes: Router, config: &Config) -> Router {
+    let guard = Guard::new(config);
+    let cors = edge::cors(&config.cors);
     routes
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .with_state(state)
         .layer(middleware::from_fn_with_state(guard, guard::guard))
         .layer(cors)
         .layer(CatchPanicLayer::custom(panicked))

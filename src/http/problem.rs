@@ -59,6 +59,7 @@ codes! {
     AgentStartFailed = "stream_error", "Stream Error", BAD_GATEWAY;
     Stopping = "stopping", "Server Stopping", SERVICE_UNAVAILABLE;
     Busy = "busy", "Server Busy", SERVICE_UNAVAILABLE;
+    SafeMode = "safe_mode", "Safe Mode", SERVICE_UNAVAILABLE;
     StorageUnavailable = "storage_unavailable", "Storage Unavailable", INSUFFICIENT_STORAGE;
 }
 

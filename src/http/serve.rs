@@ -1,5 +1,6 @@
 //! The accept loop: HTTP/1.1 and HTTP/2 cleartext on one listener, with bounds on connections and on slow headers.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,10 +23,13 @@ use crate::rt::spawn_owned;
 /// How an HTTP/2 connection begins (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// At a stop, the time for a client that has connected to begin its request.
+const FIRST_WORDS: Duration = Duration::from_millis(50);
+
 /// How often a preface that came in pieces is looked at.
 const PREFACE_POLL: Duration = Duration::from_millis(10);
 
-/// Serves until `stop`, then lets open requests end. Event streams end by themselves on the same token.
+/// Serves until `stop`, then lets open requests end, those that have just come included. Event streams end by themselves on the same token.
 ///
 /// Dropping the future closes the listener; connections go on until they end.
 pub async fn serve(listener: TcpListener, router: Router, bounds: &Bounds, stop: CancellationToken) {
@@ -48,21 +52,35 @@ pub async fn serve(listener: TcpListener, router: Router, bounds: &Bounds, stop:
             // Hyper's own timeout begins only once it knows which version this is.
             let spoken = tokio::select! {
                 spoken = tokio::time::timeout(header_timeout, version_known(&socket)) => spoken,
-                () = stop.cancelled() => return,
+                () = late(&stop) => return,
             };
             if !matches!(spoken, Ok(Ok(()))) {
                 return tracing::debug!("connection closed: its client said nothing");
             }
             let connection = http.serve_connection_with_upgrades(TokioIo::new(socket), service).into_owned();
-            let connection = watcher.watch(connection);
-            if let Err(error) = connection.await {
+            // The watcher's own way closes a connection at once whose request is there and not yet read.
+            let mut connection = pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = late(&stop) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "connection ended early");
             }
-            drop(permit);
+            drop((permit, watcher));
         });
     }
     drop(listener);
     graceful.shutdown().await;
+}
+
+/// Resolves a moment after the stop: a client that has just connected is about to speak, and is answered.
+async fn late(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(FIRST_WORDS).await;
 }
 
 /// Resolves once so much has come that the version is known. Takes nothing from the socket. Cancel safe.

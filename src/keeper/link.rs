@@ -1,9 +1,11 @@
 //! The server's end: what is kept is handed over, what was kept is taken back.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,7 +14,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::Interest;
 use tokio::sync::watch;
 
-use super::protocol::{Ended, FDS_MAX, Inbox, Kind, Message, placed, send};
+use super::protocol::{Ended, FDS_MAX, Inbox, Kind, Message, UPGRADE, placed, send};
 use crate::rt::{spawn_owned, sys};
 
 /// How long a message waits for a keeper that doesn't read.
@@ -40,6 +42,10 @@ pub struct LastRun {
     pub uptime_ms: u64,
     /// The last of what it wrote to stderr; at most 4 KiB.
     pub stderr: String,
+    /// Which process it was; `None` when it could not even be started.
+    pub pid: Option<u32>,
+    /// It was a newer program that never got ready; the one before was started in its place.
+    pub is_upgrade: bool,
 }
 
 /// A cheap handle on the keeper. Without one, nothing is kept and all calls do nothing.
@@ -53,6 +59,8 @@ struct Link {
     pid: u32,
     run_id: String,
     starts: u64,
+    crashes: u64,
+    program: PathBuf,
     last: Option<LastRun>,
     /// The keeper's own stderr, for when it is gone.
     stderr: Option<OwnedFd>,
@@ -79,6 +87,7 @@ impl Keeper {
         let mut inbox = Inbox::new();
         let (mut kept, mut last) = (Vec::new(), None);
         let (mut pid, mut run_id, mut starts, mut stderr) = (0, String::new(), 1, None);
+        let (mut crashes, mut program) = (0, PathBuf::new());
         loop {
             let received = inbox.receive(&socket, RecvFlags::empty())?;
             let (message, mut fds) = received.ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -91,12 +100,16 @@ impl Keeper {
                 Kind::Last => {
                     let stderr = String::from_utf8_lossy(message.text).into_owned();
                     let ended = message.ended.unwrap_or(Ended::Code(-1));
-                    last = Some(LastRun { ended, uptime_ms: message.number, stderr });
+                    let (pid, is_upgrade) = (some_pid(message.pid), message.key == UPGRADE);
+                    last = Some(LastRun { ended, uptime_ms: message.number, stderr, pid, is_upgrade });
+                }
+                Kind::State => {
+                    (crashes, program) = (message.number, PathBuf::from(OsStr::from_bytes(message.text)));
                 }
                 Kind::Kept => kept.push(Kept {
                     key: message.key.to_owned(),
                     fds: placed(fds, message.number),
-                    pid: u32::try_from(message.pid).ok().filter(|pid| *pid > 0),
+                    pid: some_pid(message.pid),
                     ended: message.ended,
                 }),
                 Kind::End => break,
@@ -110,7 +123,7 @@ impl Keeper {
             }
         }
         let ends = Mutex::default();
-        let link = Link { socket, pid, run_id, starts, last, stderr, is_lost: AtomicBool::new(false), ends };
+        let link = Link { socket, pid, run_id, starts, crashes, program, last, stderr, is_lost: AtomicBool::new(false), ends };
         Ok((Self { link: Some(Arc::new(link)) }, kept))
     }
 
@@ -148,6 +161,16 @@ impl Keeper {
     /// How often a server was started, with this one.
     pub fn starts(&self) -> u64 {
         self.link.as_ref().map_or(1, |link| link.starts)
+    }
+
+    /// How many servers died in a row before this one, each soon after its start.
+    pub fn crashes(&self) -> u64 {
+        self.link.as_ref().map_or(0, |link| link.crashes)
+    }
+
+    /// The path of the program that is started as the server.
+    pub fn program(&self) -> Option<&Path> {
+        self.link.as_ref().map(|link| link.program.as_path())
     }
 
     /// How the last server died, if one did.
@@ -252,6 +275,10 @@ impl Link {
         }
         tracing::error!("the keeper is gone: what runs goes on, but will not outlive this server any more");
     }
+}
+
+fn some_pid(pid: i32) -> Option<u32> {
+    u32::try_from(pid).ok().filter(|pid| *pid > 0)
 }
 
 async fn listen(link: Arc<Link>) {

@@ -15,8 +15,10 @@
 //!
 //! [`run`](run::run) is the whole process, one thread, one poll(2) loop. [`Keeper`] is the server's end of the socket.
 
+mod ending;
 mod link;
 mod policy;
+mod program;
 mod protocol;
 mod relay;
 mod run;

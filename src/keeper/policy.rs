@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use super::RESTART_CODE;
 use super::protocol::Ended;
 
@@ -33,12 +35,15 @@ pub(super) struct Life {
 #[derive(Debug)]
 pub(super) struct Policy {
     /// Deaths in a row, each soon after the start.
-    crashes: u64,
+    pub(super) crashes: u64,
     crashes_max: u64,
     steady: Duration,
     was_ever_ready: bool,
     pub(super) is_stopping: bool,
 }
+
+/// Signals that ask for a stop and end a server that doesn't handle them yet.
+const STOPS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -52,15 +57,19 @@ impl Policy {
     pub(super) fn ended(&mut self, life: Life) -> Next {
         let Life { ended, uptime, was_ready, was_safe } = life;
         self.was_ever_ready |= was_ready && !was_safe;
-        match ended {
-            _ if self.is_stopping => return Next::End(if ended == Ended::Code(0) { 0 } else { 1 }),
-            Ended::Code(0) => return Next::End(0),
-            Ended::Code(RESTART_CODE) => return Next::Start { after: Duration::ZERO, safe: false },
-            Ended::Code(code) if !self.was_ever_ready => return Next::End(code), // wrong flags, a port that is taken
-            _ => {}
-        }
         if uptime >= self.steady && !was_safe {
             self.crashes = 0;
+        }
+        match ended {
+            // By the very signal: it had no handler yet.
+            _ if self.is_stopping => {
+                let is_orderly = ended == Ended::Code(0) || STOPS.iter().any(|stop| ended == Ended::Signal(*stop as i32));
+                return Next::End(if is_orderly { 0 } else { 1 });
+            }
+            Ended::Code(0) => return Next::End(0),
+            Ended::Code(RESTART_CODE) if was_ready => return Next::Start { after: Duration::ZERO, safe: false },
+            Ended::Code(code) if !self.was_ever_ready => return Next::End(code), // wrong flags, a port that is taken
+            _ => {}
         }
         self.crashes += 1;
         if self.crashes > self.crashes_max {
@@ -105,6 +114,20 @@ mod tests {
         assert_eq!(policy.ended(life(Ended::Code(0), 5)), Next::End(0));
         policy.is_stopping = true;
         assert_eq!(policy.ended(life(Ended::Signal(9), 5)), Next::End(1));
+        assert_eq!(policy.ended(life(Ended::Signal(15), 5)), Next::End(0), "it had no handler yet");
+    }
+
+    #[test]
+    fn a_restart_that_is_asked_for_is_no_death() {
+        let mut policy = Policy::new(1, STEADY);
+        assert_eq!(policy.ended(life(Ended::Signal(6), 5)), start(0, false));
+        for _ in 0..5 {
+            assert_eq!(policy.ended(life(Ended::Code(RESTART_CODE), 5)), start(0, false));
+        }
+        assert_eq!(policy.ended(life(Ended::Code(RESTART_CODE), 20_000)), start(0, false));
+        assert_eq!(policy.ended(life(Ended::Signal(6), 5)), start(0, false), "the steady one started the count anew");
+        let unready = Life { was_ready: false, ..life(Ended::Code(RESTART_CODE), 5) };
+        assert_eq!(policy.ended(unready), start(0, true), "it can't ask before it is ready");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What keeper and server say to each other: datagrams on a pair of Unix sockets (SOCK_SEQPACKET), descriptors beside them
 //! (unix(7), SCM_RIGHTS).
 //!
-//! The server's first word is [`Kind::Hello`]; the keeper answers with [`Kind::Welcome`], [`Kind::Last`] when a server has
-//! died before, one [`Kind::Kept`] for each entry, and [`Kind::End`]. From then on each says what there is to say. Each
+//! The server's first word is [`Kind::Hello`]; the keeper answers with [`Kind::Welcome`], [`Kind::State`], [`Kind::Last`] when
+//! a server has died before, one [`Kind::Kept`] for each entry, and [`Kind::End`]. From then on each says what there is to say. Each
 //! message has the sender's version: kinds are only ever added, and whoever doesn't know one leaves it out, so that an old
 //! keeper serves a new server.
 
@@ -22,6 +22,8 @@ pub(super) const KEY_MAX: usize = 64;
 pub(super) const FDS_MAX: usize = 4;
 /// Bytes of a text.
 pub(super) const TEXT_MAX: usize = 4096;
+/// Says of a [`Kind::Last`] that an upgrade failed.
+pub(super) const UPGRADE: &str = "upgrade";
 
 const HEAD: usize = 24;
 const MESSAGE_MAX: usize = HEAD + KEY_MAX + TEXT_MAX;
@@ -65,7 +67,8 @@ pub(super) enum Kind {
     Upgrade = 6,
     /// Keeper: `text` is the run's id, `number` counts the starts of servers, `pid` is the keeper.
     Welcome = 101,
-    /// Keeper: how the last server ended; `number` is how long it ran in ms, `text` the end of its stderr.
+    /// Keeper: how the last server ended; `number` is how long it ran in ms, `pid` which it was, `text` the end of its
+    /// stderr. The key is [`UPGRADE`] when it was a newer program that never got ready.
     Last = 102,
     /// Keeper: an entry with its descriptors (bit n of `number`: there is one at place n), its pid (0: none) and its end
     /// when it ended.
@@ -74,9 +77,11 @@ pub(super) enum Kind {
     End = 104,
     /// Keeper: the process of this entry ended.
     Exited = 105,
+    /// Keeper: `number` counts the servers that died in a row, `text` is the path of the program that is started.
+    State = 106,
 }
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 13] = [
     Kind::Hello,
     Kind::Keep,
     Kind::Started,
@@ -89,6 +94,7 @@ const KINDS: [Kind; 12] = [
     Kind::Kept,
     Kind::End,
     Kind::Exited,
+    Kind::State,
 ];
 
 /// One message.

@@ -1,25 +1,24 @@
 //! The keeper's one thread: signals, the server's socket, its stderr, and the clock.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::ending;
 use super::policy::{Life, Next, Policy};
-use super::protocol::{Ended, FDS_MAX, Inbox, Kind, Message, placed, send};
+use super::program::Program;
+use super::protocol::{Ended, FDS_MAX, Inbox, Kind, Message, UPGRADE, placed, send};
 use super::relay::{self, Tail};
 use super::table::Table;
 use super::{KEPT_FLAG, SAFE_MODE_FLAG};
@@ -30,26 +29,29 @@ use crate::rt::sys;
 /// A server that isn't ready after this time is ended: it hangs.
 const START_MAX: Duration = Duration::from_secs(120);
 
-/// When the keeper ends without a server, the time processes have between TERM and KILL.
-const LAST_GRACE: Duration = Duration::from_millis(500);
+/// What a server that stops gets beyond its own deadline.
+const STOP_MARGIN: Duration = Duration::from_secs(1);
 
 /// How container hosts tell an init of the systemd kind to halt: SIGRTMIN+3 as glibc counts (signal(7)).
 const HALT: i32 = 34 + 3;
-
-/// The program that is started: open, so that it can be started again when its file was replaced.
-struct Program {
-    path: PathBuf,
-    file: File,
-}
 
 struct Server {
     pid: Pid,
     socket: OwnedFd,
     stderr: Option<OwnedFd>,
     started: Instant,
+    /// To be ready, or to have ended.
     deadline: Option<Instant>,
     is_ready: bool,
     is_safe: bool,
+}
+
+/// How the last server that died did.
+struct Last {
+    ended: Ended,
+    uptime_ms: u64,
+    pid: i32,
+    is_upgrade: bool,
 }
 
 struct Keeper {
@@ -66,7 +68,9 @@ struct Keeper {
     policy: Policy,
     run_id: String,
     starts: u64,
-    last: Option<(Ended, u64)>,
+    last: Option<Last>,
+    is_init: bool,
+    stop_time: Duration,
     nofile: Rlimit,
     /// The server has written what our stderr doesn't take right now.
     is_held: bool,
@@ -91,21 +95,6 @@ fn say(words: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "sandboxd keeper: {words}"); // nobody may be reading
 }
 
-impl Program {
-    fn open(path: PathBuf) -> std::io::Result<Self> {
-        Ok(Self { file: File::open(&path)?, path })
-    }
-
-    /// What to execute: the path, unless something else lies there now.
-    fn executable(&self) -> PathBuf {
-        let same = match (self.file.metadata(), std::fs::metadata(&self.path)) {
-            (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
-            _ => false,
-        };
-        if same { self.path.clone() } else { PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd())) }
-    }
-}
-
 impl Keeper {
     fn new(args: Vec<OsString>) -> std::io::Result<Self> {
         if args.iter().any(|arg| arg == "--detach") {
@@ -128,6 +117,7 @@ impl Keeper {
         if is_init {
             args.push("--init".into());
         }
+        let args_have_init = args.iter().any(|arg| arg == "--init");
         Ok(Self {
             args,
             program,
@@ -140,6 +130,8 @@ impl Keeper {
             run_id: new_id("run"),
             starts: 0,
             last: None,
+            is_init: args_have_init,
+            stop_time: Duration::from_millis(bounds.shutdown_deadline_ms) + STOP_MARGIN,
             nofile,
             is_held: false,
             signals,
@@ -155,7 +147,9 @@ impl Keeper {
             {
                 self.start_at = None;
                 if let Err(error) = self.start(safe) {
-                    say(format_args!("can't start {}: {error}", self.program.path.display()));
+                    let why = format!("can't start {}: {error}", self.program.path.display());
+                    self.tail.push(why.as_bytes());
+                    say(format_args!("{why}"));
                     if let Some(code) = self.ended(Ended::Code(1)) {
                         return code;
                     }
@@ -168,8 +162,11 @@ impl Keeper {
             if let Some(code) = self.signalled().or_else(|| died.and_then(|ended| self.ended(ended))) {
                 return code;
             }
-            if let Some(server) = self.server.as_ref().filter(|server| server.deadline.is_some_and(|at| at <= Instant::now())) {
-                say(format_args!("the server is not ready in time and is ended"));
+            let is_late = |server: &&mut Server| server.deadline.is_some_and(|at| at <= Instant::now());
+            if let Some(server) = self.server.as_mut().filter(is_late) {
+                server.deadline = None;
+                let what = if self.policy.is_stopping { "stop" } else { "get ready" };
+                say(format_args!("the server doesn't {what} in time and is killed"));
                 let _ = kill(server.pid, Signal::SIGKILL); // collected above, next time
             }
         }
@@ -242,7 +239,10 @@ impl Keeper {
                 Kind::Forget => self.table.forget(message.key),
                 Kind::Close => self.table.close(message.key, message.number),
                 Kind::Ready => {
-                    (server.is_ready, server.deadline) = (true, None);
+                    server.is_ready = true;
+                    if !self.policy.is_stopping {
+                        server.deadline = None;
+                    }
                     if self.before.take().is_some() {
                         say(format_args!("upgraded to {}", self.program.path.display()));
                     }
@@ -268,9 +268,12 @@ impl Keeper {
             &Message { number: self.starts, pid, text: self.run_id.as_bytes(), ..Message::new(Kind::Welcome) },
             &[rustix::stdio::stderr()],
         );
-        if let Some((ended, uptime_ms)) = self.last {
-            let last =
-                Message { ended: Some(ended), number: uptime_ms, text: self.last_tail.bytes(), ..Message::new(Kind::Last) };
+        let path = self.program.path.as_os_str().as_bytes();
+        let state = Message { number: self.policy.crashes, text: path, ..Message::new(Kind::State) };
+        told = told.and_then(|()| tell(&state, &[]));
+        if let Some(Last { ended, uptime_ms, pid, is_upgrade }) = self.last {
+            let of = Message::of(Kind::Last, if is_upgrade { UPGRADE } else { "" });
+            let last = Message { ended: Some(ended), number: uptime_ms, pid, text: self.last_tail.bytes(), ..of };
             told = told.and_then(|()| tell(&last, &[]));
         }
         for entry in self.table.iter() {
@@ -313,14 +316,7 @@ impl Keeper {
     /// Collects the dead; gives the server's end.
     fn collect(&mut self) -> Option<Ended> {
         let mut died = None;
-        loop {
-            let (pid, ended) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid, Ended::Code(code)),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, Ended::Signal(signal as i32)),
-                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return died,
-                Ok(_) | Err(Errno::EINTR) => continue,
-                Err(_) => return died,
-            };
+        while let Some((pid, ended)) = ending::collected() {
             match &self.server {
                 Some(server) if server.pid == pid => {
                     self.listen(); // what it said last comes before the ends of processes that it leaves
@@ -335,45 +331,58 @@ impl Keeper {
                 }
             }
         }
+        died
     }
 
-    /// The server is gone.
+    /// The server is gone, or couldn't be started.
     fn ended(&mut self, ended: Ended) -> Option<i32> {
-        let life = match self.server.take() {
-            Some(mut server) => {
-                if let Some(stderr) = server.stderr.take() {
-                    relay::drain(stderr, &mut self.tail);
-                }
-                std::mem::swap(&mut self.tail, &mut self.last_tail);
-                self.tail.clear();
-                Life { ended, uptime: server.started.elapsed(), was_ready: server.is_ready, was_safe: server.is_safe }
+        let (mut life, mut pid) = (Life { ended, uptime: Duration::ZERO, was_ready: false, was_safe: false }, 0);
+        if let Some(mut server) = self.server.take() {
+            if let Some(stderr) = server.stderr.take() {
+                relay::drain(stderr, &mut self.tail);
             }
-            None => Life { ended, uptime: Duration::ZERO, was_ready: false, was_safe: false },
-        };
-        if let Some(before) = self.before.take() {
+            pid = server.pid.as_raw();
+            life = Life { ended, uptime: server.started.elapsed(), was_ready: server.is_ready, was_safe: server.is_safe };
+        }
+        let uptime_ms = u64::try_from(life.uptime.as_millis()).unwrap_or(u64::MAX);
+        let last = |is_upgrade| Some(Last { ended, uptime_ms, pid, is_upgrade });
+        if !self.policy.is_stopping
+            && let Some(before) = self.before.take()
+        {
             say(format_args!("{} ended before it was ready ({ended}): going back", self.program.path.display()));
             self.program = before;
-            self.last = Some((ended, u64::try_from(life.uptime.as_millis()).unwrap_or(u64::MAX)));
+            self.last = last(true);
+            self.next_tail();
             self.start_at = Some((Instant::now(), false));
             return None;
         }
-        match self.policy.ended(life) {
+        let (after, safe) = match self.policy.ended(life) {
             Next::End(code) => {
-                if ended != Ended::Code(0) {
-                    self.end_what_is_left();
-                }
-                Some(code)
+                ending::end_all(&mut self.table); // nothing, after an orderly stop
+                return Some(code);
             }
-            Next::Start { after, safe } => {
-                if ended != Ended::Code(super::RESTART_CODE) {
-                    let in_words = if safe { "in safe mode: it died too often" } else { "again" };
-                    say(format_args!("the server ended ({ended}) and is started {in_words}, in {} ms", after.as_millis()));
-                    self.last = Some((ended, u64::try_from(life.uptime.as_millis()).unwrap_or(u64::MAX)));
-                }
-                self.start_at = Some((Instant::now() + after, safe));
-                None
+            Next::Start { after, safe } => (after, safe),
+        };
+        if ended != Ended::Code(super::RESTART_CODE) {
+            self.upgrade = None; // it died on the way there
+            let in_words = if safe { "in safe mode: it died too often" } else { "again" };
+            say(format_args!("the server ended ({ended}) and is started {in_words}, in {} ms", after.as_millis()));
+            self.last = last(false);
+            self.next_tail();
+        } else {
+            self.tail.clear();
+            if !life.was_safe {
+                self.last = None;
             }
         }
+        self.start_at = Some((Instant::now() + after, safe));
+        None
+    }
+
+    /// What was written belongs to the server before.
+    fn next_tail(&mut self) {
+        std::mem::swap(&mut self.tail, &mut self.last_tail);
+        self.tail.clear();
     }
 
     /// Passes signals on; a stop while no server runs ends everything. Gives the exit code then.
@@ -383,31 +392,24 @@ impl Keeper {
             let signal = if number == HALT { Ok(Signal::SIGTERM) } else { Signal::try_from(number) };
             let Ok(signal) = signal else { continue };
             let stops = matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGQUIT | Signal::SIGPWR);
-            match (&self.server, signal) {
+            match (&mut self.server, signal) {
                 (_, Signal::SIGCHLD) => {}
-                (Some(server), _) => {
-                    self.policy.is_stopping |= stops;
-                    let _ = kill(server.pid, signal); // it ends just now: that is seen
+                (Some(server), _) if stops => {
+                    self.policy.is_stopping = true;
+                    server.deadline = Some(Instant::now() + self.stop_time);
+                    // Only an init knows the other two.
+                    let is_known = self.is_init || !matches!(signal, Signal::SIGQUIT | Signal::SIGPWR);
+                    let _ = kill(server.pid, if is_known { signal } else { Signal::SIGTERM }); // it ends just now: that is seen
                 }
+                (Some(server), _) if self.is_init => _ = kill(server.pid, signal),
                 (None, _) if stops => {
-                    self.end_what_is_left();
+                    ending::end_all(&mut self.table);
                     return Some(0);
                 }
-                (None, _) => {}
+                _ => {}
             }
         }
         None
-    }
-
-    /// No server is there to do it: TERM and KILL to the groups of all that is kept.
-    fn end_what_is_left(&self) {
-        let living = || self.table.iter().filter(|entry| entry.pid > 0 && entry.ended.is_none());
-        if living().next().is_none() {
-            return;
-        }
-        living().for_each(|entry| _ = killpg(Pid::from_raw(entry.pid), Signal::SIGTERM));
-        std::thread::sleep(LAST_GRACE);
-        living().for_each(|entry| _ = killpg(Pid::from_raw(entry.pid), Signal::SIGKILL));
     }
 }
 

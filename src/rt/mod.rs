@@ -36,5 +36,14 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    tokio::spawn(future.instrument(tracing::info_span!(parent: None, "task", name)))
+    tokio::spawn(TASK.scope(name, future).instrument(tracing::info_span!(parent: None, "task", name)))
+}
+
+tokio::task_local! {
+    static TASK: &'static str;
+}
+
+/// The name of the task that runs on this thread right now, where it has one.
+pub fn task_name() -> Option<&'static str> {
+    TASK.try_with(|name| *name).ok()
 }

@@ -11,16 +11,19 @@ use crate::support::{Home, Options, PATIENCE, Server, kill};
 /// What a stop may take: `shutdown_deadline_ms`.
 const DEADLINE: Duration = Duration::from_secs(4);
 
-/// PID 1 of a namespace of its own; `None`, said loudly, where that can't be made.
 fn init(home: &Home) -> Option<(Server, u32)> {
+    init_with(home, Options::default())
+}
+
+/// PID 1 of a namespace of its own; `None`, said loudly, where that can't be made.
+pub fn init_with(home: &Home, options: Options) -> Option<(Server, u32)> {
     if !nix::unistd::geteuid().is_root() {
         assert!(std::env::var_os("CI").is_none(), "tests of PID 1 have to run as root");
         let words = "\n!!! NOT TESTED: the server as PID 1 needs root (unshare --pid)\n\n";
         let _ = std::io::stderr().write_all(words.as_bytes()); // not captured, unlike eprintln!
         return None;
     }
-    let options = Options::default().under(&["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]);
-    let server = Server::start_with(home, &options);
+    let server = Server::start_with(home, &options.under(&["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]));
     let children = format!("/proc/{0}/task/{0}/children", server.pid());
     let pid = std::fs::read_to_string(children).expect("a list").trim().parse().expect("one child");
     Some((server, pid))

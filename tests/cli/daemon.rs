@@ -139,15 +139,54 @@ fn a_server_of_someone_else_is_left_alone() {
     assert!(daemon.run("status", &[]).ok().err.starts_with("Daemon running (PID 0, build unknown"));
 }
 
+/// KILL, and waits.
+fn killed(pid: u32) {
+    kill(pid, "KILL");
+    while lives(pid) {
+        std::thread::yield_now();
+    }
+}
+
+/// The server below the keeper.
+fn server_of(keeper: u32) -> u32 {
+    let children = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).expect("a list");
+    children.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("a child")
+}
+
+#[test]
+fn a_daemon_whose_keeper_was_killed_is_known_and_stopped() {
+    let daemon = Daemon::new(Home::new());
+    daemon.run("start", &["--token", "t0psecret"]).ok();
+    let server = server_of(daemon.pid());
+    killed(daemon.pid());
+    let status = daemon.run("status", &["--token", "t0psecret"]).ok();
+    assert!(status.err.starts_with(&format!("Daemon running (PID {server}, ")), "{status:?}");
+    assert!(daemon.run("start", &["--token", "t0psecret"]).ok().err.starts_with("daemon already running"));
+    assert_eq!(daemon.run("stop", &["--token", "t0psecret"]).ok().err, "daemon stopped\n");
+    assert_eq!(daemon.home.processes(), Vec::<u32>::new());
+}
+
+#[test]
+fn the_last_resort_ends_keeper_and_server() {
+    let daemon = Daemon::new(Home::new().env("SANDBOXD_SHUTDOWN_DEADLINE_MS", "100"));
+    daemon.run("start", &["--no-token"]).ok();
+    let keeper = daemon.pid();
+    let server = server_of(keeper);
+    kill(keeper, "STOP");
+    let stopped = daemon.run("stop", &[]).ok();
+    assert!(stopped.err.contains("was killed"), "{stopped:?}");
+    assert!(!lives(keeper) && !lives(server));
+    assert_eq!(daemon.home.processes(), Vec::<u32>::new());
+}
+
 #[test]
 fn a_killed_daemon_is_started_again() {
     let daemon = Daemon::new(Home::new());
     daemon.run("start", &["--no-token"]).ok();
     let first = daemon.pid();
-    kill(first, "KILL");
-    while lives(first) {
-        std::thread::yield_now();
-    }
+    let server = server_of(first);
+    killed(first);
+    killed(server);
     assert_eq!(daemon.run("status", &[]).ok().err, "Daemon not running\n");
     daemon.run("start", &["--no-token"]).ok();
     assert_ne!(daemon.pid(), first);
@@ -168,9 +207,11 @@ fn another_build_is_replaced_only_on_request() {
     assert!(daemon.run("start", &["--no-token"]).ok().err.starts_with("daemon already running"));
     daemon.run("start", &["--upgrade"]).fails(2, "--no-token");
     assert!(lives(first), "nothing was stopped for a start that can't work");
+    let server = server_of(first);
     let upgraded = daemon.run("start", &["--no-token", "--upgrade"]).ok();
-    assert!(upgraded.err.starts_with("daemon outdated (build 0.0.9-1 -> ") && !lives(first), "{upgraded:?}");
-    assert!(lives(daemon.pid()));
+    assert!(upgraded.err.starts_with("daemon outdated (build 0.0.9-1 -> ") && !lives(server), "{upgraded:?}");
+    assert!(lives(first) && daemon.pid() == first, "the keeper stays, with all that runs");
+    assert!(!daemon.run("status", &[]).ok().err.contains("outdated"));
     daemon.run("stop", &[]).ok();
 }
 

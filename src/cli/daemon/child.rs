@@ -121,11 +121,17 @@ fn log_tail(daemon: &Daemon) -> String {
 pub(super) async fn end(record: Record, shutdown_deadline_ms: u64) -> Result<bool, Failure> {
     for (sent, patience) in [(Signal::SIGTERM, as_duration(shutdown_deadline_ms) + STOP_MARGIN), (Signal::SIGKILL, STOP_MARGIN)] {
         let deadline = Instant::now() + patience;
+        // A keeper that is killed ends nobody any more: first it, so that it starts no other server, then its server.
+        let server = if sent == Signal::SIGKILL { record.server() } else { None };
         signal(&record, sent)?;
-        while record.lives() && Instant::now() < deadline {
+        let both = || record.lives() || server.as_ref().is_some_and(Record::lives);
+        if let Some(server) = &server {
+            signal(server, sent)?;
+        }
+        while both() && Instant::now() < deadline {
             sleep(POLL).await;
         }
-        if !record.lives() {
+        if !both() {
             return Ok(sent == Signal::SIGKILL);
         }
     }

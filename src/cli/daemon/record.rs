@@ -10,6 +10,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::super::Failure;
 use crate::config::Dirs;
+use crate::keeper::KEPT_FLAG;
 use crate::processes::started_at_ticks;
 
 /// A process that `daemon start` has started.
@@ -31,6 +32,16 @@ impl Record {
     /// Whether exactly this process still runs. A zombie doesn't.
     pub(super) fn lives(&self) -> bool {
         Self::of(self.pid).as_ref() == Some(self)
+    }
+
+    /// The server below it, when it is a keeper.
+    pub(super) fn server(&self) -> Option<Self> {
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid)).unwrap_or_default();
+        let is_server = |pid: &u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).any(|word| word == KEPT_FLAG.as_bytes())
+        };
+        children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).find(is_server).and_then(Self::of)
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -74,9 +85,9 @@ impl Files {
         Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| refused(&self.lock, &errno))
     }
 
-    /// The daemon, when it runs.
-    pub(super) fn living(&self) -> Option<Record> {
-        Record::parse(&std::fs::read_to_string(&self.pid).ok()?).filter(Record::lives)
+    /// The daemon that was started last, whether it runs or not.
+    pub(super) fn known(&self) -> Option<Record> {
+        Record::parse(&std::fs::read_to_string(&self.pid).ok()?)
     }
 
     /// The build that the daemon was started from.

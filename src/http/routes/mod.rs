@@ -9,10 +9,12 @@ mod fs;
 mod git;
 mod processes;
 mod requests;
+mod restart;
 mod server;
 mod sessions;
 mod traces;
 
+pub use restart::{KeeperStatus, Restarting, UpgradeRequest};
 use serde::Serialize;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement};
@@ -42,6 +44,7 @@ pub struct ProblemDetails {
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(base())
         .merge(server::router())
+        .merge(restart::router())
         .merge(agents::router())
         .merge(acp::router())
         .merge(acp_remote::router())

@@ -11,7 +11,9 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::http::{AppState, ProblemDetails, docs};
+use super::KeeperStatus;
+use crate::crashes::{CrashReport, PanicReport};
+use crate::http::{AppState, ProblemDetails, SafeModeHealth, SafeModeStatus, docs};
 use crate::rt::clock::now_ms;
 use crate::store;
 use crate::traces::ExportStatus;
@@ -50,7 +52,8 @@ struct Health {
 
 /// Says that the server answers.
 #[utoipa::path(get, path = "/v1/health", tag = "server", operation_id = "get_health",
-    responses((status = 200, body = Health), (status = 401, body = ProblemDetails)))]
+    responses((status = 200, body = Health), (status = 401, body = ProblemDetails),
+        (status = 503, body = SafeModeHealth, description = "Safe mode: the server died too often and only says why")))]
 async fn get_health() -> Json<Health> {
     Json(Health { status: "ok" })
 }
@@ -70,6 +73,19 @@ struct ServerStatus {
     /// As `x86_64` or `aarch64`.
     arch: &'static str,
     storage: StorageStatus,
+    /// The process above the server; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keeper: Option<KeeperStatus>,
+    /// How often the keeper started a server again.
+    restarts: u64,
+    /// How the last server ended that did not want to: the first of `crashes`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_crash: Option<CrashReport>,
+    /// The reports that are kept, newest first, over all runs.
+    crashes: Vec<CrashReport>,
+    /// The last panic of this very server, which ended one of its tasks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_panic: Option<PanicReport>,
     /// What became of spans that are sent to a collector; absent when none is named.
     #[serde(skip_serializing_if = "Option::is_none")]
     span_export: Option<ExportStatus>,
@@ -162,8 +178,10 @@ impl From<&store::Store> for StorageStatus {
 }
 
 /// Shows the server, its machine and its storage.
-#[utoipa::path(get, path = "/v1/status", tag = "server", operation_id = "get_status", responses((status = 200, body = ServerStatus)))]
+#[utoipa::path(get, path = "/v1/status", tag = "server", operation_id = "get_status",
+    responses((status = 200, body = ServerStatus), (status = 503, body = SafeModeStatus, description = "Safe mode")))]
 async fn get_status(State(state): State<AppState>) -> Json<ServerStatus> {
+    let crashes = state.crashes.list();
     Json(ServerStatus {
         version: env!("CARGO_PKG_VERSION"),
         uptime_ms: now_ms() - state.started_at_ms,
@@ -172,6 +190,11 @@ async fn get_status(State(state): State<AppState>) -> Json<ServerStatus> {
         os: std::env::consts::OS,
         arch: std::env::consts::ARCH,
         storage: (&state.store).into(),
+        keeper: KeeperStatus::of(&state.keeper),
+        restarts: state.keeper.starts() - 1,
+        last_crash: crashes.first().cloned(),
+        crashes,
+        last_panic: state.crashes.last_panic(),
         span_export: state.traces.export_status(),
     })
 }
