@@ -24,7 +24,7 @@ impl Damaged {
         let mut connection = Connection::open(damaged.path()).expect("a database");
         assert!(migrate(&damaged.path(), &mut connection).is_ok());
         let tx = connection.transaction().expect("a transaction");
-        tx.execute_batch("INSERT INTO streams VALUES (1, 'acp/a/out', 1, NULL), (2, 'acp/b/out', 1, NULL)").expect("written");
+        tx.execute_batch("INSERT INTO streams (id, name, created_at_ms, orphaned_at_ms) VALUES (1, 'acp/a/out', 1, NULL), (2, 'acp/b/out', 1, NULL)").expect("written");
         for seq in 1..=EVENTS {
             let sql = "INSERT INTO events VALUES (?1, 1, ?1, 1, 'test', ?2)";
             tx.execute(sql, (seq, format!("{seq}").repeat(50).into_bytes())).expect("written");
