@@ -16,8 +16,10 @@ async fn text(server: &Server, id: &str) -> String {
 async fn processes_outlive_the_server_with_output_and_exit_code() {
     let home = Home::new();
     let server = Server::start_with(&home, &Options::kept());
-    let script = "for i in $(seq 1 40); do echo line $i; sleep 0.02; done; exit 7";
-    let id = create(&server, sh(script, json!({}))).await;
+    let gate = home.path().join("gate");
+    let wait = format!("until [ -e {} ]; do sleep 0.01; done", gate.display());
+    let script = format!("for i in $(seq 1 40); do echo line $i; sleep 0.02; done; {wait}; exit 7");
+    let id = create(&server, sh(&script, json!({}))).await;
     let pid = info(&server, &id).await["pid"].clone();
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -25,6 +27,7 @@ async fn processes_outlive_the_server_with_output_and_exit_code() {
         let again = info(&server, &id).await;
         assert_eq!((&again["pid"], &again["status"]), (&pid, &json!("running")), "{again}");
     }
+    std::fs::write(&gate, "").expect("written");
     let end = ended(&server, &id).await;
     assert_eq!((&end["exitCode"], &end["exitReason"]), (&json!(7), &json!("exited")), "{end}");
     let expected: String = (1..=40).map(|number| format!("line {number}\n")).collect();

@@ -215,7 +215,7 @@ async fn a_torn_end_of_the_wal_costs_nothing_and_a_garbled_one_is_told() {
 #[tokio::test]
 async fn what_is_not_checked_in_time_is_checked_beside() {
     let lived = Lived::new().await;
-    lived.sql("INSERT INTO streams VALUES (99, 'test', 1, NULL)");
+    lived.sql("INSERT INTO streams (id, name, created_at_ms) VALUES (99, 'test', 1)");
     lived.many_events(99);
     let short = Options::default().env("SANDBOXD_STORE_CHECK_MS", "1");
     lived.crashed();

@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 
-use super::{Child, Children, Record, Uncollected, Way};
+use super::child::{Record, Way};
+use super::{Child, Children, Uncollected};
 use crate::keeper::{Ended, Kept};
 use crate::processes::cgroup::Cgroup;
 use crate::processes::desk::Left;

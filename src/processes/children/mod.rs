@@ -12,6 +12,7 @@
 //! ```
 
 mod adopt;
+mod child;
 mod errand;
 mod launch;
 mod reap;
@@ -29,13 +30,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::watch;
 
 pub(super) use crate::rt::sys::BeforeExec;
 pub(super) use adopt::{Adopted, Known, SLATE};
+pub use child::Child;
+pub(super) use child::Uncollected;
 pub(super) use launch::{Launch, resolve};
 #[cfg(test)]
 pub(super) use scan::cookie_owner;
@@ -45,15 +46,16 @@ pub use stderr_tail::StderrTail;
 pub(super) use tty::Tty;
 pub(super) use wire::Wire;
 
+use child::{Record, Way};
 use scan::Scanner;
 use tree::Target;
 
 use super::Error;
 use super::cgroup::Cgroup;
 use super::desk::{Desks, Left};
-use super::types::{Exit, Owner, ProcessId, SignalScope, Stopped};
+use super::types::{Owner, ProcessId, Stopped};
 use crate::config::Env;
-use crate::keeper::{Ended, Keeper, Kept};
+use crate::keeper::{Keeper, Kept};
 use crate::rt::clock::now_ms;
 use crate::rt::ids::new_id;
 use crate::rt::{spawn_owned, sys};
@@ -88,18 +90,6 @@ pub struct Started {
     pub process: Child,
 }
 
-/// What is known of a child while it runs.
-#[derive(Debug)]
-pub(super) struct Record {
-    pub(super) id: ProcessId,
-    pub(super) owner: Owner,
-    pub(super) pid: u32,
-    pub(super) program: PathBuf,
-    pub(super) args: Vec<OsString>,
-    pub(super) cwd: Option<PathBuf>,
-    pub(super) created_at_ms: i64,
-}
-
 /// What holds a child together with all that comes of it.
 #[derive(Debug, Default)]
 pub(super) struct Confined {
@@ -107,18 +97,6 @@ pub(super) struct Confined {
     pub(super) before_exec: Option<BeforeExec>,
     /// Its own cgroup, where cgroups can be written.
     pub(super) cgroup: Option<Arc<Cgroup>>,
-}
-
-/// A cheap handle on a child. Dropping it stops nothing.
-#[derive(Clone)]
-pub struct Child {
-    record: Arc<Record>,
-    cookie: Arc<str>,
-    cgroup: Arc<OnceLock<Arc<Cgroup>>>,
-    /// The keeper knows it.
-    is_kept: bool,
-    inner: Arc<Inner>,
-    exit: watch::Receiver<Option<Exit>>,
 }
 
 /// Starts children and knows which are its own.
@@ -377,155 +355,6 @@ impl Children {
             tracing::error!(survived = stopped.survived, "processes could not be killed");
         }
         stopped.killed
-    }
-}
-
-/// A child whose exit nobody waits for yet.
-#[must_use = "a child that nobody collects stays as a zombie"]
-pub(super) struct Uncollected {
-    inner: Arc<Inner>,
-    pid: u32,
-    id: ProcessId,
-    publish: watch::Sender<Option<Exit>>,
-    way: Way,
-}
-
-/// How an exit is learned.
-enum Way {
-    /// waitpid(2) takes the child away.
-    Collected,
-    /// It stays until [`Child::release`]: were this server killed in between, the keeper would collect it.
-    Seen,
-    /// It isn't our child: the keeper tells.
-    Told(watch::Receiver<Option<Ended>>),
-}
-
-impl Uncollected {
-    /// Waits for the exit, collects it and publishes it. Not to be dropped before: it is the only one that does.
-    pub(super) async fn collect(self) -> Exit {
-        let exit = match self.way {
-            Way::Collected => reap::exit_of(self.pid, false).await,
-            Way::Seen => {
-                self.inner.unreleased().insert(self.pid);
-                reap::exit_of(self.pid, true).await
-            }
-            Way::Told(mut end) => match end.wait_for(Option::is_some).await.map(|end| *end) {
-                Ok(Some(Ended::Code(code))) => Exit::Code(code),
-                Ok(Some(Ended::Signal(signal))) => Exit::Signal(signal),
-                _ => reap::end_of_stranger(self.pid).await, // the keeper is gone
-            },
-        };
-        {
-            // Since it was waited for, its number may have become that of another child.
-            let mut known = self.inner.known();
-            if known.get(&self.pid).is_some_and(|child| child.record.id == self.id) {
-                known.remove(&self.pid);
-            }
-        }
-        tracing::debug!(pid = self.pid, %exit, "process exited");
-        self.publish.send_replace(Some(exit));
-        exit
-    }
-}
-
-impl Child {
-    /// Its number among all that this server started.
-    pub fn id(&self) -> ProcessId {
-        self.record.id
-    }
-
-    /// The child's process id, which is also its group's.
-    pub fn pid(&self) -> u32 {
-        self.record.pid
-    }
-
-    pub(super) fn record(&self) -> &Record {
-        &self.record
-    }
-
-    /// The exit, once there is one. Cancel safe.
-    pub async fn exited(&self) -> Exit {
-        let mut exit = self.exit.clone();
-        let known = exit.wait_for(Option::is_some).await.map(|exit| *exit);
-        known.ok().flatten().unwrap_or(Exit::Code(-1)) // the owner task is gone: only when the runtime ends
-    }
-
-    /// Ends the whole tree: TERM, then KILL after `grace`. Also finds what the child left after its own exit.
-    ///
-    /// Returns when nothing is left, or what is left can't be killed. Dropping the future stops the escalation.
-    pub async fn stop(&self, grace: Duration) -> Stopped {
-        let stopped = tree::end(&self.inner.scanner, self.tree(), grace, tree::KILL_WAIT).await;
-        if stopped.survived > 0 {
-            tracing::error!(pid = self.pid(), survived = stopped.survived, "processes could not be killed");
-        }
-        stopped
-    }
-
-    /// Its end is in the file: the child is taken away.
-    pub fn release(&self) {
-        if self.is_kept && self.inner.unreleased().remove(&self.pid()) {
-            reap::collect(self.pid());
-        }
-    }
-
-    /// Nothing of it has to outlive this server any more: the keeper closes what it held of it.
-    pub fn forget(&self) {
-        if self.is_kept {
-            self.release();
-            self.inner.keeper.forget(&self.id().to_string());
-        }
-    }
-
-    /// Closes one of its descriptors at the keeper, too.
-    pub(super) fn close_kept(&self, place: usize) {
-        if self.is_kept {
-            self.inner.keeper.close(&self.id().to_string(), place);
-        }
-    }
-
-    /// Signals the child, its group or its tree; gives how many processes that were (a group counts as one).
-    pub(super) async fn signal(&self, signal: Signal, scope: SignalScope) -> usize {
-        let pid = Pid::from_raw(self.root());
-        let running = self.exit.borrow().is_none(); // afterwards the number may be somebody else's
-        match scope {
-            SignalScope::Process => usize::from(running && kill(pid, signal).is_ok()),
-            SignalScope::Group => usize::from(running && killpg(pid, signal).is_ok()),
-            SignalScope::Tree => tree::signal_all(&self.inner.scanner, &self.tree(), signal).await,
-        }
-    }
-
-    /// The pids of the whole tree, also after the child's own exit.
-    pub(super) async fn tree_pids(&self) -> Vec<u32> {
-        tree::pids(&self.inner.scanner, &self.tree()).await
-    }
-
-    fn root(&self) -> i32 {
-        i32::try_from(self.pid()).unwrap_or(i32::MAX)
-    }
-
-    /// Its cgroup, where it has one.
-    pub(super) fn cgroup(&self) -> Option<&Arc<Cgroup>> {
-        self.cgroup.get()
-    }
-
-    /// Puts the tree as it is into a cgroup. What forks meanwhile is looked for until nothing new is found.
-    pub(super) async fn move_into(&self, cgroup: Arc<Cgroup>) {
-        let mut moved = HashSet::new();
-        loop {
-            let new: Vec<u32> = self.tree_pids().await.into_iter().filter(|pid| moved.insert(*pid)).collect();
-            if new.is_empty() {
-                break;
-            }
-            let to = Arc::clone(&cgroup);
-            // Those that are gone by now are no matter. Blocks while the kernel waits for a quiet moment.
-            _ = tokio::task::spawn_blocking(move || new.into_iter().for_each(|pid| _ = to.add(pid))).await;
-        }
-        let _ = self.cgroup.set(cgroup); // there is one already: it stays
-    }
-
-    fn tree(&self) -> Target {
-        let is_over = self.exit.borrow().is_some();
-        Target::Tree { root: self.root(), is_over, cookie: self.cookie.to_string(), cgroup: self.cgroup().cloned() }
     }
 }
 
