@@ -218,6 +218,7 @@ async fn a_newer_program_takes_over_and_nothing_ends() {
     poller.assert_served().await;
     assert_eq!((installed.exe(), size(&installed.program())), (installed.program(), old + 1));
     assert_eq!(installed.files(), ["sandboxd", "sandboxd.previous"]);
+    assert!(installed.home.data().join("sandboxd.before-upgrade.db").is_file());
     assert_eq!(size(&installed.home.path().join("bin/sandboxd.previous")), old);
     living.assert_lives(server).await;
     assert_eq!(status(server).await["keeper"]["starts"], 2);
