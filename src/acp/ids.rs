@@ -50,6 +50,36 @@ impl<W> Ids<W> {
         Self { next: 1, pending: HashMap::new(), asked: HashSet::new(), stale: HashSet::new(), max }
     }
 
+    /// As an earlier run left them: the numbers go on from `next`.
+    pub fn resume(
+        max: usize,
+        next: u64,
+        pending: impl Iterator<Item = (u64, Pending<W>)>,
+        asked: impl IntoIterator<Item = String>,
+    ) -> Self {
+        Self { next, pending: pending.collect(), asked: asked.into_iter().collect(), ..Self::new(max) }
+    }
+
+    /// The number of the next request.
+    pub fn next_number(&self) -> u64 {
+        self.next
+    }
+
+    /// A request in flight.
+    pub fn get(&self, number: u64) -> Option<&Pending<W>> {
+        self.pending.get(&number)
+    }
+
+    /// What is in flight towards the agent.
+    pub fn pending(&self) -> impl Iterator<Item = (u64, &Pending<W>)> {
+        self.pending.iter().map(|(number, pending)| (*number, pending))
+    }
+
+    /// The agent's open requests, by its ids.
+    pub fn asked(&self) -> impl Iterator<Item = &str> {
+        self.asked.iter().map(String::as_str)
+    }
+
     /// Takes a request in and gives its number towards the agent; gives it back when there are too many.
     ///
     /// # Errors

@@ -29,12 +29,24 @@ pub struct LineCutter {
     searched: usize,
     dropping: Option<(Bytes, u64)>,
     max_bytes: usize,
+    /// How far the stream was cut, its line breaks included.
+    position: u64,
 }
 
 impl LineCutter {
     /// Lines of up to `max_bytes` bytes come out whole.
     pub fn new(max_bytes: usize) -> Self {
-        Self { buffer: BytesMut::new(), searched: 0, dropping: None, max_bytes }
+        Self { buffer: BytesMut::new(), searched: 0, dropping: None, max_bytes, position: 0 }
+    }
+
+    /// The same for a stream whose first byte has this number.
+    pub fn from(position: u64, max_bytes: usize) -> Self {
+        Self { position, ..Self::new(max_bytes) }
+    }
+
+    /// How far the stream was cut: behind the last line that was given.
+    pub fn position(&self) -> u64 {
+        self.position
     }
 
     /// Where to read into; then call [`LineCutter::next_line`] until it gives `None`.
@@ -52,6 +64,7 @@ impl LineCutter {
             return None;
         };
         self.searched = 0;
+        self.position += at as u64 + 1;
         // A short line is copied out: were it a slice, one event in a ring would keep the whole read buffer alive.
         let line = if at <= COPIED_BYTES {
             let line = Bytes::copy_from_slice(&self.buffer[..at]);
@@ -69,6 +82,7 @@ impl LineCutter {
     pub fn rest(&mut self) -> Option<Line> {
         let line = self.buffer.split().freeze();
         self.searched = 0;
+        self.position += line.len() as u64;
         (!line.is_empty() || self.dropping.is_some()).then(|| self.finish(line))
     }
 
@@ -92,6 +106,7 @@ impl LineCutter {
             }
             None => return,
         }
+        self.position += length as u64;
         self.buffer = BytesMut::new(); // gives the memory back
         self.searched = 0;
     }

@@ -33,13 +33,13 @@ pub use tap::{Asked, Decided, Fact, NoTaps, Prompted, Tap, TapServer, TapSource,
 pub use types::{AgentSource, BoxFuture, Error, Launch, LaunchError, Posted, Quirks, ServerInfo, Status};
 
 use crate::config::{Bounds, as_usize};
-use crate::processes::Children;
+use crate::processes::{Children, ProcessId};
 use crate::rt::clock::now_ms;
 use crate::rt::ids::new_id;
 use crate::rt::spawn_owned;
 use crate::store::{AcpServerRow, AcpSessionRow, RowChange, Store, Stream};
-use agent::Agent;
-use owner::{Command, Owner};
+use agent::{About, Agent};
+use owner::{Command, First, Owner};
 use restore::Memory;
 
 /// The room: makes, finds and deletes servers.
@@ -93,9 +93,11 @@ impl Acp {
             stop: CancellationToken::new(),
         };
         let acp = Self { inner: Arc::new(inner) };
+        let mut outlived = agent::outlived(&acp.inner.children);
         for (row, sessions) in acp.inner.store.acp_servers().await? {
             let (id, agent) = (row.server_id.clone(), row.agent.clone());
-            let server = acp.take_up(row, sessions).await?;
+            let at = outlived.iter().position(|(_, about)| about.instance == row.instance);
+            let server = acp.take_up(row, sessions, at.map(|at| outlived.swap_remove(at))).await?;
             acp.inner.servers().insert(id, Slot { agent, made: watch::channel(Some(Ok(server))).1 });
         }
         Ok(acp)
@@ -266,17 +268,26 @@ impl Acp {
             return Err(Error::Deleted { id: row.server_id });
         }
         // Still under the lock: rows of one id are written in the order in which its servers come and go.
-        let first = Agent::start(&self.inner.children, &launch, agent, &self.inner.bounds)?;
+        let first = Agent::start(&self.inner.children, &launch, (&row.instance, agent), 0, &self.inner.bounds)?;
         let change = RowChange::PutAcpServer(row.clone());
         self.inner.store.append(&inbound, "acp.created", bytes::Bytes::from_static(b"{}"), Some(change));
         let memory = Memory::new(self.remembered());
-        Ok(self.run(row, memory, outbound, inbound, Some(first)))
+        Ok(self.run(row, memory, outbound, inbound, (First::New(first), 0)))
     }
 
-    async fn take_up(&self, row: AcpServerRow, sessions: Vec<AcpSessionRow>) -> Made {
+    async fn take_up(&self, row: AcpServerRow, sessions: Vec<AcpSessionRow>, agent: Option<(ProcessId, About)>) -> Made {
         let (outbound, inbound) = self.streams(&row.instance).await?;
         let memory = Memory::from_rows(&row, sessions, self.remembered());
-        Ok(self.run(row, memory, outbound, inbound, None))
+        let read_to = self.inner.store.read_to(&format!("acp/{}/out", row.instance)).await?;
+        let taken = agent.and_then(|(id, about)| {
+            let taken = Agent::go_on(&self.inner.children, id, &about, read_to, &self.inner.bounds);
+            if taken.is_none() {
+                tracing::warn!(server = row.server_id, "the agent outlived the last server, but nobody can go on with it");
+            }
+            taken
+        });
+        let first = taken.map_or(First::None, |taken| First::Taken(Box::new(taken)));
+        Ok(self.run(row, memory, outbound, inbound, (first, read_to)))
     }
 
     fn remembered(&self) -> restore::Max {
@@ -296,11 +307,12 @@ impl Acp {
         memory: Memory,
         outbound: Arc<Stream>,
         inbound: Arc<Stream>,
-        first: Option<Agent>,
+        (first, read_to): (First, u64),
     ) -> Arc<Server> {
         let (mailbox, commands) = mpsc::channel(as_usize(self.inner.bounds.acp_mailbox_max_messages));
         let since_ms = now_ms();
-        let (publish, status) = watch::channel(if first.is_some() { Status::Running { since_ms } } else { Status::Stopped });
+        let (publish, status) =
+            watch::channel(if matches!(first, First::None) { Status::Stopped } else { Status::Running { since_ms } });
         let tapped = TapServer {
             server_id: row.server_id.clone(),
             agent: row.agent.clone(),
@@ -325,6 +337,7 @@ impl Acp {
             tap: self.inner.taps.tap(tapped),
             handshake: Arc::clone(&handshake),
             stop: self.inner.stop.clone(),
+            read_to,
         };
         let task = spawn_owned("acp-server", owner.run(first));
         Arc::new(Server {

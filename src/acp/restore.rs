@@ -75,6 +75,8 @@ pub(super) struct Memory {
     /// True once some session has another id on the agent's side: only then envelopes are looked into for it.
     renamed: bool,
     process: Heard,
+    /// Changes with `process`.
+    version: u64,
 }
 
 /// How much is remembered.
@@ -87,8 +89,8 @@ pub(super) struct Max {
 }
 
 /// What the present process knows.
-#[derive(Debug, Default)]
-struct Heard {
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+pub(super) struct Heard {
     initialized: bool,
     /// The client's own initialize is on its way: what the agent can do is not known yet.
     initializing: bool,
@@ -118,16 +120,33 @@ impl Memory {
         let renamed = sessions.iter().any(|(id, session)| session.agent_id != *id);
         let (initialize, authenticate) = (server.initialize.clone(), server.authenticate.clone());
         let initialized = server.initialized.clone();
-        Self { initialize, initialized, authenticate, sessions, order, max, renamed, process: Heard::default() }
+        Self { initialize, initialized, authenticate, sessions, order, max, renamed, process: Heard::default(), version: 0 }
+    }
+
+    /// Changes with what the present process knows.
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// What the present process knows.
+    pub(super) fn heard_so_far(&self) -> &Heard {
+        &self.process
+    }
+
+    /// The process is one that outlived an earlier run, and knows this.
+    pub(super) fn goes_on(&mut self, heard: Heard) {
+        self.process = heard;
     }
 
     /// The agent process is gone.
     pub(super) fn forget_process(&mut self) {
+        self.version += 1;
         self.process = Heard::default();
     }
 
     /// The client itself sends this to the present process: no step of ours is needed for it.
     pub(super) fn heard(&mut self, method: &str) {
+        self.version += 1;
         match method {
             "initialize" => self.process.initializing = true,
             "authenticate" => self.process.authenticated = true,
@@ -137,6 +156,7 @@ impl Memory {
 
     /// A client's request was refused by the agent.
     pub(super) fn refused(&mut self, method: &str) {
+        self.version += 1;
         if method == "initialize" {
             self.process.initializing = false;
         }
@@ -209,6 +229,7 @@ impl Memory {
 
     /// A step of ours succeeded. Gives what has to be written down.
     pub(super) fn step_succeeded(&mut self, step: &Step, result: &str) -> Option<Learned> {
+        self.version += 1;
         match (step.purpose, &step.session) {
             (Purpose::Initialize | Purpose::Authenticate, _) => self.succeeded(&step.method, &step.params, result),
             (Purpose::Open, Some(id)) => {
@@ -233,6 +254,7 @@ impl Memory {
 
     /// A step of ours was refused. True when there is another way, or it can be done without.
     pub(super) fn step_failed(&mut self, step: &Step) -> bool {
+        self.version += 1;
         match (step.purpose, &step.session) {
             (Purpose::Authenticate, _) => self.process.authenticated = true, // the request itself will say what it needs
             (Purpose::Open, Some(id)) => return self.process.refused.insert(id.clone()),
@@ -246,6 +268,7 @@ impl Memory {
     }
 
     fn opened_again(&mut self, id: &str) {
+        self.version += 1;
         self.process.open.insert(id.to_owned());
         let settings = self.sessions.get(id).map(|session| session.settings.values().cloned().collect());
         self.process.settings.insert(id.to_owned(), settings.unwrap_or_default());
@@ -253,6 +276,7 @@ impl Memory {
 
     /// Takes note of a successful answer to a client (or to a step of ours). Gives what has to be written down.
     pub(super) fn succeeded(&mut self, method: &str, params: &str, result: &str) -> Option<Learned> {
+        self.version += 1;
         let kept = params.to_owned();
         match method {
             "initialize" => {
@@ -328,10 +352,12 @@ impl Memory {
 
     /// The agent closed it: the next request for it restores it.
     pub(super) fn closed(&mut self, id: &str) {
+        self.version += 1;
         self.process.open.remove(id);
     }
 
     fn opened(&mut self, id: String, session: Session) -> Option<Learned> {
+        self.version += 1;
         self.process.open.insert(id.clone());
         if self.sessions.insert(id.clone(), session).is_none() {
             self.order.push_back(id.clone());

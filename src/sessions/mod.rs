@@ -13,6 +13,7 @@
 
 mod adopt;
 mod attach;
+mod begin;
 mod book;
 mod create;
 mod custodian;

@@ -100,7 +100,7 @@ impl Sessions {
     }
 
     pub(super) fn insert(&self, row: SessionRow, doc: SessionDoc, stream: Arc<Stream>, last_number: u64) -> Arc<Live> {
-        let usage = usage_before(doc.usage.as_ref(), doc.stats.turns);
+        let usage = usage_before(doc.usage.as_ref(), doc.stats.turns == 0);
         let spans = SpanBook::new(&row.id, &row.agent, usage, as_usize(self.bounds().session_open_items_max));
         let projector = Projector::new(&row.id, self.limits());
         let (store, traces) = (self.store().clone(), self.inner.parts.traces.clone());
@@ -109,11 +109,10 @@ impl Sessions {
     }
 }
 
-/// What is known of a session's usage after so many turns.
-pub(super) fn usage_before(usage: Option<&UsageDoc>, turns: u64) -> Option<UsageSeen> {
+/// A session's usage; where there was none so far, nothing, else it isn't known.
+pub(super) fn usage_before(usage: Option<&UsageDoc>, is_none: bool) -> Option<UsageSeen> {
     match usage {
-        None if turns == 0 => Some(UsageSeen::default()),
-        None => None,
+        None => is_none.then(UsageSeen::default),
         Some(usage) => Some(UsageSeen {
             used: usage.used,
             size: usage.size,

@@ -6,9 +6,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
+use super::begin::Sent;
 use super::live::outcome_word;
 use super::projection::Outcome;
-use super::types::{Sent, TurnDoc, TurnInfo, TurnLimits};
+use super::types::{TurnDoc, TurnInfo, TurnLimits};
 use crate::rt::ids::new_id;
 use crate::store::{RowChange, TurnRow};
 

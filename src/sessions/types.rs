@@ -177,23 +177,7 @@ pub struct TurnDoc {
     pub limits: TurnLimits,
     /// Where it began, once it was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub sent: Option<Sent>,
-}
-
-/// Where a turn began: enough to fold what the agent has said since once more, for a server that takes it up.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Sent {
-    /// The id of its request as its client wrote it: the answer in the agent's stream has it.
-    pub client_id: String,
-    /// The last position in the agent's stream before it.
-    pub events_after: u64,
-    /// The last position in the session's stream before it.
-    pub session_after: u64,
-    /// Turns and tool calls of the session before it.
-    pub stats: Stats,
-    /// Tokens and cost before it.
-    pub usage: Option<UsageDoc>,
+    pub sent: Option<super::begin::Sent>,
 }
 
 /// A turn as routes show it.

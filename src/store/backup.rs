@@ -109,7 +109,7 @@ pub struct Restored {
     pub before: Option<PathBuf>,
 }
 
-/// Looks at all of a file: its pages, its rows, its indexes, and whom rows belong to. Takes about a second for a
+/// Looks at all of a file: its pages, its rows, its indexes, and whom rows belong to. Takes some seconds for a
 /// gigabyte. Changes nothing.
 ///
 /// # Errors

@@ -69,13 +69,13 @@ pub(super) fn put_stream(tx: &Transaction<'_>, row_id: i64, name: &str) -> rusql
     insert.execute((row_id, name, now_ms())).map(|_| ())
 }
 
-/// The highest number of a stream.
+/// How far a stream's source is read.
 pub(super) fn read_to(connection: &Connection, name: &str) -> rusqlite::Result<u64> {
-    use rusqlite::OptionalExtension as _;
     let mut select = connection.prepare_cached("SELECT read_to FROM streams WHERE name = ?1")?;
     Ok(select.query_row([name], |row| row.get(0)).optional()?.map_or(0, as_u64))
 }
 
+/// The highest number of a stream.
 pub(super) fn last_stream(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("SELECT coalesce(max(id), 0) FROM streams", [], |row| row.get(0))
 }

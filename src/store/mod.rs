@@ -32,6 +32,7 @@ mod redaction;
 mod requests;
 mod rows;
 mod salvage;
+mod salvage_table;
 #[cfg(test)]
 mod salvage_tests;
 mod session_rows;
@@ -145,8 +146,7 @@ impl Store {
             shared::spawn("store-check", move || soundness.check(unchecked, depth))?;
         }
         let redactor = RwLock::default();
-        let inner =
-            Inner { path, store_id, queue, readers, health, streams, log, writer, soundness, set_aside, redactor, lock };
+        let inner = Inner { path, store_id, queue, readers, health, streams, log, writer, soundness, set_aside, redactor, lock };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -251,14 +251,7 @@ impl Store {
 
     /// As [`Store::append`], of an event that was read from somewhere: with it, the source is read up to `read_to`. See
     /// [`Store::read_to`].
-    pub fn append_read(
-        &self,
-        stream: &Arc<Stream>,
-        kind: &'static str,
-        payload: Bytes,
-        change: Option<RowChange>,
-        read_to: u64,
-    ) {
+    pub fn append_read(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes, change: Option<RowChange>, read_to: u64) {
         let append = Append { read_to: Some(read_to), ..self.clean(stream, kind, payload, change, None) };
         self.inner.queue.put(Command::Append(append));
     }
@@ -351,13 +344,17 @@ impl Store {
         self.inner.queue.hold_later();
     }
 
-    /// Ends as by a SIGKILL: of what waits to be later the first `kept` events are committed, the rest never. Gives how many
-    /// waited.
+    /// How many events wait so.
     #[cfg(test)]
-    pub(crate) async fn kill(&self, kept: usize) -> usize {
-        let held = self.inner.queue.cut_later(kept);
+    pub(crate) fn held_later(&self) -> usize {
+        self.inner.queue.held_later()
+    }
+
+    /// Ends as by a SIGKILL: of those the first `kept` are committed, the rest never.
+    #[cfg(test)]
+    pub(crate) async fn kill(&self, kept: usize) {
+        self.inner.queue.cut_later(kept);
         self.close().await;
-        held
     }
 
     /// JSON without known secrets.

@@ -91,7 +91,9 @@ fn make_new(old: &Path, new: &Path, bounds: &Bounds) -> Result<Salvaged, Error> 
         made.map_err(|error| failed(new, &error, "Make the folder writable, or pass --data-dir DIR."))?;
         let mut connection = Connection::open(new).map_err(refused)?;
         // Nobody sees it before it is whole and on the disk.
-        for (pragma, value) in [("journal_mode", "memory"), ("synchronous", "off"), ("foreign_keys", "off")] {
+        for (pragma, value) in
+            [("journal_mode", "memory"), ("synchronous", "off"), ("foreign_keys", "off"), ("cache_size", "-65536")]
+        {
             connection.pragma_update(None, pragma, value).map_err(refused)?;
         }
         migrate(new, &mut connection).map_err(|trouble| match trouble {

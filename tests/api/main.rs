@@ -26,6 +26,7 @@ mod fs_watch;
 mod git;
 mod git_sessions;
 mod keeper;
+mod keeper_agents;
 mod keeper_ends;
 mod keeper_safe_mode;
 mod keeper_upgrades;

@@ -7,6 +7,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
+use super::kept::LINE;
 use super::{FROM_AGENT, Running, Waiter};
 use crate::acp::agent::AgentEvent;
 use crate::acp::envelope::{self, Envelope, Fragment, Kind, raw_member, string_member};
@@ -35,7 +36,7 @@ impl Running {
             AgentEvent::Written => {}
             AgentEvent::StdinClosed => {
                 if let Some(agent) = &mut self.agent {
-                    agent.input.close();
+                    agent.close_input();
                     self.end_deaf_agent("closed its stdin");
                 }
             }
@@ -47,11 +48,11 @@ impl Running {
     }
 
     pub(super) fn read_lines(&mut self) {
-        while let Some(line) = self.agent.as_mut().and_then(|agent| agent.output.lines.next_line()) {
+        while let Some(line) = self.agent.as_mut().and_then(|agent| agent.lines.next_line()) {
             self.line(line);
         }
-        if self.agent.as_ref().is_some_and(|agent| agent.output.ended()) {
-            if let Some(rest) = self.agent.as_mut().and_then(|agent| agent.output.lines.rest()) {
+        if self.agent.as_ref().is_some_and(|agent| agent.has_ended()) {
+            if let Some(rest) = self.agent.as_mut().and_then(|agent| agent.lines.rest()) {
                 self.line(rest);
             }
             if self.exit.is_none() {
@@ -65,7 +66,7 @@ impl Running {
         if let Some(agent) = &mut self.agent {
             self.doomed.get_or_insert(self.held.len());
             tracing::warn!(server = self.owner.server_id, pid = agent.process.pid(), "the agent {what} and is stopped");
-            agent.input.close();
+            agent.close_input();
             let (process, grace) = (agent.process.clone(), as_duration(self.owner.bounds.agent_stop_grace_ms));
             spawn_owned("agent-stop", async move { process.stop(grace).await });
         }
@@ -113,6 +114,7 @@ impl Running {
         let text = self.towards_clients(envelope);
         let shown = Envelope::parse(text.clone()).unwrap_or_else(|_| envelope.clone());
         let session = shown.session_id();
+        self.note_asked(&id, session.as_deref());
         let asked =
             Asked { session: session.as_deref(), id: &id, method: shown.method(), params: shown.params().unwrap_or("null") };
         let verdict = self.owner.tap.asked(asked);
@@ -145,6 +147,7 @@ impl Running {
             "$/cancel_request" => {
                 let id = envelope.request_id().unwrap_or_default();
                 if self.ids.withdrawn(id) {
+                    self.note_withdrawn(id);
                     self.asked_in.remove(id);
                     self.owner.tap.happened(Fact::Withdrawn { id });
                 }
@@ -199,6 +202,7 @@ impl Running {
 
     pub(super) fn answered(&mut self, envelope: &Envelope, pending: Pending<Waiter>) {
         let number = envelope.id().and_then(|id| id.parse().ok()).unwrap_or_default();
+        self.note_done(number);
         self.told_of(number, &pending, envelope);
         let reply = match pending.waiter {
             Waiter::Client(reply) => reply,
@@ -226,7 +230,7 @@ impl Running {
     }
 
     pub(super) fn emit(&self, text: Bytes) {
-        self.owner.store.append(&self.owner.outbound, FROM_AGENT, text, None);
+        self.owner.store.append_read(&self.owner.outbound, FROM_AGENT, text, None, self.read_to());
     }
 
     /// A line that is no JSON, or too long, is reported; and whoever waits for it must not wait for ever.
@@ -238,7 +242,7 @@ impl Running {
             Fragment { id: Some(id), has_method: true } => {
                 let refusal = messages::error_response(&id, error, &data);
                 if let Some(agent) = &mut self.agent {
-                    agent.input.send(&refusal); // it doesn't read: then it can't be told
+                    agent.send(&refusal, LINE, Vec::new); // it doesn't read: then it can't be told
                 }
             }
             Fragment { id: Some(id), has_method: false } => match self.ids.take(&id) {

@@ -10,10 +10,11 @@
 //! waiter at once. Dropping a client's end of a reply drops nothing else.
 
 mod from_agent;
+mod kept;
 mod restoring;
 mod towards_agent;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::agent::{Agent, AgentEvent};
+use super::agent::{Agent, AgentEvent, Taken};
 use super::envelope::Envelope;
 use super::ids::Ids;
 use super::messages;
@@ -92,6 +93,18 @@ pub(super) struct Owner {
     /// For those who ask the handle.
     pub(super) handshake: Arc<Mutex<Handshake>>,
     pub(super) stop: CancellationToken,
+    /// How far the stdout of its agents was read with what is in the log.
+    pub(super) read_to: u64,
+}
+
+/// The agent that a server begins with.
+pub(super) enum First {
+    /// Just started.
+    New(Agent),
+    /// It outlived the server before this one.
+    Taken(Box<Taken>),
+    /// None: the next request starts one.
+    None,
 }
 
 /// The owner with what changes while it runs.
@@ -119,6 +132,14 @@ struct Running {
     sends_turn: bool,
     /// Sessions of the agent's open requests, by its id for them.
     asked_in: HashMap<String, String>,
+    /// How far the stdout of agents was read that are gone.
+    last_read_to: u64,
+    /// What was read and isn't committed yet: the position of the last event of it, and how far it was read.
+    unsettled: VecDeque<(u64, u64)>,
+    /// Of the agent's knowledge that was noted for the next server.
+    noted_version: u64,
+    /// Requests of the agent's that are read again, and were answered under the last server.
+    answered_already: HashSet<String>,
     /// Words that go with the next prompt, by session as clients call it; empty once they are on their way.
     words: HashMap<String, String>,
 }
@@ -129,6 +150,8 @@ struct Held {
     tag: Option<String>,
     /// Nobody waits for an answer to a notification.
     reply: Option<Reply>,
+    /// Its position in the inbound stream.
+    in_seq: u64,
 }
 
 /// What was said in a session is being read, for the agent's fresh one.
@@ -148,15 +171,20 @@ struct Restored {
 }
 
 impl Owner {
-    /// Runs until the server is deleted or shut down. `first` is the agent of a server just made; a server from an
-    /// earlier run starts without one.
-    pub(super) async fn run(self, first: Option<Agent>) {
+    /// Runs until the server is deleted or shut down.
+    pub(super) async fn run(self, first: First) {
         let ids = Ids::new(as_usize(self.bounds.acp_pending_max_requests));
-        let ended = first.is_none().then(|| "the server was restarted".to_owned());
+        let ended = matches!(first, First::None).then(|| "the server was restarted".to_owned());
+        let (agent, taken) = match first {
+            First::New(agent) => (Some(agent), None),
+            First::Taken(taken) => (None, Some(taken)),
+            First::None => (None, None),
+        };
+        let last_read_to = self.read_to;
         let mut running = Running {
             owner: self,
             ids,
-            agent: first,
+            agent,
             launching: None,
             held: VecDeque::new(),
             held_bytes: 0,
@@ -168,8 +196,15 @@ impl Owner {
             doomed: None,
             sends_turn: false,
             asked_in: HashMap::new(),
+            last_read_to,
+            unsettled: VecDeque::new(),
+            noted_version: 0,
+            answered_already: HashSet::new(),
             words: HashMap::new(),
         };
+        if let Some(taken) = taken {
+            running.take_over(*taken).await;
+        }
         let deleted = running.serve().await;
         running.finish(deleted).await;
     }
@@ -215,7 +250,7 @@ impl Running {
                 event = event_of(self.agent.as_mut(), &self.owner.store, exited) => self.agent_event(event),
                 () = until(self.exit.map(|(_, deadline)| deadline)) => self.agent_gone().await,
             }
-            if self.exit.is_some() && self.agent.as_ref().is_some_and(|agent| agent.output.ended()) {
+            if self.exit.is_some() && self.agent.as_ref().is_some_and(|agent| agent.has_ended()) {
                 self.agent_gone().await;
             }
             if std::mem::take(&mut self.sends_turn) {
@@ -224,8 +259,9 @@ impl Running {
                 self.owner.store.settle().await;
             }
             if let Some(agent) = &mut self.agent {
-                agent.input.write_now(); // before the commit: the agent works meanwhile
+                agent.write_some(); // before the commit: the agent works meanwhile
             }
+            self.keep().await;
             self.owner.tap.flush();
             if !may_wait {
                 self.owner.store.flush();
@@ -236,11 +272,11 @@ impl Running {
     /// The process is gone and its output is read: everyone who waits is told, and what it left behind is ended.
     async fn agent_gone(&mut self) {
         let (Some((exit, _)), Some(mut agent)) = (self.exit.take(), self.agent.take()) else { return };
-        if let Some(rest) = agent.output.lines.rest() {
+        if let Some(rest) = agent.lines.rest() {
             self.line(rest);
         }
-        let process = agent.process.clone();
-        spawn_owned("agent-leftovers", async move { process.stop(Duration::ZERO).await });
+        self.last_read_to = agent.lines.position();
+        let (process, store) = (agent.process.clone(), self.owner.store.clone());
         let stderr = agent.stderr_tail(Duration::from_millis(100)).await;
         self.owner.status.send_replace(Status::Stopped);
         self.owner.memory.forget_process();
@@ -254,6 +290,11 @@ impl Running {
         self.asked_in.clear();
         self.words.clear();
         self.owner.tap.happened(Fact::Exited { exit, stderr: &stderr, stopped: stopped.as_deref() });
+        spawn_owned("agent-leftovers", async move {
+            process.stop(Duration::ZERO).await;
+            store.settle().await; // before that, another server would have to tell of its end
+            process.forget();
+        });
         self.start_again().await;
     }
 
@@ -298,7 +339,7 @@ impl Running {
             let _ = reply.send(()); // who asked may have left
             return;
         };
-        agent.input.close();
+        agent.close_input();
         self.doomed.get_or_insert(0); // it isn't their fault
         self.ended = Some(reason);
         let process = agent.process.clone();
@@ -343,8 +384,9 @@ impl Running {
             } // a dropped Post reply is answered by the handle
         }
         if let Some(mut agent) = self.agent.take() {
-            agent.input.close();
+            agent.close_input();
             let stopped = agent.process.stop(as_duration(self.owner.bounds.agent_stop_grace_ms)).await;
+            agent.process.forget();
             tracing::info!(server = self.owner.server_id, ?stopped, "agent stopped");
         }
         self.owner.status.send_replace(Status::Stopped);

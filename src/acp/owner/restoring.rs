@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::kept::LINE;
 use super::{Fetching, Held, Restored, Running, Waiter};
 use crate::acp::agent::Agent;
 use crate::acp::envelope::{Envelope, raw_member, string_member};
@@ -33,8 +34,9 @@ impl Running {
 
     pub(super) fn launched(&mut self, result: Result<Launch, LaunchError>) {
         self.launching = None;
+        let names = (&*self.owner.instance, &*self.owner.agent_name);
         let agent =
-            result.and_then(|launch| Agent::start(&self.owner.children, &launch, &self.owner.agent_name, &self.owner.bounds));
+            result.and_then(|launch| Agent::start(&self.owner.children, &launch, names, self.last_read_to, &self.owner.bounds));
         match agent {
             Ok(agent) => {
                 let reason = self.ended.take().unwrap_or_default();
@@ -66,7 +68,7 @@ impl Running {
         let request = messages::request(number, &method, &params);
         let request = Envelope::parse(request.clone())
             .map_or(request, |envelope| messages::apply_quirks(envelope, agent.quirks).text().clone());
-        if !agent.input.send(&request) {
+        if !agent.send(&request, LINE, Vec::new) {
             self.step_deadline = Some(Instant::now());
         }
     }

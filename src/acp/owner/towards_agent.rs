@@ -1,8 +1,8 @@
 //! Clients' envelopes on their way to the agent: held until it is ready, renumbered, sent.
 
 use bytes::Bytes;
-use serde_json::json;
 
+use super::kept::{LINE, REPLIED, Replied, SENT, Said, json};
 use super::{Answer, FROM_AGENT, FROM_CLIENT, Held, Reply, Running, Waiter};
 use crate::acp::envelope::{Envelope, Kind};
 use crate::acp::ids::{Pending, Taken};
@@ -18,6 +18,7 @@ const ANSWERS_TELL: &[&str] =
 impl Running {
     pub(super) fn post(&mut self, envelope: Envelope, tag: Option<String>, reply: Reply) {
         self.owner.store.append(&self.owner.inbound, FROM_CLIENT, envelope.text().clone(), None);
+        let in_seq = self.owner.inbound.appended();
         let reply = match envelope.kind() {
             Kind::Request => Some(reply),
             Kind::Notification | Kind::Response => {
@@ -27,10 +28,10 @@ impl Running {
         };
         match envelope.kind() {
             // An agent that is being restored may itself wait for it.
-            Kind::Response => self.forward_unanswered(&envelope),
+            Kind::Response => self.forward_unanswered(&envelope, in_seq),
             // With nothing before it there is nobody to be told, and nothing to be cancelled.
             Kind::Notification if self.agent.is_none() && self.held.is_empty() => {}
-            Kind::Notification | Kind::Request => self.hold(Held { envelope, tag, reply }),
+            Kind::Notification | Kind::Request => self.hold(Held { envelope, tag, reply, in_seq }),
         }
         if self.agent.is_none() && !self.held.is_empty() {
             self.launch();
@@ -57,7 +58,8 @@ impl Running {
     }
 
     /// Notifications and answers to the agent's own requests.
-    pub(super) fn forward_unanswered(&mut self, envelope: &Envelope) {
+    pub(super) fn forward_unanswered(&mut self, envelope: &Envelope, in_seq: u64) {
+        let mut replied = None;
         let line = match (envelope.kind(), envelope.id()) {
             (Kind::Response, Some(id)) => match self.ids.answered(id) {
                 Taken::Late => {
@@ -67,7 +69,7 @@ impl Running {
                     );
                 }
                 Taken::First => {
-                    self.told_of_answer(id, envelope.result(), "client");
+                    replied = Some(self.told_of_answer(id, envelope.result(), "client", Some(in_seq)));
                     self.towards_agent(envelope.clone()).text().clone()
                 }
                 Taken::Unknown => self.towards_agent(envelope.clone()).text().clone(),
@@ -81,7 +83,9 @@ impl Running {
             }
             _ => self.towards_agent(envelope.clone()).text().clone(),
         };
-        if self.agent.as_mut().is_some_and(|agent| !agent.input.send(&line)) {
+        let kind = if replied.is_some() { REPLIED } else { LINE };
+        let about = || replied.as_ref().map_or_else(|| json(&Said { in_seq }), json);
+        if self.agent.as_mut().is_some_and(|agent| !agent.send(&line, kind, about)) {
             tracing::warn!(server = self.owner.server_id, "the agent doesn't read its stdin: a notification was dropped");
         }
     }
@@ -92,7 +96,7 @@ impl Running {
         while self.step_deadline.is_none()
             && self.fetching.is_none()
             && self.exit.is_none()
-            && self.agent.as_ref().is_some_and(|agent| !agent.input.is_closed())
+            && self.agent.as_ref().is_some_and(|agent| !agent.is_input_closed())
         {
             let Some(Held { envelope, reply, .. }) = self.held.front() else { return };
             if reply.is_some() && self.owner.memory.must_wait(envelope) {
@@ -103,8 +107,10 @@ impl Running {
                 (Some(step), _) => self.begin_step(step),
                 (None, Some(session)) => self.fetch(&session, None),
                 (None, None) => match self.next_held() {
-                    Some(Held { envelope, tag, reply: Some(reply) }) => self.forward_request(envelope, tag, reply),
-                    Some(Held { envelope, reply: None, .. }) => self.forward_unanswered(&envelope),
+                    Some(Held { envelope, tag, reply: Some(reply), in_seq }) => {
+                        self.forward_request(envelope, tag, reply, in_seq);
+                    }
+                    Some(Held { envelope, reply: None, in_seq, .. }) => self.forward_unanswered(&envelope, in_seq),
                     None => return,
                 },
             }
@@ -117,7 +123,7 @@ impl Running {
         (self.owner.memory.owes_words(&session) && !self.words.contains_key(&session)).then_some(session)
     }
 
-    pub(super) fn forward_request(&mut self, envelope: Envelope, tag: Option<String>, reply: Reply) {
+    pub(super) fn forward_request(&mut self, envelope: Envelope, tag: Option<String>, reply: Reply, in_seq: u64) {
         self.owner.memory.heard(envelope.method());
         let is_of_session = ANSWERS_TELL.contains(&envelope.method());
         let session = envelope.session_id().filter(|_| is_of_session);
@@ -159,14 +165,15 @@ impl Running {
         let sent = words.as_ref().map_or_else(|| sent.clone(), |words| messages::with_words_before(&sent, words));
         let Some(agent) = &mut self.agent else { return };
         let sent = messages::apply_quirks(sent, agent.quirks);
-        if agent.input.send(&sent.with_id(&number.to_string())) {
+        let note = || self.ids.get(number).map(|pending| Self::sent_note(number, pending, in_seq)).unwrap_or_default();
+        if agent.send(&sent.with_id(&number.to_string()), SENT, note) {
             return;
         }
         if let (Some(session), Some(words)) = (&prompted, words) {
             self.words.insert(session.clone(), words); // for the next try
         }
         if let Some(Pending { waiter: Waiter::Client(reply), method, .. }) = self.ids.take(&number.to_string()) {
-            let data = json!({"agent": self.owner.agent_name});
+            let data = serde_json::json!({"agent": self.owner.agent_name});
             let id = envelope.id().unwrap_or("null");
             let text = messages::error_response(id, "the agent doesn't read its stdin", &data);
             self.prompt_failed(number, prompted.as_deref(), &method, &text);
@@ -179,26 +186,31 @@ impl Running {
         if self.ids.answered(id) != Taken::First {
             return false;
         }
-        self.told_of_answer(id, Some(result), by);
+        let replied = self.told_of_answer(id, Some(result), by, None);
+        if self.answered_already.remove(id) {
+            return true; // it has that
+        }
         let line = messages::result_response(id, result);
-        if self.agent.as_mut().is_some_and(|agent| !agent.input.send(&line)) {
+        if self.agent.as_mut().is_some_and(|agent| !agent.send(&line, REPLIED, || json(&replied))) {
             tracing::warn!(server = self.owner.server_id, "the agent doesn't read its stdin: an answer was dropped");
         }
         true
     }
 
     /// Everybody learns of the first answer.
-    pub(super) fn told_of_answer(&mut self, id: &str, result: Option<&str>, by: &str) {
+    pub(super) fn told_of_answer(&mut self, id: &str, result: Option<&str>, by: &str, in_seq: Option<u64>) -> Replied {
         self.owner.tap.happened(Fact::Answered { id, result, by });
         let session = self.asked_in.remove(id);
         self.emit(messages::request_resolved(id, session.as_deref(), by, result));
+        let (id, by, result) = (id.to_owned(), by.to_owned(), result.map(str::to_owned));
+        Replied { id, by, result, session, out_seq: self.owner.outbound.appended(), in_seq }
     }
 
     /// A session that was opened afresh has another id on the agent's side.
     pub(super) fn towards_agent(&self, envelope: Envelope) -> Envelope {
         let Some(session) = envelope.session_id().filter(|_| self.owner.memory.renames()) else { return envelope };
         match self.owner.memory.agent_session(&session) {
-            Some(agent_id) => envelope.with_param("sessionId", &json!(agent_id).to_string()),
+            Some(agent_id) => envelope.with_param("sessionId", &serde_json::json!(agent_id).to_string()),
             None => envelope,
         }
     }
@@ -210,14 +222,14 @@ impl Running {
         }
         let session = envelope.session_id();
         match session.as_deref().and_then(|session| self.owner.memory.client_session(session)) {
-            Some(client_id) => envelope.with_param("sessionId", &json!(client_id).to_string()).text().clone(),
+            Some(client_id) => envelope.with_param("sessionId", &serde_json::json!(client_id).to_string()).text().clone(),
             None => envelope.text().clone(),
         }
     }
 
     /// Answers a request that never reached the agent.
     pub(super) fn refuse(&mut self, envelope: &Envelope, reply: Reply, why: &str) {
-        let data = json!({"agent": self.owner.agent_name});
+        let data = serde_json::json!({"agent": self.owner.agent_name});
         self.answer(messages::error_response(envelope.id().unwrap_or("null"), why, &data), reply);
     }
 
@@ -228,7 +240,8 @@ impl Running {
 
     /// The same, with what was learned from it in one transaction: a session that a client knows can be restored.
     pub(super) fn answer_with(&self, text: Bytes, reply: Reply, change: Option<RowChange>) {
-        let committed = self.owner.store.append_acked(&self.owner.outbound, FROM_AGENT, text.clone(), change);
+        let committed =
+            self.owner.store.append_read_acked(&self.owner.outbound, FROM_AGENT, text.clone(), change, self.read_to());
         let _ = reply.send(Answer::Response { text, committed }); // the client may have left: the stream has it
     }
 }

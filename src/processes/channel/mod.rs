@@ -17,8 +17,8 @@ pub use tape::Record;
 use super::children::{Adopted, Child, Children, Confined, Known, Launch, Wire};
 use super::desk::{self, Left};
 use super::spool::Stream;
-use super::types::{Owner, ProcessId};
-use super::{ChildSpec, Error, Exit};
+use super::types::ProcessId;
+use super::{ChildSpec, Error};
 use crate::rt::spawn_owned;
 use tape::Tape;
 
@@ -155,26 +155,25 @@ impl Children {
 }
 
 impl Channel {
-    /// Reads what is there into `buffer` and gives how much it was; 0 at the end. Cancel safe.
-    ///
-    /// # Errors
-    /// The pipe can't be read: it is at its end.
-    pub async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
-        let Some(stdout) = &self.stdout else { return std::future::pending().await };
-        loop {
-            stdout.readable().await;
-            let read = match &mut self.tape {
-                None => read_plainly(stdout, buffer),
-                Some(tape) => take(&self.children, self.process, stdout, tape, buffer),
-            };
-            match read {
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-                Ok(count @ 1..) => return Ok(count),
-                ended => {
-                    self.stdout = None;
-                    return ended;
-                }
-            }
+    /// Resolves when there may be something to read; never after the end. Cancel safe.
+    pub async fn readable(&self) {
+        match &self.stdout {
+            Some(stdout) => stdout.readable().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Reads what is there into `buffer`; at the end, stdout is closed.
+    pub fn try_read(&mut self, buffer: &mut BytesMut) {
+        let Some(stdout) = &self.stdout else { return };
+        let read = match &mut self.tape {
+            None => read_plainly(stdout, buffer),
+            Some(tape) => take(&self.children, self.process, stdout, tape, buffer),
+        };
+        match read {
+            Ok(1..) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Ok(0) | Err(_) => self.stdout = None,
         }
     }
 
@@ -198,25 +197,21 @@ impl Channel {
     /// Notes something for the next server, together with the line that is sent because of it. What has no room there makes
     /// that one unable to go on, until all is settled.
     pub fn note(&mut self, kind: u32, about: &[u8], line: &[u8]) {
-        if let Some(tape) = &mut self.tape
-            && !tape.append(kind, about, line)
-        {
-            tape.set_broken(true);
+        if let Some(tape) = &mut self.tape {
+            let _ = tape.append(kind, about, line); // it says so itself
         }
     }
 
     /// The next server can't, or can again, go on from the state that it would find.
     pub fn set_resumable(&self, is_resumable: bool) {
-        if let Some(tape) = &self.tape
-            && tape.is_broken() == is_resumable
-        {
-            tape.set_broken(!is_resumable);
+        if let Some(tape) = &self.tape {
+            tape.set_busy(!is_resumable);
         }
     }
 
     /// True when there is so much in the journal that it should be written anew.
     pub fn wants_tidying(&self) -> bool {
-        self.tape.as_ref().is_some_and(|tape| tape.journal_bytes() > JOURNAL_TIDY_BYTES)
+        self.tape.as_ref().is_some_and(|tape| tape.lacks_records() || tape.journal_bytes() > JOURNAL_TIDY_BYTES)
     }
 
     /// Writes the journal anew, with these records and with what was not sent yet (as of `unsent_kind`).

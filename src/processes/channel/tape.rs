@@ -24,8 +24,14 @@ const AT_FREED: usize = 16;
 const AT_GIVEN: usize = 24;
 /// Bit 63: which half. The rest: its length.
 const AT_JOURNAL: usize = 32;
-/// 1: something is missing here; nobody can go on with the child.
+/// Bits that say why nobody can go on with the child.
 const AT_BROKEN: usize = 40;
+/// Of what was read something is missing.
+const RING_BROKEN: u64 = 1;
+/// Of the journal something is missing.
+const JOURNAL_BROKEN: u64 = 2;
+/// The owner is in the middle of something that the journal doesn't tell.
+const OWNER_BUSY: u64 = 4;
 const AT_ABOUT_LEN: usize = 48;
 const AT_ABOUT: usize = 64;
 const ABOUT_MAX_BYTES: usize = 4096 - AT_ABOUT;
@@ -104,14 +110,27 @@ impl Tape {
         self.memory.bytes(AT_ABOUT, as_usize(self.get(AT_ABOUT_LEN)).min(ABOUT_MAX_BYTES))
     }
 
-    /// Something isn't on it: see [`Tape::is_broken`].
-    pub(super) fn set_broken(&self, is_broken: bool) {
-        self.set(AT_BROKEN, u64::from(is_broken));
+    fn flag(&self, bit: u64, is_set: bool) {
+        let flags = self.get(AT_BROKEN);
+        let now = if is_set { flags | bit } else { flags & !bit };
+        if now != flags {
+            self.set(AT_BROKEN, now);
+        }
     }
 
-    /// Whether something is missing, so that nobody can go on.
+    /// Whether nobody can go on.
     pub(super) fn is_broken(&self) -> bool {
-        self.get(AT_BROKEN) == 1
+        self.get(AT_BROKEN) != 0
+    }
+
+    /// Whether the journal lacks something, until it is written anew.
+    pub(super) fn lacks_records(&self) -> bool {
+        self.get(AT_BROKEN) & JOURNAL_BROKEN != 0
+    }
+
+    /// The owner is in the middle of something that the journal doesn't tell.
+    pub(super) fn set_busy(&self, is_busy: bool) {
+        self.flag(OWNER_BUSY, is_busy);
     }
 
     // ----- what is read -----
@@ -130,7 +149,7 @@ impl Tape {
     pub(super) fn take(&mut self, bytes: &[u8]) {
         let taken = self.taken();
         if bytes.len() > self.room() {
-            self.set_broken(true);
+            self.flag(RING_BROKEN, true);
         } else {
             let at = as_usize(taken % RING_BYTES as u64);
             let first = bytes.len().min(RING_BYTES - at);
@@ -143,8 +162,8 @@ impl Tape {
     /// What was read up to here is settled. Once all is, nothing is missing any more.
     pub(super) fn free(&self, position: u64) {
         self.set(AT_FREED, position);
-        if position >= self.taken() && self.is_broken() {
-            self.set_broken(false);
+        if position >= self.taken() {
+            self.flag(RING_BROKEN, false);
         }
     }
 
@@ -179,12 +198,15 @@ impl Tape {
         usize::from(self.get(AT_JOURNAL) & HALF_BIT != 0)
     }
 
-    /// One more record, all or nothing; false when there is no room.
+    /// One more record, all or nothing; without room for it, the journal lacks something.
     pub(super) fn append(&mut self, kind: u32, about: &[u8], line: &[u8]) -> bool {
         let (half, len) = (self.half(), self.journal_bytes());
-        let Some(end) = self.put(half, len, kind, about, line) else { return false };
-        self.set(AT_JOURNAL, end as u64 | if half == 1 { HALF_BIT } else { 0 });
-        true
+        let end = self.put(half, len, kind, about, line);
+        match end {
+            Some(end) => self.set(AT_JOURNAL, end as u64 | if half == 1 { HALF_BIT } else { 0 }),
+            None => self.flag(JOURNAL_BROKEN, true),
+        }
+        end.is_some()
     }
 
     /// Writes a record at a place of a half; gives its end.
@@ -204,7 +226,12 @@ impl Tape {
     }
 
     /// Writes the journal anew: `records` without lines, then what the child has not got yet. False when there is no room.
-    pub(super) fn rewrite<'a>(&mut self, records: impl Iterator<Item = (u32, &'a [u8])>, unsent_kind: u32, unsent: &[u8]) -> bool {
+    pub(super) fn rewrite<'a>(
+        &mut self,
+        records: impl Iterator<Item = (u32, &'a [u8])>,
+        unsent_kind: u32,
+        unsent: &[u8],
+    ) -> bool {
         let half = 1 - self.half();
         let base = self.given().to_le_bytes();
         let mut end = self.put(half, 0, KIND_BASE, &base, b"");
@@ -216,6 +243,7 @@ impl Tape {
         }
         let Some(end) = end else { return false };
         self.set(AT_JOURNAL, end as u64 | if half == 1 { HALF_BIT } else { 0 });
+        self.flag(JOURNAL_BROKEN, false);
         true
     }
 
@@ -283,11 +311,10 @@ mod tests {
         assert!(tape.append(1, b"first", b"abc\n") && tape.append(2, b"second", b"") && tape.append(1, b"third", b"defg\n"));
         tape.set_given(6);
         let (records, unsent) = next(&tape).records();
-        assert_eq!(records.iter().map(|record| (record.kind, &record.about[..])).collect::<Vec<_>>(), [
-            (1, &b"first"[..]),
-            (2, b"second"),
-            (1, b"third")
-        ]);
+        assert_eq!(
+            records.iter().map(|record| (record.kind, &record.about[..])).collect::<Vec<_>>(),
+            [(1, &b"first"[..]), (2, b"second"), (1, b"third")]
+        );
         assert_eq!(unsent, b"fg\n");
         assert!(tape.rewrite([(1, &b"third"[..])].into_iter(), 9, b"fg\n"));
         assert!(tape.append(1, b"fourth", b"h\n"));

@@ -6,7 +6,7 @@
 //! are given from the stored events in their order ([`Already::ids`]), text is compared by item, and what others said is
 //! passed over. Stored events are a beginning of what is folded: what comes after their end is new ([`Already::missing`]).
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -21,7 +21,7 @@ use super::stored::Delta;
 pub struct Already {
     said: VecDeque<Said>,
     ids: VecDeque<String>,
-    turns: HashSet<String>,
+    turns: Vec<String>,
     /// The last of them says what became of a turn that was never sent.
     of_dropped: bool,
     state: Option<String>,
@@ -86,7 +86,7 @@ impl Already {
             "session.updated" if about.reopened.is_some() => self.is_reopened = true,
             "turn.started" => self.turns.extend(about.turn_id.as_ref().map(|id| id.0.clone().into_owned())),
             "turn.ended" => {
-                self.of_dropped = !about.turn_id.as_ref().is_some_and(|id| self.turns.contains(id.0.as_ref()));
+                self.of_dropped = !about.turn_id.as_ref().is_some_and(|id| self.has_begun(&id.0));
                 if self.of_dropped {
                     return;
                 }
@@ -115,9 +115,14 @@ impl Already {
         self.ids.clone()
     }
 
-    /// Turns that began.
-    pub fn turns(&self) -> &HashSet<String> {
+    /// Turns that began, in their order.
+    pub fn turns(&self) -> &[String] {
         &self.turns
+    }
+
+    /// True for one of them.
+    pub fn has_begun(&self, turn_id: &str) -> bool {
+        self.turns.iter().any(|turn| turn == turn_id)
     }
 
     /// The state of the session that was told last; once.

@@ -9,7 +9,7 @@ use crate::sessions::projection::{Already, Projected, Projector};
 use crate::sessions::types::{Stats, UsageDoc};
 use crate::sessions::witness::Touch;
 use crate::store::RowChange;
-use crate::traces::{RequestSeen, SpanBook};
+use crate::traces::{RequestSeen, SpanBook, TurnSeen};
 
 /// Where the fold begins.
 pub(super) struct Start {
@@ -86,7 +86,7 @@ impl Live {
                 if let Some((client_id, events_after)) = sent {
                     turn.sent(self.place(state, &client_id, events_after), now);
                 }
-                let is_unknown = |already: &Already| !already.is_over() && !already.turns().contains(&turn.id);
+                let is_unknown = |already: &Already| !already.is_over() && !already.has_begun(&turn.id);
                 if is_new && state.already.as_deref().is_some_and(is_unknown) {
                     self.give_up_comparing(state);
                 }
@@ -95,6 +95,10 @@ impl Live {
                 if is_new || state.already.is_some() {
                     self.begin(state, turn, request, started);
                 } else {
+                    state.doc.stats.turns += 1;
+                    let prompt_bytes = turn.doc.prompt.as_ref().map_or(0, |prompt| prompt.get().len());
+                    let seen = TurnSeen { turn_id: &turn.id, origin: &turn.doc.origin, prompt_bytes };
+                    state.spans.turn_started(started, &seen); // the file has it
                     state.projector.turn_goes_on(&turn.id, started);
                     state.running.push(Running { turn, request, cancelled_because: None });
                 }

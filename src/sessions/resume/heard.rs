@@ -94,6 +94,17 @@ fn what(envelope: &Envelope) -> What {
     }
 }
 
+impl What {
+    /// Without what takes room.
+    fn forget_text(&mut self) {
+        match self {
+            Self::Update { update, .. } => *update = String::new(),
+            Self::Answer { answer, .. } => *answer = Ok(String::new()),
+            _ => {}
+        }
+    }
+}
+
 /// Everything in a stream of the raw log behind a position, as far as `keep` wants it. `None` when the beginning of that isn't
 /// there any more.
 ///
@@ -105,6 +116,24 @@ pub(super) async fn read(
     after: u64,
     keep: impl Fn(&Heard) -> bool,
 ) -> Result<Option<Vec<Heard>>, Error> {
+    pages(store, stream, after, keep, |_| ()).await
+}
+
+/// The same without texts, for a look at what it is about; empty when its beginning isn't there.
+///
+/// # Errors
+/// The file can't be read.
+pub(super) async fn look(store: &Store, stream: &str, after: u64, keep: impl Fn(&Heard) -> bool) -> Result<Vec<Heard>, Error> {
+    Ok(pages(store, stream, after, keep, What::forget_text).await?.unwrap_or_default())
+}
+
+async fn pages(
+    store: &Store,
+    stream: &str,
+    after: u64,
+    keep: impl Fn(&Heard) -> bool,
+    each: impl Fn(&mut What),
+) -> Result<Option<Vec<Heard>>, Error> {
     let (mut heard, mut at) = (Vec::new(), after);
     loop {
         let page = store.stream_page(stream, at, PAGE_EVENTS, PAGE_BYTES).await?;
@@ -113,6 +142,10 @@ pub(super) async fn read(
             return Ok(None);
         }
         at = last.stream_seq;
-        heard.extend(page.into_iter().map(Heard::of).filter(&keep));
+        let kept = page.into_iter().map(Heard::of).filter(&keep);
+        heard.extend(kept.map(|mut kept| {
+            each(&mut kept.what);
+            kept
+        }));
     }
 }

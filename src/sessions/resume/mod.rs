@@ -23,15 +23,16 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use again::Start;
+use again::{Again, Start};
 use heard::{Heard, What};
-use plan::{Fresh, Known};
+use plan::{Fresh, Known, Prompt};
 
+use super::begin::Sent;
 use super::live::Live;
 use super::projection::{Already, Projector, Snapshot};
 use super::registry::usage_before;
 use super::turn::Turn;
-use super::types::{Sent, SessionState};
+use super::types::SessionState;
 use super::{Error, Sessions};
 use crate::acp::{TapServer, Underway};
 use crate::config::as_usize;
@@ -62,11 +63,11 @@ impl Sessions {
     pub(super) async fn tail(&self, server: &TapServer) -> Result<Tail, Error> {
         let newest = server.events.appended();
         let (outbound, inbound) = (format!("acp/{}/out", server.instance), format!("acp/{}/in", server.instance));
-        let said = heard::read(self.store(), &outbound, newest.saturating_sub(TAIL_EVENTS), |_| true).await?;
+        let said = heard::look(self.store(), &outbound, newest.saturating_sub(TAIL_EVENTS), |_| true).await?;
         let end = self.store().open_stream(&inbound).await?.newest().seq;
         let is_prompt = |heard: &Heard| matches!(&heard.what, What::Asked { method, .. } if method == "session/prompt");
-        let prompts = heard::read(self.store(), &inbound, end.saturating_sub(TAIL_EVENTS), is_prompt).await?;
-        Ok(Tail { said: said.unwrap_or_default(), prompts: prompts.unwrap_or_default(), newest })
+        let prompts = heard::look(self.store(), &inbound, end.saturating_sub(TAIL_EVENTS), is_prompt).await?;
+        Ok(Tail { said, prompts, newest })
     }
 
     /// The sessions that an agent may speak of, by what clients call them.
@@ -113,7 +114,7 @@ impl Sessions {
         let (_, _, session) = live.address();
         let turns = self.turns_again(live).await?;
         let is_running = !underway.is_empty() || turns.iter().any(|turn| turn.state == "running");
-        if !is_running && !tail.is_about(&session, &turns) {
+        if !is_running && !tail.is_about(&session) {
             live.agent_lives();
             return Ok(());
         }
@@ -122,43 +123,32 @@ impl Sessions {
         let (already, before) = self.already(live, from.as_ref(), place.as_ref()).await?;
         let mut underway = underway;
         let mut known = Known::new(turns, &mut underway);
-        let mut rows = Vec::new();
-        for prompt in underway {
-            let fresh = fresh(live, prompt, &already, &known, tail);
-            if already.turns().contains(&fresh.turn.id) {
-                rows.push(fresh.turn.id.clone());
-            }
+        let prompts = tail.prompts_of(&session);
+        let after = place.as_ref().map_or_else(|| tail.before(&prompts), |place| place.events_after);
+        let (began, heard) = self.heard(server, &session, after, &known.client_ids(&prompts)).await?;
+        let is_known = heard.is_some() && from.as_ref().is_none_or(|turn| already.has_begun(&turn.id));
+        let heard = heard.unwrap_or_default();
+        for prompt in known.unknown(&prompts, began, &underway, &heard) {
+            let at = underway.iter().position(|other| other.client_id == prompt.client_id);
+            let underway = at.map(|at| underway.remove(at));
+            let fresh = self.fresh(live, Some(prompt), underway, &already, &known).await?;
             known.fresh.push(fresh);
         }
-        let after = place.as_ref().map_or_else(|| tail.before(&known.fresh), |place| place.events_after);
-        let name = format!("acp/{}/out", server.instance);
-        let ids: HashSet<String> =
-            known.turns.iter().filter_map(|turn| turn.doc.sent.as_ref()).map(|sent| sent.client_id.clone()).collect();
-        let keep = |heard: &Heard| match &heard.what {
-            What::Update { session: of, .. } => *of == session,
-            What::Answer { id, .. } => ids.contains(id),
-            What::Restarted => true,
-            _ => false,
-        };
-        let heard = heard::read(self.store(), &name, after, keep).await?;
-        let is_known = heard.is_some() && from.as_ref().is_none_or(|turn| already.turns().contains(&turn.id));
-        let heard = heard.unwrap_or_default();
+        for prompt in underway {
+            let fresh = self.fresh(live, None, Some(prompt), &already, &known).await?;
+            known.fresh.push(fresh);
+        }
         let lost = known.lost(&heard);
-        let lost: Vec<Turn> = known.turns.iter().filter(|turn| lost.contains(&turn.id)).cloned().collect();
-        let is_doubtful = already.is_reopened() || heard.iter().any(|heard| matches!(heard.what, What::Restarted));
-        let late_from_ms = if is_doubtful { i64::MAX } else { self.last_word_ms(live).await?.saturating_sub(LAG_MS) };
+        let half_begun: Vec<_> =
+            known.fresh.iter().map(|fresh| fresh.turn.id.clone()).filter(|id| already.has_begun(id)).collect();
+        let late_from_ms = self.late_from_ms(live, &already, &heard).await?;
         let place = place.unwrap_or_else(|| live.place_now());
         let start = self.start(live, place, already, &before, !is_known, late_from_ms);
         let ops = known.ops(&session, heard, tail.newest);
         let pending = self.gate().pending_in(&live.id);
         let again = live.again(start, ops, &requests::seen(&pending));
-        self.with_rows(live, &rows, &again.spans).await?;
-        if let Some(witness) = self.witness() {
-            let cwd = live.lock().row.cwd.clone();
-            again.running.iter().for_each(|turn_id| witness.turn_began(&live.id, turn_id, &cwd));
-            again.touches.into_iter().for_each(|touch| witness.touched(touch));
-        }
-        again.running.into_iter().for_each(|turn_id| self.watch_turn(live, turn_id));
+        self.with_rows(live, &half_begun, &again.spans).await?;
+        self.look_after_again(live, again);
         for turn in lost {
             live.lock().doc.stats.turns += 1; // that was in memory only
             self.lost(live, turn, "server_restarted").await;
@@ -166,6 +156,77 @@ impl Sessions {
         let mut state = live.lock();
         self.work_on(live, &mut state);
         Ok(())
+    }
+
+    /// A prompt that the agent has or had, and of which the file has no turn that began: the turn that it is.
+    async fn fresh(
+        &self,
+        live: &Live,
+        prompt: Option<&Prompt<'_>>,
+        underway: Option<Underway>,
+        already: &Already,
+        known: &Known,
+    ) -> Result<Fresh, Error> {
+        let (request, tag) = underway.as_ref().map_or((0, None), |prompt| (prompt.number, prompt.tag.as_deref()));
+        let params = prompt.map(|prompt| prompt.params).or(underway.as_ref().map(|prompt| prompt.params.as_str()));
+        let client_id = prompt.map(|prompt| prompt.client_id).or(underway.as_ref().map(|prompt| prompt.client_id.as_str()));
+        // It waits in the file; in the queue, too, if that was taken up before.
+        let waiting = match tag {
+            Some(tag) => self.store().turn(tag).await?.map(Turn::from_row).filter(|turn| turn.state == "queued"),
+            None => None,
+        };
+        let mut state = live.lock();
+        let waiting = tag.and_then(|tag| state.take_queued(tag)).or(waiting);
+        let mut turn = waiting.unwrap_or_else(|| Turn::of_acp(state.next_number(), params.unwrap_or("null"), now_ms()));
+        if let Some(tag) = tag {
+            tag.clone_into(&mut turn.id);
+        } else if let Some(id) = already.turns().iter().find(|id| !known.has(id)) {
+            turn.id.clone_from(id); // its beginning was committed, its row wasn't
+        }
+        let (client_id, seq) = (client_id.unwrap_or("null").to_owned(), prompt.map_or(u64::MAX, |prompt| prompt.seq));
+        Ok(Fresh { turn, request, client_id, seq })
+    }
+
+    /// What an agent said of a session, and to clients with these ids, behind a position of its stream: `None` when a part of
+    /// that isn't kept. And where in the whole log the position is.
+    async fn heard(
+        &self,
+        server: &TapServer,
+        session: &str,
+        after: u64,
+        ids: &HashSet<String>,
+    ) -> Result<(u64, Option<Vec<Heard>>), Error> {
+        let name = format!("acp/{}/out", server.instance);
+        let last = self.store().stream_page(&name, after.saturating_sub(1), 1, 1).await?;
+        let began = last.first().filter(|event| event.stream_seq == after).map_or(0, |event| event.seq);
+        let keep = |heard: &Heard| match &heard.what {
+            What::Update { session: of, .. } => of == session,
+            What::Answer { id, .. } => ids.contains(id),
+            What::Restarted => true,
+            _ => false,
+        };
+        Ok((began, heard::read(self.store(), &name, after, keep).await?))
+    }
+
+    /// From when on (Unix milliseconds) what an agent said after a turn may be missing.
+    async fn late_from_ms(&self, live: &Live, already: &Already, heard: &[Heard]) -> Result<i64, Error> {
+        let is_doubtful = already.is_reopened() || heard.iter().any(|heard| matches!(heard.what, What::Restarted));
+        if is_doubtful {
+            return Ok(i64::MAX);
+        }
+        let newest = live.stream.newest().seq;
+        let last = self.store().stream_page(&format!("session/{}", live.id), newest.saturating_sub(1), 1, 1).await?;
+        Ok(last.first().map_or(0, |event| event.time_ms.saturating_sub(LAG_MS)))
+    }
+
+    /// Turns that go on have their deadlines, and are told to who keeps book of files.
+    fn look_after_again(&self, live: &Arc<Live>, again: Again) {
+        if let Some(witness) = self.witness() {
+            let cwd = live.lock().row.cwd.clone();
+            again.running.iter().for_each(|turn_id| witness.turn_began(&live.id, turn_id, &cwd));
+            again.touches.into_iter().for_each(|touch| witness.touched(touch));
+        }
+        again.running.into_iter().for_each(|turn_id| self.watch_turn(live, turn_id));
     }
 
     /// The turns from which the fold begins: those that run and what came after; else the last one that began.
@@ -203,17 +264,10 @@ impl Sessions {
 
     fn start(&self, live: &Live, place: Sent, already: Already, before: &Snapshot, is_unknown: bool, late_from_ms: i64) -> Start {
         let (_, agent, _) = live.address();
-        let seen = usage_before(place.usage.as_ref(), place.stats.turns);
+        let seen = usage_before(place.usage.as_ref(), place.is_usage_known);
         let spans = SpanBook::new(&live.id, &agent, seen, as_usize(self.bounds().session_open_items_max));
         let projector = Projector::again(&live.id, self.limits(), before, already.ids());
         Start { projector, spans, stats: place.stats, usage: place.usage, already, is_unknown, late_from_ms }
-    }
-
-    /// When the last event of a session was committed.
-    async fn last_word_ms(&self, live: &Live) -> Result<i64, Error> {
-        let newest = live.stream.newest().seq;
-        let last = self.store().stream_page(&format!("session/{}", live.id), newest.saturating_sub(1), 1, 1).await?;
-        Ok(last.first().map_or(0, |event| event.time_ms))
     }
 
     /// What the file lacks or has besides: rows of turns whose beginning alone was committed, and spans as they began.
@@ -235,38 +289,28 @@ impl Sessions {
     }
 }
 
-/// A prompt under way of which the file has no row: the turn that it is.
-fn fresh(live: &Live, prompt: Underway, already: &Already, known: &Known, tail: &Tail) -> Fresh {
-    let mut state = live.lock();
-    let queued = prompt.tag.as_deref().and_then(|tag| state.take_queued(tag));
-    let mut turn = queued.unwrap_or_else(|| Turn::of_acp(state.next_number(), &prompt.params, now_ms()));
-    let is_known =
-        |id: &&String| known.turns.iter().any(|turn| turn.id == **id) || known.fresh.iter().any(|fresh| fresh.turn.id == **id);
-    if let Some(tag) = prompt.tag {
-        turn.id = tag;
-    } else if let Some(id) = already.turns().iter().find(|id| !is_known(id)) {
-        turn.id.clone_from(id); // its beginning was committed, its row wasn't
-    }
-    let is_it = |heard: &&Heard| matches!(&heard.what, What::Asked { id, session, .. } if *id == prompt.client_id && session.as_deref() == Some(&prompt.session));
-    let seq = tail.prompts.iter().rev().find(is_it).map_or(u64::MAX, |heard| heard.seq);
-    Fresh { turn, request: prompt.number, client_id: prompt.client_id, seq }
-}
-
 impl Tail {
     /// True when something was said of late that may be missing in this session.
-    fn is_about(&self, session: &str, turns: &[Turn]) -> bool {
-        let answers = |id: &str| turns.iter().filter_map(|turn| turn.doc.sent.as_ref()).any(|sent| sent.client_id == id);
-        self.said.iter().any(|heard| match &heard.what {
-            What::Update { session: of, .. } => of == session,
-            What::Answer { id, .. } => answers(id),
-            _ => false,
-        })
+    fn is_about(&self, session: &str) -> bool {
+        let tells = |heard: &Heard| matches!(&heard.what, What::Update { session: of, .. } if of == session);
+        self.said.iter().any(tells) || !self.prompts_of(session).is_empty()
+    }
+
+    /// Prompts for a session, oldest first.
+    fn prompts_of<'a>(&'a self, session: &str) -> Vec<Prompt<'a>> {
+        let prompts = self.prompts.iter().filter_map(|heard| match &heard.what {
+            What::Asked { id, params, session: Some(of), .. } if of == session => {
+                Some(Prompt { seq: heard.seq, client_id: id, params })
+            }
+            _ => None,
+        });
+        prompts.collect()
     }
 
     /// The last position in the agent's stream before the first of these was sent.
-    fn before(&self, fresh: &[Fresh]) -> u64 {
-        let Some(first) = fresh.iter().map(|fresh| fresh.seq).min() else { return self.newest };
-        self.said.iter().find(|heard| heard.seq > first).map_or(self.newest, |heard| heard.at - 1)
+    fn before(&self, prompts: &[Prompt<'_>]) -> u64 {
+        let Some(first) = prompts.first() else { return self.newest };
+        self.said.iter().find(|heard| heard.seq > first.seq).map_or(self.newest, |heard| heard.at - 1)
     }
 }
 

@@ -17,13 +17,21 @@ pub(super) enum Op {
     End { turn_id: String, answer: Result<String, String> },
 }
 
-/// A prompt under way of which the file has no turn that runs.
+/// A prompt that went to the agent, of which the file has no turn.
 pub(super) struct Fresh {
     pub(super) turn: Turn,
+    /// 0 when it has been answered.
     pub(super) request: u64,
     pub(super) client_id: String,
     /// Where in the whole log it was sent.
     pub(super) seq: u64,
+}
+
+/// A prompt that a client wrote, in its place.
+pub(super) struct Prompt<'a> {
+    pub(super) seq: u64,
+    pub(super) client_id: &'a str,
+    pub(super) params: &'a str,
 }
 
 /// What is known of a session's turns.
@@ -56,34 +64,79 @@ impl Known {
         self.underway.iter().find(|(id, _)| id == turn_id).map(|(_, number)| *number)
     }
 
-    /// The answer to a turn that isn't under way: its place in the agent's stream, and what it says. An id may be another
-    /// client's, too: an answer that gives a stop reason is a prompt's.
-    fn answer<'a>(&self, turn: &Turn, heard: &'a [Heard]) -> Option<(u64, &'a Result<String, String>)> {
+    /// The answer to a turn that isn't under way: its place in the agent's stream.
+    fn answer(&self, turn: &Turn, heard: &[Heard]) -> Option<u64> {
         let sent = turn.doc.sent.as_ref().filter(|_| self.number(&turn.id).is_none())?;
-        let answers = heard.iter().filter(|heard| heard.at > sent.events_after).filter_map(|heard| match &heard.what {
-            What::Answer { id, answer } if *id == sent.client_id => Some((heard.at, answer)),
-            _ => None,
-        });
-        let answers: Vec<_> = answers.collect();
-        let is_prompts = |(_, answer): &&(u64, &Result<String, String>)| {
-            answer.as_ref().is_ok_and(|result| crate::acp::raw_member(result, "stopReason").is_some())
+        let after = |heard: &Heard| heard.at > sent.events_after;
+        let refused = || {
+            let is_it = |heard: &&Heard| matches!(&heard.what, What::Answer { id, answer: Err(_) } if *id == sent.client_id);
+            heard.iter().filter(|heard| after(heard)).find(is_it).map(|heard| heard.at)
         };
-        answers.iter().find(is_prompts).or_else(|| answers.iter().find(|(_, answer)| answer.is_err())).copied()
+        prompted(heard, &sent.client_id, after).or_else(refused)
     }
 
-    /// Turns that run for the file, and that neither the agent has nor an answer is known of: by their ids.
-    pub(super) fn lost(&self, heard: &[Heard]) -> HashSet<String> {
+    /// Those of the prompts (a session's, oldest first) that the file has no turn of. `after` is where in the whole log the
+    /// first known turn began at the earliest. Those that a client was refused have no turn: only a prompt's answer counts.
+    pub(super) fn unknown<'a>(
+        &self,
+        prompts: &'a [Prompt<'a>],
+        after: u64,
+        underway: &[Underway],
+        heard: &[Heard],
+    ) -> Vec<&'a Prompt<'a>> {
+        let mut ids = self.turns.iter().filter_map(|turn| turn.doc.sent.as_ref()).map(|sent| sent.client_id.as_str());
+        let mut next = ids.next();
+        let first = next.and_then(|id| {
+            let position = |from: u64| prompts.iter().position(|prompt| prompt.client_id == id && prompt.seq > from);
+            position(after).or_else(|| position(0))
+        });
+        let mut unknown = Vec::new();
+        for prompt in &prompts[first.unwrap_or(0)..] {
+            if next == Some(prompt.client_id) {
+                next = ids.next();
+                continue;
+            }
+            let is_underway = underway.iter().any(|other| other.client_id == prompt.client_id);
+            if is_underway || prompted(heard, prompt.client_id, |heard| heard.seq > prompt.seq).is_some() {
+                unknown.push(prompt);
+            }
+        }
+        unknown
+    }
+
+    /// Ids under which clients may get answers to prompts.
+    pub(super) fn client_ids(&self, prompts: &[Prompt<'_>]) -> HashSet<String> {
+        let known = self.turns.iter().filter_map(|turn| turn.doc.sent.as_ref()).map(|sent| sent.client_id.clone());
+        known.chain(prompts.iter().map(|prompt| prompt.client_id.to_owned())).collect()
+    }
+
+    /// True for a turn that is known by now.
+    pub(super) fn has(&self, turn_id: &str) -> bool {
+        self.turns.iter().chain(self.fresh.iter().map(|fresh| &fresh.turn)).any(|turn| turn.id == turn_id)
+    }
+
+    /// Turns that run for the file, and that neither the agent has nor an answer is known of.
+    pub(super) fn lost(&self, heard: &[Heard]) -> Vec<Turn> {
         let lost =
             |turn: &&Turn| turn.state == "running" && self.number(&turn.id).is_none() && self.answer(turn, heard).is_none();
-        self.turns.iter().filter(lost).map(|turn| turn.id.clone()).collect()
+        self.turns.iter().filter(lost).cloned().collect()
+    }
+
+    /// Turns that were answered, each with the answer's place in the agent's stream.
+    fn ends(&self, heard: &[Heard]) -> Vec<(String, u64)> {
+        let known = self.turns.iter().filter_map(|turn| Some((turn.id.clone(), self.answer(turn, heard)?)));
+        let fresh = self.fresh.iter().filter(|fresh| fresh.request == 0).filter_map(|fresh| {
+            let at = prompted(heard, &fresh.client_id, |heard| heard.seq > fresh.seq)?;
+            Some((fresh.turn.id.clone(), at))
+        });
+        known.chain(fresh).collect()
     }
 
     /// Everything in its order. `session` is what clients call it, `newest` where the agent's stream ends.
     pub(super) fn ops(self, session: &str, heard: Vec<Heard>, newest: u64) -> Vec<Op> {
         let lost = self.lost(&heard);
-        let mut ends: Vec<_> =
-            self.turns.iter().filter_map(|turn| Some((turn.id.clone(), self.answer(turn, &heard)?.0))).collect();
-        let begins = self.turns.iter().filter(|turn| !lost.contains(&turn.id));
+        let mut ends = self.ends(&heard);
+        let begins = self.turns.iter().filter(|turn| !lost.iter().any(|lost| lost.id == turn.id));
         let mut begins: Vec<_> = begins
             .map(|turn| {
                 let after = turn.doc.sent.as_ref().map_or(0, |sent| sent.events_after);
@@ -117,6 +170,16 @@ impl Known {
         ops.extend(fresh.map(|fresh| fresh.begin(newest)));
         ops
     }
+}
+
+/// The answer to a prompt under this id of its client's: its place in the agent's stream. The id may be another client's,
+/// too: an answer that gives a stop reason is a prompt's.
+fn prompted(heard: &[Heard], client_id: &str, is_later: impl Fn(&Heard) -> bool) -> Option<u64> {
+    let is_it = |heard: &&Heard| match &heard.what {
+        What::Answer { id, answer: Ok(result) } => id == client_id && crate::acp::raw_member(result, "stopReason").is_some(),
+        _ => false,
+    };
+    heard.iter().filter(|heard| is_later(heard)).find(is_it).map(|heard| heard.at)
 }
 
 impl Fresh {

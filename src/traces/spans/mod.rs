@@ -54,6 +54,11 @@ impl SpanBook {
         Self { session_id, agent, open_max: open_max.max(1), open: Vec::new(), evicted: 0, usage }
     }
 
+    /// True when it is known what the session has cost.
+    pub fn is_usage_known(&self) -> bool {
+        self.usage.is_some()
+    }
+
     /// Ids of the spans that have not ended.
     pub fn open_ids(&self) -> Vec<String> {
         self.open.iter().map(|open| open.row.span_id.clone()).collect()
