@@ -46,6 +46,9 @@ use signals::{Asked, Signals};
 /// At a shutdown, once nothing runs any more, the time for open requests to be answered.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
 
+/// How long the start waits for sessions of agents that outlived the last server.
+const TAKE_OVER_TIME: Duration = Duration::from_secs(5);
+
 /// What the keeper keeps for us.
 const LISTENER: &str = "listener";
 const LOCK: &str = "lock";
@@ -196,6 +199,9 @@ async fn build(config: Arc<Config>, port: u16, keeper: &Keeper, mut kept: Vec<Ke
     let acp = Acp::start(store.clone(), children.clone(), source, Arc::new(sessions.clone()), config.bounds.clone()).await?;
     gate.connect(Arc::new(Answers(acp.clone())));
     sessions.join(acp.clone()).await?;
+    if tokio::time::timeout(TAKE_OVER_TIME, acp.until_taken_over()).await.is_err() {
+        tracing::warn!("agents that outlived the last server are still being taken up");
+    }
     worktrees.start();
     children.end_unclaimed().await;
     let remote = Remote::start(acp.clone(), Arc::new(sessions.clone()), config.bounds.clone());

@@ -58,6 +58,8 @@ struct Inner {
     /// Deletions under way, by server id: their end is what a second caller, and the shutdown, wait for.
     deletions: Mutex<BTreeMap<String, watch::Receiver<()>>>,
     stop: CancellationToken,
+    /// Told when agents that outlived the last server go on.
+    taken: Mutex<Vec<oneshot::Receiver<()>>>,
 }
 
 type Made = Result<Arc<Server>, Error>;
@@ -91,6 +93,7 @@ impl Acp {
             servers: Mutex::default(),
             deletions: Mutex::default(),
             stop: CancellationToken::new(),
+            taken: Mutex::default(),
         };
         let acp = Self { inner: Arc::new(inner) };
         let mut outlived = agent::outlived(&acp.inner.children);
@@ -109,6 +112,12 @@ impl Acp {
     /// As [`Acp::check`], or why making it failed.
     pub async fn ensure(&self, server_id: &str, agent: &str) -> Result<(), Error> {
         self.find_or_make(server_id, Some(agent)).await.map(drop)
+    }
+
+    /// Waits until all agents that outlived the last server go on, so that nobody sees their sessions before. Cancel safe.
+    pub async fn until_taken_over(&self) {
+        let all = std::mem::take(&mut *self.inner.taken());
+        futures_util::future::join_all(all).await; // an error is its owner's end
     }
 
     /// True once every server ends because ours does.
@@ -272,7 +281,7 @@ impl Acp {
         let change = RowChange::PutAcpServer(row.clone());
         self.inner.store.append(&inbound, "acp.created", bytes::Bytes::from_static(b"{}"), Some(change));
         let memory = Memory::new(self.remembered());
-        Ok(self.run(row, memory, outbound, inbound, (First::New(first), 0)))
+        Ok(self.run(row, memory, outbound, inbound, (First::New(Box::new(first)), 0)))
     }
 
     async fn take_up(&self, row: AcpServerRow, sessions: Vec<AcpSessionRow>, agent: Option<(ProcessId, About)>) -> Made {
@@ -286,7 +295,11 @@ impl Acp {
             }
             taken
         });
-        let first = taken.map_or(First::None, |taken| First::Taken(Box::new(taken)));
+        let first = taken.map_or(First::None, |taken| {
+            let (goes_on, told) = oneshot::channel();
+            self.inner.taken().push(told);
+            First::Taken(Box::new(taken), goes_on)
+        });
         Ok(self.run(row, memory, outbound, inbound, (first, read_to)))
     }
 
@@ -374,6 +387,10 @@ async fn wait_made(mut slot: Slot) -> Made {
 }
 
 impl Inner {
+    fn taken(&self) -> MutexGuard<'_, Vec<oneshot::Receiver<()>>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner) // as below
+    }
+
     fn servers(&self) -> MutexGuard<'_, Servers> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner) // a map is whole after each change
     }

@@ -100,9 +100,9 @@ pub(super) struct Owner {
 /// The agent that a server begins with.
 pub(super) enum First {
     /// Just started.
-    New(Agent),
-    /// It outlived the server before this one.
-    Taken(Box<Taken>),
+    New(Box<Agent>),
+    /// It outlived the server before this one. Who waits is told when it goes on.
+    Taken(Box<Taken>, oneshot::Sender<()>),
     /// None: the next request starts one.
     None,
 }
@@ -176,8 +176,8 @@ impl Owner {
         let ids = Ids::new(as_usize(self.bounds.acp_pending_max_requests));
         let ended = matches!(first, First::None).then(|| "the server was restarted".to_owned());
         let (agent, taken) = match first {
-            First::New(agent) => (Some(agent), None),
-            First::Taken(taken) => (None, Some(taken)),
+            First::New(agent) => (Some(*agent), None),
+            First::Taken(taken, goes_on) => (None, Some((taken, goes_on))),
             First::None => (None, None),
         };
         let last_read_to = self.read_to;
@@ -202,8 +202,9 @@ impl Owner {
             answered_already: HashSet::new(),
             words: HashMap::new(),
         };
-        if let Some(taken) = taken {
+        if let Some((taken, goes_on)) = taken {
             running.take_over(*taken).await;
+            let _ = goes_on.send(()); // nobody waits
         }
         let deleted = running.serve().await;
         running.finish(deleted).await;
