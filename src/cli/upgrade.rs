@@ -23,6 +23,7 @@ use super::client::Client;
 use super::{Failure, TokenFlags, block_on, print, say};
 use crate::config::Env;
 use crate::rt::files::is_executable;
+use crate::store::back_up;
 use placed::Placed;
 
 /// A program that doesn't say its version in this time is broken.
@@ -43,13 +44,16 @@ pub(super) struct UpgradeArgs {
     /// Time for it to get ready.
     #[arg(long, value_name = "MS", default_value_t = TIMEOUT_DEFAULT_MS, value_parser = clap::value_parser!(u64).range(1..=600_000))]
     timeout_ms: u64,
+    /// Makes no copy of the database before.
+    #[arg(long)]
+    no_backup: bool,
     #[command(flatten)]
     endpoint: Endpoint,
 }
 
 pub(super) fn run(args: UpgradeArgs, token: &TokenFlags, env: &Env) -> Result<(), Failure> {
     let client = Client::new(&args.endpoint.endpoint, token.resolve(env)?, env)?;
-    block_on(upgrade(&client, args.binary.as_deref(), args.timeout_ms))
+    block_on(upgrade(&client, &args))
 }
 
 /// A server, as `GET /v1/status` tells.
@@ -58,6 +62,8 @@ struct Running {
     version: String,
     program: PathBuf,
     starts: u64,
+    /// Its database; `None` in safe mode, where it has none open.
+    database: Option<PathBuf>,
     crashes: Vec<Value>,
     /// Why it is in safe mode, if it is.
     reason: Option<String>,
@@ -84,9 +90,24 @@ impl Running {
             version: status["version"].as_str().unwrap_or("unknown").to_owned(),
             program: program.into(),
             starts,
+            database: status["storage"]["path"].as_str().map(PathBuf::from),
             crashes: status["crashes"].as_array().cloned().unwrap_or_default(),
             reason: status["reason"].as_str().map(str::to_owned),
         })
+    }
+
+    /// Copies the database to `<name>.before-upgrade.db` beside it, in the place of the copy before: a newer program may
+    /// change it so that the old one can't open it.
+    fn back_up(&self) -> Result<(), Failure> {
+        let Some(database) = &self.database else {
+            say("note: the database isn't copied before, for the server has not opened it");
+            return Ok(());
+        };
+        let copy = database.with_extension("before-upgrade.db");
+        back_up(database, &copy, true)
+            .map_err(|error| Failure::failed(format_args!("{error}: nothing was changed; --no-backup does without a copy")))?;
+        say(format_args!("the database was copied to {}", copy.display()));
+        Ok(())
     }
 
     fn exe(&self) -> PathBuf {
@@ -94,17 +115,20 @@ impl Running {
     }
 }
 
-async fn upgrade(client: &Client, binary: Option<&Path>, timeout_ms: u64) -> Result<(), Failure> {
+async fn upgrade(client: &Client, args: &UpgradeArgs) -> Result<(), Failure> {
     let old = Running::ask(client).await?;
-    let binary = binary.unwrap_or(&old.program);
+    let binary = args.binary.as_deref().unwrap_or(&old.program);
     let version = version_of(binary).await?;
     if is_same(binary, &old.exe()) {
         say(format_args!("nothing to do: {} ({version}) is what runs", binary.display()));
         return Ok(());
     }
+    if !args.no_backup {
+        old.back_up()?;
+    }
     let placed = Placed::put(binary, &old.program, &old.exe())
         .map_err(|error| Failure::failed(format_args!("can't put the program at {}: {error}", old.program.display())))?;
-    let upgraded = restart_into(client, &old, timeout_ms).await;
+    let upgraded = restart_into(client, &old, args.timeout_ms).await;
     match upgraded {
         Ok(new) => print(format_args!(
             "upgraded {} ({} -> {}, PID {}); the program before is {}",
@@ -127,6 +151,7 @@ async fn upgrade(client: &Client, binary: Option<&Path>, timeout_ms: u64) -> Res
 pub(super) async fn in_place(client: &Client, program: &Path) -> Result<bool, Failure> {
     let Ok(running) = Running::ask(client).await else { return Ok(false) };
     let old = Running { program: program.to_owned(), ..running };
+    old.back_up()?;
     restart_into(client, &old, TIMEOUT_DEFAULT_MS).await.map(|_| true)
 }
 

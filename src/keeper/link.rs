@@ -233,11 +233,15 @@ impl Keeper {
         self.tell(&Message { number, text, ..Message::new(Kind::Upgrade) }, &[])
     }
 
-    /// The end of a process that isn't our child. To be called once for each entry, before [`Keeper::listen`] could miss it.
+    /// The end of a process that isn't our child; closed when nobody can tell it any more. To be called once for each entry,
+    /// before [`Keeper::listen`] could miss it.
     pub fn watch(&self, kept: &Kept) -> watch::Receiver<Option<Ended>> {
         let (publish, end) = watch::channel(kept.ended);
         if let Some(link) = self.link.as_ref().filter(|_| kept.ended.is_none()) {
-            link.ends().insert(kept.key.clone(), publish);
+            let mut ends = link.ends();
+            if !link.is_lost.load(Ordering::Relaxed) {
+                ends.insert(kept.key.clone(), publish);
+            }
         }
         end
     }
@@ -269,7 +273,11 @@ impl Link {
 
     /// Nothing outlives us any more. Our stderr went through the keeper: now it goes where the keeper's went.
     fn lost(&self) {
-        self.is_lost.store(true, Ordering::Relaxed);
+        {
+            let mut ends = self.ends();
+            self.is_lost.store(true, Ordering::Relaxed);
+            ends.clear(); // who waits looks for itself from now on
+        }
         if let Some(stderr) = &self.stderr {
             let _ = rustix::stdio::dup2_stderr(stderr); // nobody to tell it to
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::pid_one::init_with;
-use crate::processes_support::{create, info, sh, until, wrote};
+use crate::processes_support::{create, ended, info, sh, until, wrote};
 use crate::support::{Home, Options, Server, kill};
 
 /// What a stop may take: `shutdown_deadline_ms`.
@@ -48,6 +48,10 @@ async fn status(server: &Server) -> Value {
 async fn a_server_whose_keeper_was_killed_goes_on_and_says_so() {
     let home = Home::new();
     let mut server = all_kinds(&home, &Options::kept()).await;
+    let script = "echo up; until [ -e $HOME/gate ]; do sleep 0.01; done; echo last words; exit 9";
+    let of_the_keeper = create(&server, sh(script, json!({}))).await;
+    wrote(&server, &of_the_keeper, "up").await;
+    server.crash();
     let id = create(&server, sh("echo up; read line; echo $line; exit 9", json!({}))).await;
     wrote(&server, &id, "up").await;
     let pid = server.server_pid().expect("a server");
@@ -64,6 +68,10 @@ async fn a_server_whose_keeper_was_killed_goes_on_and_says_so() {
     assert_eq!(code, 200, "{input}");
     let (_, end) = server.send(&format!("/v1/processes/{id}/wait"), &json!({})).await;
     assert_eq!(end["process"]["exitCode"], 9, "{end}");
+    // Its exit code went to whoever has it now; that it ended is seen.
+    std::fs::write(home.path().join("gate"), "").expect("written");
+    wrote(&server, &of_the_keeper, "last words").await;
+    ended(&server, &of_the_keeper).await;
     kill(pid, "TERM");
     until("its end", || !lives(pid)).await;
     assert_nothing(&home);

@@ -1,8 +1,9 @@
 //! Restarts that are asked for, and other programs as the server, while everything goes on.
 
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -41,20 +42,29 @@ impl Poller {
     }
 }
 
-/// A process and a terminal, and their pids.
+/// A process, a terminal and an agent, and their pids.
 struct Living {
     ids: [String; 2],
     pids: Vec<Value>,
+    agents: Vec<u32>,
+}
+
+fn agents(home: &Home) -> Vec<u32> {
+    home.processes().into_iter().filter(|(_, line)| line.contains("fake-agent")).map(|(pid, _)| pid).collect()
 }
 
 impl Living {
-    async fn start(server: &Server) -> Self {
+    async fn start(home: &Home, server: &Server) -> Self {
+        home.fake_agent("", "");
+        server.call("a", "amp", 1, "initialize", json!({"protocolVersion": 1})).await;
         let process = create(server, sh("sleep 1000", json!({}))).await;
         let terminal = create(server, sh("echo up; cat", json!({"tty": true, "interactive": true}))).await;
         wrote(server, &terminal, "up").await;
         let ids = [process, terminal];
         let pids = Self::running(server, &ids).await;
-        Self { ids, pids }
+        let agents = agents(home);
+        assert_eq!(agents.len(), 1);
+        Self { ids, pids, agents }
     }
 
     async fn running(server: &Server, ids: &[String]) -> Vec<Value> {
@@ -67,8 +77,10 @@ impl Living {
         pids
     }
 
-    async fn assert_lives(&self, server: &Server) {
+    async fn assert_lives(&self, home: &Home, server: &Server) {
         assert_eq!(Self::running(server, &self.ids).await, self.pids);
+        server.call("a", "amp", 2, "session/new", json!({"cwd": "/", "mcpServers": []})).await;
+        assert_eq!(agents(home), self.agents);
     }
 }
 
@@ -76,6 +88,16 @@ async fn status(server: &Server) -> Value {
     let (code, status) = server.get("/v1/status").await;
     assert_eq!(code, 200, "{status}");
     status
+}
+
+/// Written by another process: a child that a test beside this one starts just now would hold it open for writing, and it
+/// could not be executed (ETXTBSY).
+fn write_executable(path: &std::path::Path, content: &[u8]) {
+    let mut command = Command::new("sh");
+    command.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""]).arg(path).stdin(Stdio::piped());
+    let mut child = command.spawn().expect("sh runs");
+    child.stdin.take().expect("piped").write_all(content).expect("written");
+    assert!(child.wait().expect("sh ends").success());
 }
 
 /// A server whose program may be replaced: `bin/sandboxd` in its home.
@@ -93,7 +115,8 @@ impl Installed {
     fn with(options: Options) -> Self {
         let home = Home::new();
         std::fs::create_dir_all(home.path().join("bin")).expect("a folder");
-        std::fs::copy(env!("CARGO_BIN_EXE_sandboxd"), home.path().join("bin/sandboxd")).expect("copied");
+        let bytes = std::fs::read(env!("CARGO_BIN_EXE_sandboxd")).expect("a program");
+        write_executable(&home.path().join("bin/sandboxd"), &bytes);
         let options = options.under(&["sh", "-c", "shift; exec \"$HOME/bin/sandboxd\" \"$@\"", "sh"]);
         let server = Server::start_with(&home, &options);
         Self { home, server }
@@ -116,8 +139,7 @@ impl Installed {
 
     fn executable(&self, name: &str, content: &[u8]) -> PathBuf {
         let path = self.home.path().join(name);
-        std::fs::write(&path, content).expect("written");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("executable");
+        write_executable(&path, content);
         path
     }
 
@@ -155,14 +177,14 @@ fn size(path: &std::path::Path) -> u64 {
 async fn a_restart_that_is_asked_for_refuses_nobody() {
     let home = Home::new();
     let server = Server::start_with(&home, &Options::kept());
-    let living = Living::start(&server).await;
+    let living = Living::start(&home, &server).await;
     let poller = Poller::start(&server);
     for starts in 2..5 {
         assert_eq!(server.send("/v1/server/restart", &json!({})).await, (202, json!({"starts": starts})));
         while status(&server).await["keeper"]["starts"] != starts {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
-        living.assert_lives(&server).await;
+        living.assert_lives(&home, &server).await;
     }
     poller.assert_served().await;
     let status = status(&server).await;
@@ -210,7 +232,7 @@ async fn only_what_can_be_executed_is_taken() {
 async fn a_newer_program_takes_over_and_nothing_ends() {
     let installed = Installed::new();
     let server = &installed.server;
-    let living = Living::start(server).await;
+    let living = Living::start(&installed.home, server).await;
     let (old, newer) = (size(&installed.program()), installed.newer());
     let poller = Poller::start(server);
     let output = installed.upgrade(&["--binary", newer.to_str().expect("UTF-8")]).await;
@@ -218,17 +240,18 @@ async fn a_newer_program_takes_over_and_nothing_ends() {
     poller.assert_served().await;
     assert_eq!((installed.exe(), size(&installed.program())), (installed.program(), old + 1));
     assert_eq!(installed.files(), ["sandboxd", "sandboxd.previous"]);
+    assert!(installed.home.data().join("sandboxd.before-upgrade.db").is_file());
     assert_eq!(size(&installed.home.path().join("bin/sandboxd.previous")), old);
-    living.assert_lives(server).await;
+    living.assert_lives(&installed.home, server).await;
     assert_eq!(status(server).await["keeper"]["starts"], 2);
     server.crash();
-    living.assert_lives(server).await;
+    living.assert_lives(&installed.home, server).await;
     assert_eq!(installed.exe(), installed.program(), "after a crash it is the newer one again");
     // A reinstallation: it lies there already.
     std::fs::rename(installed.newer(), installed.program()).expect("renamed");
     let output = installed.upgrade(&[]).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    living.assert_lives(server).await;
+    living.assert_lives(&installed.home, server).await;
     assert_eq!((installed.exe(), size(&installed.program())), (installed.program(), old + 2));
     let output = installed.upgrade(&[]).await;
     assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).contains("nothing to do"), "{output:?}");
@@ -238,7 +261,7 @@ async fn a_newer_program_takes_over_and_nothing_ends() {
 async fn a_broken_program_is_taken_back_and_nothing_ends() {
     let installed = Installed::new();
     let server = &installed.server;
-    let living = Living::start(server).await;
+    let living = Living::start(&installed.home, server).await;
     let (old, poller) = (size(&installed.program()), Poller::start(server));
     let says_version = "[ \"$1\" = --version ] && echo sandboxd 9.9.9 && exit";
     let dies = installed.script("dies", &format!("{says_version}\necho no luck today >&2\nexit 1"));
@@ -250,7 +273,7 @@ async fn a_broken_program_is_taken_back_and_nothing_ends() {
     installed.fails(&["--binary", &text(&ends)], &["exit code 0", "the old one runs again"]).await;
     assert_eq!((installed.exe(), size(&installed.program())), (installed.program(), old));
     assert_eq!(installed.files(), ["sandboxd"]);
-    living.assert_lives(server).await;
+    living.assert_lives(&installed.home, server).await;
     poller.assert_served().await;
     let status = status(server).await;
     assert_eq!((&status["keeper"]["starts"], &status["lastCrash"]["upgrade"]), (&json!(7), &json!(true)), "{status}");
