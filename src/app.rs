@@ -203,7 +203,7 @@ async fn build(config: Arc<Config>, port: u16, keeper: &Keeper, mut kept: Vec<Ke
         tracing::warn!("agents that outlived the last server are still being taken up");
     }
     worktrees.start();
-    children.end_unclaimed().await;
+    children.end_unclaimed();
     let remote = Remote::start(acp.clone(), Arc::new(sessions.clone()), config.bounds.clone());
     let subscribers = Arc::new(Semaphore::new(as_usize(config.bounds.sse_subscribers_max)));
     let ws_clients = Arc::new(Semaphore::new(as_usize(config.bounds.ws_clients_max)));

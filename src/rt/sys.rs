@@ -147,6 +147,13 @@ impl SharedMemory {
         self.len
     }
 
+    /// Gives pages back to the system; they are zero then. Whole pages, as `place` and `len` say.
+    pub(crate) fn give_back(&self, place: usize, len: usize) {
+        use rustix::fs::{FallocateFlags, fallocate};
+        let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let _ = fallocate(&self.fd, how, place as u64, len as u64); // it stays in use then
+    }
+
     /// The number at a place, which is a multiple of 8.
     #[allow(unsafe_code)]
     pub(crate) fn number(&self, place: usize) -> &AtomicU64 {

@@ -33,6 +33,8 @@ const JOURNAL_BROKEN: u64 = 2;
 /// The owner is in the middle of something that the journal doesn't tell.
 const OWNER_BUSY: u64 = 4;
 const AT_ABOUT_LEN: usize = 48;
+/// How far was read when the ring's memory was given back last.
+const AT_GIVEN_BACK: usize = 56;
 const AT_ABOUT: usize = 64;
 const ABOUT_MAX_BYTES: usize = 4096 - AT_ABOUT;
 const AT_RING: usize = 4096;
@@ -40,6 +42,9 @@ const RING_BYTES: usize = 1024 * 1024;
 const AT_HALVES: usize = AT_RING + RING_BYTES;
 const HALF_BYTES: usize = 2 * 1024 * 1024;
 const HALF_BIT: u64 = 1 << 63;
+
+/// After so much was read, the ring's memory is given back as soon as nothing is in it.
+const GIVE_BACK_BYTES: u64 = 256 * 1024;
 
 /// Of a record: length of what is known, length of the line, kind.
 const HEAD: usize = 12;
@@ -74,6 +79,7 @@ impl Tape {
         }
         let memory = SharedMemory::new("sandboxd-tape", AT_HALVES + 2 * HALF_BYTES)?;
         let mut tape = Self { memory };
+        tape.set(AT_GIVEN_BACK, read_to);
         tape.memory.bytes_mut(AT_ABOUT, about.len()).copy_from_slice(about);
         tape.set(AT_ABOUT_LEN, about.len() as u64);
         tape.set(AT_TAKEN, read_to);
@@ -162,8 +168,13 @@ impl Tape {
     /// What was read up to here is settled. Once all is, nothing is missing any more.
     pub(super) fn free(&self, position: u64) {
         self.set(AT_FREED, position);
-        if position >= self.taken() {
-            self.flag(RING_BROKEN, false);
+        if position < self.taken() {
+            return;
+        }
+        self.flag(RING_BROKEN, false);
+        if position.saturating_sub(self.get(AT_GIVEN_BACK)) >= GIVE_BACK_BYTES {
+            self.set(AT_GIVEN_BACK, position);
+            self.memory.give_back(AT_RING, RING_BYTES);
         }
     }
 

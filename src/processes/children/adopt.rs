@@ -12,6 +12,7 @@ use crate::processes::cgroup::Cgroup;
 use crate::processes::desk::Left;
 use crate::processes::slate::Slate;
 use crate::processes::types::{Exit, Owner, ProcessId};
+use crate::rt::spawn_owned;
 
 /// The place of a process's slate at the keeper.
 pub(in crate::processes) const SLATE: usize = 3;
@@ -94,15 +95,15 @@ impl Children {
     }
 
     /// Ends what nobody took up, once all rooms had their turn: it was just being started, or is of no use any more.
-    pub async fn end_unclaimed(&self) {
+    /// Goes on in the background.
+    pub fn end_unclaimed(&self) {
         let unclaimed: Vec<Kept> = std::mem::take(&mut *self.inner.inherited()).into_values().collect();
         for kept in unclaimed {
-            let Kept { key, fds, .. } = kept;
-            tracing::warn!(process = key, "an earlier server left it and nothing is known of it: it is ended");
-            self.inner.keeper.forget(&key);
-            drop(fds);
-            if let Ok(id) = key.parse() {
-                self.end_tree(id).await;
+            tracing::warn!(process = kept.key, "an earlier server left it and nobody can go on with it: it is ended");
+            self.inner.keeper.forget(&kept.key);
+            if let Ok(id) = kept.key.parse() {
+                let children = self.clone();
+                spawn_owned("process-end", async move { children.end_tree(id).await });
             }
         }
     }

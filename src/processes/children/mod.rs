@@ -187,7 +187,14 @@ impl Children {
         };
         let children = Self { inner: Arc::new(inner) };
         reap::start(&children.inner);
-        children.end_leftovers(&format!("{store_id}/"), children.inherited_ids()).await;
+        let (store, spared) = (format!("{store_id}/"), children.inherited_ids());
+        if children.inner.keeper.starts() > 1 {
+            // Clients wait, and what the last server's clients had asked for is in nobody's way.
+            let all = children.clone();
+            spawn_owned("leftovers", async move { all.end_leftovers(&store, spared).await });
+        } else {
+            children.end_leftovers(&store, spared).await;
+        }
         children
     }
 
