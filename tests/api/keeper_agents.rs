@@ -115,7 +115,7 @@ async fn an_answer_comes_under_its_clients_id_after_the_restart() {
     server.call("s1", "amp", 1, "initialize", json!({"protocolVersion": 1})).await;
     let session = server.call("s1", "amp", 2, "session/new", json!({"cwd": "/tmp", "mcpServers": []})).await;
     let session = session["result"]["sessionId"].clone();
-    let prompt = json!({"sessionId": session, "prompt": [{"type": "text", "text": counting(60, "0.01")}]});
+    let prompt = json!({"sessionId": session, "prompt": [{"type": "text", "text": counting(400, "0.015")}]});
     let envelope = json!({"jsonrpc": "2.0", "id": "my own id", "method": "session/prompt", "params": prompt});
     let request = server.http.post(server.url("/v1/acp/s1?agent=amp")).json(&envelope);
     let posted = tokio::spawn(request.send());
@@ -136,7 +136,7 @@ async fn an_answer_comes_under_its_clients_id_after_the_restart() {
     let ids: Vec<u64> = seen.iter().filter_map(|event| event.id).collect();
     assert!(ids.windows(2).all(|pair| pair[1] == pair[0] + 1), "without a gap: {ids:?}");
     let texts = seen.iter().filter_map(|event| event.data["params"]["update"]["content"]["text"].as_str());
-    assert_eq!(texts.collect::<String>(), numbers(60));
+    assert_eq!(texts.collect::<String>(), numbers(400));
     assert_eq!(seen.last().expect("an answer").data["result"]["stopReason"], "end_turn");
     // What the agent knows is known of it: nothing is restored.
     let again = json!({"sessionId": session, "prompt": [{"type": "text", "text": "again"}]});
