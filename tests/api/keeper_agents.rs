@@ -166,3 +166,41 @@ async fn an_agent_that_dies_while_no_server_runs_is_told_of_once() {
     let exits = raw(&server, &id).await.iter().filter(|event| event["method"] == "_adapter/agent_exited").count();
     assert_eq!(exits, 1);
 }
+
+/// As when the sandbox itself stops: nothing survives but the files.
+#[tokio::test]
+async fn when_nothing_survives_what_can_comes_back_and_the_rest_is_told_as_lost() {
+    let home = Home::new();
+    fake(&home, "");
+    let server = Server::start_with(&home, &Options::kept());
+    let id = create(&server, json!({"agent": "amp"})).await;
+    let first = say(&server, &id, "hello").await;
+    ended(&server, &id, &first).await;
+    let turn = say(&server, &id, "stall").await;
+    crate::processes_support::until("the prompt", || prompts(&home).len() == 2).await;
+    let process = async |restart: &str| {
+        let spec = json!({"command": "sleep", "args": ["4242"], "restart": restart});
+        crate::processes_support::create(&server, spec).await
+    };
+    let (never, always) = (process("never").await, process("always").await);
+    let was = crate::processes_support::info(&server, &always).await["pid"].clone();
+    let below = server.server_pid().expect("a server");
+    crate::support::kill(server.pid(), "KILL");
+    crate::support::kill(below, "KILL");
+    for (pid, _) in home.processes() {
+        crate::support::kill(pid, "KILL");
+    }
+    drop(server);
+    let server = Server::start_with(&home, &Options::kept());
+    let lost = crate::processes_support::info(&server, &never).await;
+    assert_eq!((&lost["status"], &lost["exitReason"]), (&json!("exited"), &json!("server_lost")), "{lost}");
+    let back = crate::processes_support::info(&server, &always).await;
+    assert_eq!((&back["status"], &back["restarts"]), (&json!("running"), &json!(1)), "{back}");
+    assert_ne!(back["pid"], was);
+    let end = ended(&server, &id, &turn).await;
+    assert_eq!((&end["outcome"], &end["reason"]), (&json!("lost"), &json!("server_restarted")), "{end}");
+    let next = say(&server, &id, "goes on").await;
+    assert_eq!(ended(&server, &id, &next).await["outcome"], "finished");
+    assert_eq!(server.stop(), Some(0));
+    home.assert_empty();
+}
