@@ -24,10 +24,13 @@ use super::table::Table;
 use super::{KEPT_FLAG, SAFE_MODE_FLAG};
 use crate::config::{Bounds, Env};
 use crate::rt::ids::new_id;
-use crate::rt::sys;
+use crate::rt::sys::{self, Code};
 
 /// A server that isn't ready after this time is ended: it hangs.
 const START_MAX: Duration = Duration::from_secs(120);
+
+/// After so long without anything to do, the keeper makes itself small.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// What a server that stops gets beyond its own deadline.
 const STOP_MARGIN: Duration = Duration::from_secs(1);
@@ -75,6 +78,7 @@ struct Keeper {
     /// The server has written what our stderr doesn't take right now.
     is_held: bool,
     signals: SignalFd,
+    code: Code,
     server: Option<Server>,
     start_at: Option<(Instant, bool)>,
 }
@@ -135,6 +139,7 @@ impl Keeper {
             nofile,
             is_held: false,
             signals,
+            code: Code::find(),
             server: None,
             start_at: Some((Instant::now(), false)),
         })
@@ -222,7 +227,16 @@ impl Keeper {
                 None => PollFd::new(&server.socket, PollFlags::empty()),
             };
         }
-        let _ = poll(&mut polled, timeout.as_ref()); // a signal: it is looked at in any case
+        // A signal, or the time: both are looked at in any case.
+        if due.is_some() {
+            let _ = poll(&mut polled, timeout.as_ref());
+            return;
+        }
+        let idle = Timespec { tv_sec: IDLE.as_secs().cast_signed(), tv_nsec: 0 };
+        if poll(&mut polled, Some(&idle)) == Ok(0) {
+            self.code.give_back();
+            let _ = poll(&mut polled, None);
+        }
     }
 
     /// What the server says.

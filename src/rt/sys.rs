@@ -77,6 +77,50 @@ pub(crate) fn close_inherited() {
     }
 }
 
+/// This process's code and constants. For a process that waits nearly always, and has most of a large program's pages only
+/// because the kernel maps neighbours, too.
+pub(crate) struct Code {
+    mappings: Vec<(usize, usize)>,
+}
+
+impl Code {
+    pub(crate) fn find() -> Self {
+        Self { mappings: clean_mappings(&std::fs::read_to_string("/proc/self/maps").unwrap_or_default()) }
+    }
+
+    /// Takes its pages out of this process's memory; what is needed comes back.
+    #[allow(unsafe_code)]
+    pub(crate) fn give_back(&self) {
+        use rustix::mm::{Advice, madvise};
+        for (start, len) in &self.mappings {
+            // SAFETY: a private mapping of a file that was never written to, and that this process never unmaps: its pages are
+            // read from the file again, which can't have changed, since it is being executed (ETXTBSY), or a library. What
+            // was relocated lies elsewhere.
+            let _ = unsafe { madvise(std::ptr::with_exposed_provenance_mut(*start), *len, Advice::LinuxDontNeed) };
+        }
+    }
+}
+
+/// Of proc_pid_maps(5): code, and what lies before it in the same file. What lies behind may have been relocated, and is
+/// read-only nevertheless (RELRO).
+fn clean_mappings(maps: &str) -> Vec<(usize, usize)> {
+    let parsed = maps.lines().filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let (range, modes) = (fields.next()?, fields.next()?);
+        let file = fields.nth(3).filter(|file| file.starts_with('/'))?;
+        let (start, end) = range.split_once('-')?;
+        let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
+        Some((start, end.checked_sub(start)?, modes, file))
+    });
+    let parsed: Vec<_> = parsed.collect();
+    let is_clean = |(start, _, modes, file): &(usize, usize, &str, &str)| match *modes {
+        "r-xp" => true,
+        "r--p" => parsed.iter().any(|(code, _, modes, of)| *modes == "r-xp" && of == file && code > start),
+        _ => false,
+    };
+    parsed.iter().filter(|mapping| is_clean(mapping)).map(|(start, len, ..)| (*start, *len)).collect()
+}
+
 /// A set of signals by number, real-time ones included, which nix doesn't name.
 #[allow(unsafe_code)]
 pub(crate) fn signal_set(numbers: impl Iterator<Item = i32>) -> SigSet {
@@ -198,4 +242,19 @@ pub(crate) fn watched(descriptor: OwnedFd, interest: Interest) -> io::Result<Asy
     // SAFETY: the descriptor has to stay open and the same for as long as the AsyncFd has it. An OwnedFd is: nobody else
     // may close it, and its `as_raw_fd` always gives the same number.
     unsafe { AsyncFd::register_with_interest(descriptor, interest) }.map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_can_be_read_again_is_given_back() {
+        let maps = "1000-2000 r--p 00000000 fe:00 1 /bin/x\n2000-5000 r-xp 00001000 fe:00 1 /bin/x\n\
+                    5000-6000 r--p 00004000 fe:00 1 /bin/x\n6000-7000 rw-p 00005000 fe:00 1 /bin/x\n\
+                    7000-8000 r--p 00000000 00:00 0 [vvar]\n8000-9000 r-xp 00000000 00:00 0 [vdso]\n";
+        assert_eq!(clean_mappings(maps), [(0x1000, 0x1000), (0x2000, 0x3000)]);
+        Code::find().give_back(); // and this test goes on
+        assert_eq!(clean_mappings("").len(), 0);
+    }
 }
