@@ -74,11 +74,11 @@ pub fn start(ctx: &Context) -> Result<Vec<Row>> {
     Ok(vec![Row::of_medians("start to healthy", "ms", Better::Lower, &samples)])
 }
 
-/// Median of 5 of `VmRSS`, one second after the first healthy answer; MiB.
+/// Median of 5 of `VmRSS`, three seconds after the first healthy answer; MiB. Of ours, keeper and server together.
 pub fn idle_memory(ctx: &Context) -> Result<Vec<Row>> {
     let samples = ctx.alternate(ctx.times(5), |side| {
         let server = ctx.start(side)?;
-        std::thread::sleep(Duration::from_secs(1));
+        std::thread::sleep(Duration::from_secs(3));
         server.memory_mib("VmRSS")
     })?;
     Ok(vec![Row::of_medians("idle RSS", "MiB", Better::Lower, &samples)])

@@ -154,15 +154,27 @@ impl Server {
     }
 
     /// A field of `/proc/<pid>/status` in MiB: `VmRSS` (resident now) or `VmHWM` (its peak so far). The server's
-    /// own process only, not its agents.
+    /// own processes only (ours has a keeper above it), not its agents.
     pub fn memory_mib(&self, field: &str) -> Result<f64> {
-        memory_mib(&self.child.id().to_string(), field)
+        self.own().iter().map(|pid| memory_mib(pid, field)).sum()
+    }
+
+    /// The process that was started, and the server below it where that is its keeper.
+    fn own(&self) -> Vec<String> {
+        let keeper = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap_or_default();
+        let is_server = |pid: &&str| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).any(|word| word == b"--kept")
+        };
+        let below = children.split_ascii_whitespace().filter(is_server).map(str::to_owned);
+        std::iter::once(keeper.to_string()).chain(below).collect()
     }
 
     /// Resident memory of each process that lives in the home beside the server, in MiB: its agents.
     pub fn agents_mib(&self) -> Vec<f64> {
-        let own = self.child.id().to_string();
-        let others = strays(self.home.path()).into_iter().filter(|pid| *pid != own);
+        let own = self.own();
+        let others = strays(self.home.path()).into_iter().filter(|pid| !own.contains(pid));
         others.filter_map(|pid| memory_mib(&pid, "VmRSS").ok()).collect()
     }
 
