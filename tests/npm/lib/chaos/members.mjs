@@ -90,7 +90,7 @@ export class Member {
     this.audit.finish(this.prompts);
     const known = await this.client.get(this.id);
     this.ledger.check(known.state === 'idle' && !known.restored, () => `${this.name} is ${known.state}, restored ${JSON.stringify(known.restored)}`);
-    for (const [turnId, { ends }] of this.#turns) this.ledger.check(ends.length === 1, () => `${turnId} of ${this.name} ended ${ends.length} times`);
+    for (const [turnId, { ends }] of this.#turns) this.ledger.check(ends.length === 1, () => `${turnId} of ${this.name} ended ${ends.length} times: ${JSON.stringify(ends)}`);
   }
 
   async #loop() {
@@ -204,9 +204,9 @@ export class Member {
     if (id !== undefined && method !== undefined) this.#decide(JSON.stringify(id), () => this.#answerOverAcp(id, method, params));
   }
 
-  #takeEvent({ type, turnId, data }) {
+  #takeEvent({ sequence, type, turnId, data }) {
     const turn = this.#turnOf(turnId ?? data.turnId);
-    if (type === 'turn.ended') turn.ends.push(data.outcome);
+    if (type === 'turn.ended') turn.ends.push({ sequence, ...data });
     if (type === 'item.delta' && data.delta?.type === 'text') {
       this.#texts.set(data.itemId, (this.#texts.get(data.itemId) ?? '') + data.delta.text);
       turn.pieces?.push(data.delta.text);
