@@ -65,7 +65,8 @@ struct Link {
     /// The keeper's own stderr, for when it is gone.
     stderr: Option<OwnedFd>,
     is_lost: AtomicBool,
-    /// Ends of processes that aren't our children, by key.
+    /// Ends of processes that aren't our children, by key, from the first word of the keeper on: one may end before anybody
+    /// here watches it.
     ends: Mutex<HashMap<String, watch::Sender<Option<Ended>>>>,
 }
 
@@ -122,7 +123,8 @@ impl Keeper {
                 _ => {}
             }
         }
-        let ends = Mutex::default();
+        let living = kept.iter().filter(|entry| entry.ended.is_none());
+        let ends = Mutex::new(living.map(|entry| (entry.key.clone(), watch::channel(None).0)).collect());
         let link = Link { socket, pid, run_id, starts, crashes, program, last, stderr, is_lost: AtomicBool::new(false), ends };
         Ok((Self { link: Some(Arc::new(link)) }, kept))
     }
@@ -233,17 +235,11 @@ impl Keeper {
         self.tell(&Message { number, text, ..Message::new(Kind::Upgrade) }, &[])
     }
 
-    /// The end of a process that isn't our child; closed when nobody can tell it any more. To be called once for each entry,
-    /// before [`Keeper::listen`] could miss it.
+    /// The end of a process that isn't our child, until its entry is forgotten; also when it ended since the entry was told.
     pub fn watch(&self, kept: &Kept) -> watch::Receiver<Option<Ended>> {
-        let (publish, end) = watch::channel(kept.ended);
-        if let Some(link) = self.link.as_ref().filter(|_| kept.ended.is_none()) {
-            let mut ends = link.ends();
-            if !link.is_lost.load(Ordering::Relaxed) {
-                ends.insert(kept.key.clone(), publish);
-            }
-        }
-        end
+        let link = self.link.as_ref().filter(|_| kept.ended.is_none());
+        let told = link.and_then(|link| link.ends().get(&kept.key).map(watch::Sender::subscribe));
+        told.unwrap_or_else(|| watch::channel(kept.ended).1)
     }
 
     fn say(&self, message: &Message<'_>) {
@@ -298,7 +294,7 @@ async fn listen(link: Arc<Link>) {
         loop {
             match inbox.receive(&socket, RecvFlags::DONTWAIT) {
                 Ok(Some((Message { kind: Kind::Exited, key, ended, .. }, _))) => {
-                    if let Some(publish) = link.ends().remove(key) {
+                    if let Some(publish) = link.ends().get(key) {
                         publish.send_replace(ended);
                     }
                 }
@@ -308,5 +304,40 @@ async fn listen(link: Arc<Link>) {
                 Err(_) => return link.lost(),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_end_that_is_told_before_anybody_watches_is_known() {
+        let (socket, keepers) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("a socket");
+        let ends = Mutex::new(HashMap::from([("7".to_owned(), watch::channel(None).0)]));
+        let link = Arc::new(Link {
+            socket,
+            pid: 1,
+            run_id: String::new(),
+            starts: 2,
+            crashes: 0,
+            program: PathBuf::new(),
+            last: None,
+            stderr: None,
+            is_lost: AtomicBool::new(false),
+            ends,
+        });
+        let exited = Message { ended: Some(Ended::Code(3)), ..Message::of(Kind::Exited, "7") };
+        send(&keepers, &exited, &[], SendFlags::empty()).expect("sent");
+        drop(keepers);
+        listen(Arc::clone(&link)).await; // to the end: all is heard
+        let keeper = Keeper { link: Some(link) };
+        let kept = Kept { key: "7".to_owned(), fds: [const { None }; FDS_MAX], pid: Some(99), ended: None };
+        assert_eq!(*keeper.watch(&kept).borrow(), Some(Ended::Code(3)));
+        keeper.forget("7");
+        assert_eq!(*keeper.watch(&kept).borrow(), None);
     }
 }

@@ -18,10 +18,13 @@ export class Server {
   #port = 0;
   #flags;
 
-  /** `flags` are added to the command line. Without a `token` everyone may call. */
-  constructor({ token, flags = [] } = {}) {
+  /**
+   * `flags` are added to the command line. Without a `token` everyone may call. `kept` servers have a keeper, as users have
+   * it; else the end of the server is the end of all that it runs.
+   */
+  constructor({ token, flags = [], kept = false } = {}) {
     this.token = token;
-    this.#flags = [...(token ? ['--token', token] : ['--no-token']), ...flags];
+    this.#flags = [...(token ? ['--token', token] : ['--no-token']), ...(kept || isReference ? [] : ['--no-keeper']), ...flags];
     this.home = fs.mkdtempSync(path.join(os.tmpdir(), 'sandboxd-npm-'));
     this.workDir = path.join(this.home, 'work');
     fs.mkdirSync(this.workDir);
@@ -82,9 +85,23 @@ export class Server {
     await this.start();
   }
 
+  /** Of a kept server: the server itself, below the keeper, which is `pid`; none while the keeper starts the next one. */
+  get keptPid() {
+    return listProcesses().find(({ parentPid, command }) => parentPid === this.pid && command.endsWith(' --kept'))?.pid;
+  }
+
+  /** Of a kept server: kills what is below the keeper, and resolves to its pid once it is gone. */
+  async crash() {
+    const victim = await until(() => this.keptPid, 'a server to kill', 60_000);
+    killQuietly(victim);
+    await until(() => this.keptPid !== victim, `end of the server ${victim}`, 60_000);
+    return victim;
+  }
+
   /** Every living process of this test but the server: [{pid, parentPid, command}]. */
   processes() {
-    return listProcesses().filter((entry) => entry.pid !== this.pid && belongsTo(entry.pid, this.home));
+    const own = [this.pid, this.keptPid];
+    return listProcesses().filter((entry) => !own.includes(entry.pid) && belongsTo(entry.pid, this.home));
   }
 
   /** The agent processes matching `pattern`, without those that another match has started. */

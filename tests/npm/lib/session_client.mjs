@@ -3,9 +3,9 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import { RETRY_PAUSE_MS, ResumingStream } from './resuming_stream.mjs';
 import { until } from './wait.mjs';
 
-const RETRY_PAUSE_MS = 50;
 /** A patient client gives up when nothing at all gets through for so long: whoever started the server has ended it. */
 const PATIENCE_MS = 90_000;
 const WAIT_MS = 20_000;
@@ -118,42 +118,13 @@ export class SessionClient {
   }
 }
 
-/** Follows an event stream for ever: whenever it is cut, it comes back with the last id it saw. */
-export class Watcher {
+/** Follows an event stream for ever, and keeps what it saw. */
+export class Watcher extends ResumingStream {
   /** Everything that was seen: {id, text}; `text` is the data as it was sent. */
   events = [];
-  /** What must not happen: events out of order or twice, gaps, errors. */
-  problems = [];
-  /** How often it was connected. */
-  connections = 0;
-  #abort = new AbortController();
-  #connection;
-  #away = false;
-  #loop;
-
-  constructor(url) {
-    this.url = url;
-    this.#loop = this.#follow();
-  }
 
   get data() {
     return this.events.map(({ text }) => JSON.parse(text));
-  }
-
-  /** Cuts the connection; it comes back after `return()`. */
-  leave() {
-    this.#away = true;
-    this.#connection?.abort();
-  }
-
-  return() {
-    this.#away = false;
-  }
-
-  async close() {
-    this.#abort.abort();
-    this.#connection?.abort();
-    await this.#loop;
   }
 
   /** Every event once, from the first, none left out. */
@@ -162,40 +133,8 @@ export class Watcher {
     assert.deepEqual(this.events.map(({ id }) => id), this.events.map((_, index) => index + 1), `${this.url}`);
   }
 
-  async #follow() {
-    while (!this.#abort.signal.aborted) {
-      if (!this.#away) await this.#connect().catch(() => {});
-      await sleep(RETRY_PAUSE_MS);
-    }
-  }
-
-  async #connect() {
-    this.#connection = new AbortController();
-    const last = this.events.at(-1)?.id;
-    const headers = { accept: 'text/event-stream', ...(last && { 'last-event-id': String(last) }) };
-    const response = await fetch(this.url, { headers, signal: this.#connection.signal });
-    if (response.status !== 200) {
-      this.problems.push(`${response.status} ${await response.text()}`);
-      return;
-    }
-    this.connections += 1;
-    let text = '';
-    for await (const chunk of response.body.pipeThrough(new TextDecoderStream())) {
-      text += chunk;
-      const frames = text.split('\n\n');
-      text = frames.pop();
-      for (const frame of frames) this.#take(frame);
-    }
-  }
-
-  #take(frame) {
-    const fields = new Map(frame.split('\n').map((line) => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 2)]));
-    const [kind, id, text] = [fields.get('event'), Number(fields.get('id')), fields.get('data')];
-    if (kind === 'message') {
-      if (id <= (this.events.at(-1)?.id ?? 0)) this.problems.push(`event ${id} came after ${this.events.at(-1).id}`);
-      this.events.push({ id, text });
-    } else if (kind !== undefined && kind !== 'end') {
-      this.problems.push(frame);
-    }
+  take(kind, id, text) {
+    if (kind === 'message') this.events.push({ id, text });
+    else if (kind !== 'end') this.problems.push(`${kind} ${id} ${text}`);
   }
 }
