@@ -98,7 +98,7 @@ impl Agent {
         let program = about.program.clone().into();
         let spec = ChildSpec { program, args: Vec::new(), cwd: None, env: Vec::new(), owner: Owner::Agent };
         let outlived = children.go_on_with(id, &spec, about.started_at_ms, read_to)?;
-        let Outlived { spoken, is_over, records, unsent, unsettled } = outlived;
+        let Outlived { spoken, is_over, records, unsent, unsettled, read_to } = outlived;
         let (protocol_version_number, session_new_mcp_servers) = about.quirks;
         let quirks = Quirks { protocol_version_number, session_new_mcp_servers };
         let mut agent = Self::new(spoken, quirks, &about.agent, read_to, bounds);

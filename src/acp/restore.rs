@@ -146,19 +146,19 @@ impl Memory {
 
     /// The client itself sends this to the present process: no step of ours is needed for it.
     pub(super) fn heard(&mut self, method: &str) {
-        self.version += 1;
         match method {
             "initialize" => self.process.initializing = true,
             "authenticate" => self.process.authenticated = true,
-            _ => {}
+            _ => return,
         }
+        self.version += 1;
     }
 
     /// A client's request was refused by the agent.
     pub(super) fn refused(&mut self, method: &str) {
-        self.version += 1;
         if method == "initialize" {
             self.process.initializing = false;
+            self.version += 1;
         }
     }
 

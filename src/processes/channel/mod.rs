@@ -34,6 +34,8 @@ pub struct Channel {
     stdin: Option<Wire>,
     stdout: Option<Wire>,
     tape: Option<Tape>,
+    /// What the journal had when it was written anew last.
+    tidied_bytes: usize,
 }
 
 /// Lines that a child writes to stderr.
@@ -61,8 +63,10 @@ pub struct Outlived {
     pub records: Vec<Record>,
     /// What of the journal's lines hasn't reached it yet.
     pub unsent: Vec<u8>,
-    /// What was read from the position that was asked for.
+    /// What was read and isn't settled.
     pub unsettled: Vec<u8>,
+    /// The position of the first byte of that.
+    pub read_to: u64,
 }
 
 impl Children {
@@ -108,7 +112,7 @@ impl Children {
         })?;
         spawn_owned("process", exit.collect());
         let (stdin, stdout, tape) = (Some(stdin), Some(stdout), tape.filter(|_| is_kept));
-        let channel = Channel { process: id, children: self.clone(), stdin, stdout, tape };
+        let channel = Channel { process: id, children: self.clone(), stdin, stdout, tape, tidied_bytes: 0 };
         Ok(Spoken { channel, stderr: Stderr { wire: stderr }, process })
     }
 
@@ -118,7 +122,8 @@ impl Children {
         self.inherited_ids().into_iter().filter_map(|id| Some((id, tape(id)?))).collect()
     }
 
-    /// Goes on with a child that an earlier server left, reading from position `read_to`. `None` when something is missing:
+    /// Goes on with a child that an earlier server left, reading from position `read_to`, or behind what is settled: what came
+    /// last may have needed no entry in any log. `None` when something is missing:
     /// then [`Children::end_unclaimed`] ends it.
     pub fn go_on_with(&self, id: ProcessId, spec: &ChildSpec, created_at_ms: i64, read_to: u64) -> Option<Outlived> {
         let mut tape = Tape::open(self.inherited_fd(id)?).ok()?;
@@ -133,6 +138,7 @@ impl Children {
                 Left::Taken { .. } => {}
             }
         }
+        let read_to = read_to.max(tape.freed());
         let unsettled = tape.unsettled(read_to)?;
         let known = Known {
             owner: spec.owner,
@@ -148,9 +154,9 @@ impl Children {
         let stderr = Stderr { wire: wire(stderr, Interest::READABLE)? };
         let (stdin, stdout) = (wire(stdin, Interest::WRITABLE), wire(stdout, Interest::READABLE));
         let (records, unsent) = tape.records();
-        let channel = Channel { process: id, children: self.clone(), stdin, stdout, tape: Some(tape) };
+        let channel = Channel { process: id, children: self.clone(), stdin, stdout, tape: Some(tape), tidied_bytes: 0 };
         let spoken = Spoken { channel, stderr, process: child };
-        Some(Outlived { spoken, is_over, records, unsent, unsettled })
+        Some(Outlived { spoken, is_over, records, unsent, unsettled, read_to })
     }
 }
 
@@ -211,13 +217,15 @@ impl Channel {
 
     /// True when there is so much in the journal that it should be written anew.
     pub fn wants_tidying(&self) -> bool {
-        self.tape.as_ref().is_some_and(|tape| tape.lacks_records() || tape.journal_bytes() > JOURNAL_TIDY_BYTES)
+        let worth_it = JOURNAL_TIDY_BYTES + 2 * self.tidied_bytes;
+        self.tape.as_ref().is_some_and(|tape| tape.lacks_records() || tape.journal_bytes() > worth_it)
     }
 
     /// Writes the journal anew, with these records and with what was not sent yet (as of `unsent_kind`).
     pub fn tidy<'a>(&mut self, records: impl Iterator<Item = (u32, &'a [u8])>, unsent_kind: u32, unsent: &[u8]) {
         if let Some(tape) = &mut self.tape {
             let _ = tape.rewrite(records, unsent_kind, unsent); // no room: it stays as it is
+            self.tidied_bytes = tape.journal_bytes();
         }
     }
 

@@ -165,6 +165,11 @@ impl Tape {
         self.set(AT_TAKEN, taken + bytes.len() as u64);
     }
 
+    /// How far what was read is settled.
+    pub(super) fn freed(&self) -> u64 {
+        self.get(AT_FREED)
+    }
+
     /// What was read up to here is settled. Once all is, nothing is missing any more.
     pub(super) fn free(&self, position: u64) {
         self.set(AT_FREED, position);
