@@ -204,3 +204,21 @@ async fn when_nothing_survives_what_can_comes_back_and_the_rest_is_told_as_lost(
     assert_eq!(server.stop(), Some(0));
     home.assert_empty();
 }
+
+#[tokio::test]
+async fn lines_that_say_nothing_are_no_hindrance() {
+    let home = Home::new();
+    fake(&home, "| sed -u G"); // an empty line after each
+    let server = Server::start_with(&home, &Options::kept());
+    let id = create(&server, json!({"agent": "amp"})).await;
+    let first = say(&server, &id, "hello").await;
+    ended(&server, &id, &first).await;
+    let pids = agent_pids(&server).await;
+    for _ in 0..3 {
+        server.crash();
+        assert_eq!(agent_pids(&server).await, pids);
+    }
+    let next = say(&server, &id, "again").await;
+    assert_eq!(ended(&server, &id, &next).await["outcome"], "finished");
+    assert_eq!(raw(&server, &id).await.iter().filter(|event| event["method"] == "_adapter/agent_restarted").count(), 0);
+}
