@@ -7,6 +7,8 @@ const SHOWN_CHARS = 600;
 
 export class Ledger {
   violations = [];
+  /** What the server complained of. */
+  warnings = [];
   figures = { kills: 0, envelopes: 0, bytes: 0, processes: 0, turns: 0, decisions: 0, typed: 0 };
 
   constructor(seed) {
