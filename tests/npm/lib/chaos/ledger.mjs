@@ -9,7 +9,7 @@ export class Ledger {
   violations = [];
   /** What the server complained of. */
   warnings = [];
-  figures = { kills: 0, envelopes: 0, bytes: 0, processes: 0, turns: 0, decisions: 0, typed: 0 };
+  figures = { kills: 0, envelopes: 0, bytes: 0, processes: 0, turns: 0, decisions: 0, typed: 0, neverSent: 0 };
 
   constructor(seed) {
     this.seed = seed;
