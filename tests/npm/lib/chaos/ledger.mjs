@@ -17,7 +17,8 @@ export class Ledger {
 
   /** Something happened that must not. */
   violate(what) {
-    this.violations.push(`${new Date().toISOString()} ${what}`);
+    const text = `${new Date().toISOString()} ${what}`;
+    if (this.violations.push(text) <= SHOWN_VIOLATIONS) console.log(`violation: ${text.slice(0, SHOWN_CHARS)}`);
   }
 
   /** True when `holds`; else it is a violation. */
