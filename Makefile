@@ -1,6 +1,6 @@
 # Each target installs what it needs on a bare Debian 12 with a Rust toolchain.
 .DEFAULT_GOAL := help
-.PHONY: help run test check unit api cli npm agents bench static gen clean tools-build tools-node tools-test tools-browser
+.PHONY: help run test check unit api cli npm chaos agents bench static gen clean tools-build tools-node tools-test tools-browser
 
 PORT ?= 2468
 # Tests must not depend on who runs them.
@@ -40,6 +40,10 @@ agents: tools-build tools-node ## installing agents from the npm registry; what 
 npm: tools-build tools-node tools-test tools-browser ## the published npm packages and real agents against us
 	cargo build --locked
 	tests/npm/run.sh
+
+chaos: tools-build tools-node ## agents, terminals and processes on a server that is killed CHAOS_KILLS (1000) times; CHAOS_SEED repeats a run
+	cargo build --locked
+	CHAOS_KILLS=$(or $(CHAOS_KILLS),1000) tests/npm/run.sh keeper_chaos.test.mjs
 
 bench: tools-build tools-node ## side by side with the system our users run today
 	cargo build --release --locked

@@ -1,7 +1,7 @@
 //! Which request is whose. Towards the agent every request has a number of ours; on the client's side it keeps the id
 //! that the client chose, so two clients may use the same id at once. Pure: no I/O, no clock.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 /// A request on its way: what to call it on the client's side, and who waits.
 #[derive(Debug)]
@@ -39,25 +39,50 @@ pub struct Ids<W> {
     /// Requests of the agent that no client answered yet, by the agent's id as written.
     asked: HashSet<String>,
     /// Such requests of agent processes that are gone, and those that were answered: another answer to one must not
-    /// reach the agent.
+    /// reach the agent. As many as may be in flight, the latest.
     stale: HashSet<String>,
+    /// The same, oldest first.
+    stale_order: VecDeque<String>,
     max: usize,
 }
 
 impl<W> Ids<W> {
     /// At most `max` requests in flight in each direction.
     pub fn new(max: usize) -> Self {
-        Self { next: 1, pending: HashMap::new(), asked: HashSet::new(), stale: HashSet::new(), max }
+        let (pending, asked, stale, stale_order) = (HashMap::new(), HashSet::new(), HashSet::new(), VecDeque::new());
+        Self { next: 1, pending, asked, stale, stale_order, max }
     }
 
-    /// As an earlier run left them: the numbers go on from `next`.
+    /// As an earlier run left them: the numbers go on from `next`, and `answered` are requests of the agent's that were
+    /// answered of late.
     pub fn resume(
         max: usize,
         next: u64,
         pending: impl Iterator<Item = (u64, Pending<W>)>,
         asked: impl IntoIterator<Item = String>,
+        answered: impl IntoIterator<Item = String>,
     ) -> Self {
-        Self { next, pending: pending.collect(), asked: asked.into_iter().collect(), ..Self::new(max) }
+        let mut ids = Self { next, pending: pending.collect(), asked: asked.into_iter().collect(), ..Self::new(max) };
+        answered.into_iter().for_each(|id| ids.outdate(id));
+        ids
+    }
+
+    /// Another answer to this one is late.
+    fn outdate(&mut self, id: String) {
+        if self.max == 0 || self.asked.contains(&id) || !self.stale.insert(id.clone()) {
+            return;
+        }
+        self.stale_order.push_back(id);
+        if self.stale_order.len() > self.max
+            && let Some(oldest) = self.stale_order.pop_front()
+        {
+            self.stale.remove(&oldest);
+        }
+    }
+
+    /// Requests of the agent's that were answered of late, at most so many, oldest first.
+    pub fn answered_of_late(&self, most: usize) -> impl Iterator<Item = &str> {
+        self.stale_order.range(self.stale_order.len().saturating_sub(most)..).map(String::as_str)
     }
 
     /// The number of the next request.
@@ -121,8 +146,9 @@ impl<W> Ids<W> {
 
     /// Everything in flight, because the agent is gone: oldest first. Its own open requests become stale.
     pub fn drain(&mut self) -> Vec<(u64, Pending<W>)> {
-        let room = self.max.saturating_sub(self.stale.len());
-        self.stale.extend(self.asked.drain().take(room));
+        for id in std::mem::take(&mut self.asked) {
+            self.outdate(id);
+        }
         let mut all: Vec<_> = self.pending.drain().collect();
         all.sort_by_key(|(number, _)| *number);
         all
@@ -130,7 +156,9 @@ impl<W> Ids<W> {
 
     /// The agent asks something under its own id.
     pub fn agent_asked(&mut self, id: &str) {
-        self.stale.remove(id); // a new process uses the number again: the answer is now for it
+        if self.stale.remove(id) {
+            self.stale_order.retain(|stale| stale != id); // it is used again: the answer is now for this one
+        }
         if self.asked.len() < self.max {
             self.asked.insert(id.to_owned());
         }
@@ -139,9 +167,7 @@ impl<W> Ids<W> {
     /// Somebody answers.
     pub fn answered(&mut self, id: &str) -> Taken {
         if self.asked.remove(id) {
-            if self.stale.len() < self.max {
-                self.stale.insert(id.to_owned());
-            }
+            self.outdate(id.to_owned());
             return Taken::First;
         }
         if self.stale.contains(id) { Taken::Late } else { Taken::Unknown }
@@ -181,6 +207,20 @@ mod tests {
         assert_eq!(ids.answered("5"), Taken::Late);
         ids.agent_asked("5");
         assert_eq!([ids.answered("5"), ids.answered("5"), ids.answered("6")], [Taken::First, Taken::Late, Taken::Unknown]);
+    }
+
+    #[test]
+    fn a_second_answer_is_late_under_the_next_server_too() {
+        let mut ids: Ids<u32> = Ids::new(2);
+        for id in ["1", "2", "3"] {
+            ids.agent_asked(id);
+            assert_eq!(ids.answered(id), Taken::First);
+        }
+        assert_eq!(ids.answered("1"), Taken::Unknown, "the oldest goes");
+        let answered: Vec<_> = ids.answered_of_late(8).map(str::to_owned).collect();
+        assert_eq!(answered, ["2", "3"]);
+        let mut next: Ids<u32> = Ids::resume(2, 7, std::iter::empty(), ["3".to_owned()], answered);
+        assert_eq!([next.answered("2"), next.answered("3"), next.answered("3")], [Taken::Late, Taken::First, Taken::Late]);
     }
 
     #[derive(Debug, Clone)]

@@ -39,7 +39,8 @@ impl Processes {
         let swept = blocking(ProcessId(0), move || {
             remove_scripts(&scripts, &living);
             std::fs::create_dir_all(&folder)?;
-            spool::sweep(&folder, |number| known.contains(&number))
+            // One that was started just before the last server died has no row yet, and a log all the same.
+            spool::sweep(&folder, |number| known.contains(&number) || living.contains(&ProcessId(number)))
         });
         if let Err(error) = swept.await {
             tracing::warn!(%error, "the folder of logs could not be tidied");

@@ -108,6 +108,29 @@ async fn a_request_that_waits_for_a_decision_waits_on() {
 }
 
 #[tokio::test]
+async fn a_second_answer_to_an_agent_does_not_reach_it_after_a_restart_either() {
+    let home = Home::new();
+    fake(&home, "");
+    let server = Server::start_with(&home, &Options::kept());
+    server.call("s1", "amp", 1, "initialize", json!({"protocolVersion": 1})).await;
+    server.call("s1", "amp", 2, "fake/ask_about", json!({"id": "asks", "method": "fake/question"})).await;
+    let answer = json!({"jsonrpc": "2.0", "id": "asks", "result": {"yes": true}});
+    for _ in 0..3 {
+        let (status, body) = server.send("/v1/acp/s1", &answer).await; // as a client does that was cut off
+        assert_eq!(status, 202, "{body}");
+        server.call("s1", "amp", 3, "fake/anything", json!({})).await;
+        server.crash();
+    }
+    server.call("s1", "amp", 4, "fake/anything", json!({})).await;
+    let mut stream = server.events("s1", None).await;
+    let mut heard = 0;
+    while let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(500), stream.next()).await {
+        heard += usize::from(event.data["method"] == "fake/client_answered");
+    }
+    assert_eq!(heard, 1);
+}
+
+#[tokio::test]
 async fn an_answer_comes_under_its_clients_id_after_the_restart() {
     let home = Home::new();
     fake(&home, "");

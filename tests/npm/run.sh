@@ -3,7 +3,7 @@
 # (default: target/debug/sandboxd of this repository). Extra arguments go to `node --test`; without test files among
 # them, all run. With AGAINST=reference, the tests of the process API and of directories run against the server whose contract we keep:
 # what passes there is the contract, what is skipped there we do better. With LONG=1, the turn behind a proxy that cuts takes
-# more than 5 minutes, as in life.
+# more than 5 minutes, as in life. CHAOS_KILLS (25) says how often keeper_chaos kills its server, CHAOS_SEED repeats its dice.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 

@@ -36,6 +36,11 @@ pub(super) const REPLIED: u32 = 5;
 const HEARD: u32 = 6;
 /// The agent took a request back: [`AskedNote`], with the place of that.
 const WITHDRAWN: u32 = 7;
+/// Requests of the agent's that were answered of late: a list of its ids.
+const ANSWERED: u32 = 8;
+
+/// So many of these are kept: clients that answer twice do so soon.
+const ANSWERED_MAX: usize = 64;
 
 /// The position in the inbound stream that an envelope has, or will have.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -99,6 +104,8 @@ struct Journal {
     /// Behind the word that takes it back, by the agent's id.
     withdrawn: HashMap<String, u64>,
     known: Option<Known>,
+    /// Answered of late, oldest first.
+    answered: Vec<String>,
     /// Envelopes from clients, by their positions in the inbound stream.
     inbound: BTreeMap<u64, Vec<u8>>,
 }
@@ -129,6 +136,7 @@ impl Journal {
                 ASKED => {
                     if let Ok(asked) = serde_json::from_slice::<AskedNote>(about) {
                         journal.withdrawn.remove(&asked.id); // the same id again
+                        journal.answered.retain(|id| *id != asked.id);
                         journal.asked.retain(|(other, _)| other.id != asked.id);
                         journal.asked.push((asked, None));
                     }
@@ -143,12 +151,14 @@ impl Journal {
                         if let Some(in_seq) = replied.in_seq {
                             journal.inbound.insert(in_seq, line());
                         }
+                        journal.answered.push(replied.id.clone());
                         let asked = journal.asked.iter_mut().rev().find(|(asked, _)| asked.id == replied.id);
                         if let Some((_, reply)) = asked {
                             *reply = Some(replied);
                         }
                     }
                 }
+                ANSWERED => journal.answered.extend(serde_json::from_slice::<Vec<String>>(about).unwrap_or_default()),
                 HEARD => journal.known = serde_json::from_slice(about).ok().or(journal.known),
                 _ => {}
             }
@@ -251,7 +261,8 @@ impl Running {
             (ASKED, json(&AskedNote { id: id.to_owned(), session, at: 0 }))
         });
         let known = Known { heard: self.owner.memory.heard_so_far().clone(), next: self.ids.next_number() };
-        let records: Vec<_> = sent.chain(asked).chain([(HEARD, json(&known))]).collect();
+        let answered: Vec<&str> = self.ids.answered_of_late(ANSWERED_MAX).collect();
+        let records: Vec<_> = sent.chain(asked).chain([(ANSWERED, json(&answered)), (HEARD, json(&known))]).collect();
         if let Some(agent) = &mut self.agent {
             agent.tidy(&records, LINE);
         }
@@ -266,7 +277,7 @@ impl Running {
         self.agent = Some(agent);
         self.ended = None;
         self.make_up_log(&journal, in_log).await;
-        let Journal { sent, done, asked, known, withdrawn, .. } = journal;
+        let Journal { sent, done, asked, known, withdrawn, answered, .. } = journal;
         let is_open = |number: &u64| done.get(number).is_none_or(|at| *at > in_log);
         let open: Vec<(u64, Pending<Waiter>, Vec<u8>)> = sent
             .into_iter()
@@ -292,7 +303,8 @@ impl Running {
         let next = known.as_ref().map_or(1, |known| known.next).max(open.last().map_or(0, |(number, ..)| *number) + 1);
         let max = as_usize(self.owner.bounds.acp_pending_max_requests);
         let count = open.len();
-        self.ids = Ids::resume(max, next, open.into_iter().map(|(number, pending, _)| (number, pending)), waiting.clone());
+        let pending = open.into_iter().map(|(number, pending, _)| (number, pending));
+        self.ids = Ids::resume(max, next, pending, waiting.clone(), answered);
         if let Some(known) = known {
             self.owner.memory.goes_on(known.heard);
         }

@@ -145,6 +145,15 @@ impl Already {
         self.is_other
     }
 
+    /// What is stored next, in short: the fold has to make this. For the log.
+    pub fn next_in_short(&self) -> String {
+        match self.said.front() {
+            Some(Said::Text { item_id, .. }) => format!("text of {item_id}"),
+            Some(Said::Event { kind, about }) => format!("{kind} {about}"),
+            None => "nothing".to_owned(),
+        }
+    }
+
     /// The next event of the fold, as far as it is missing: `None` when it is stored, a delta with the rest of its text when
     /// a part of it is.
     pub fn missing(&mut self, event: Projected) -> Option<Projected> {

@@ -141,7 +141,8 @@ impl Live {
     /// What was folded can't be told from what wasn't: what is known to be in the file is not said again, the rest is. What was
     /// open stays so to the end of its turn, and the fold goes on anew.
     fn give_up_comparing(&self, state: &mut State) {
-        tracing::warn!(session = self.id, "the fold of a session differs from the one in the file: it goes on from here");
+        let stored = state.already.as_ref().map(|already| already.next_in_short()).unwrap_or_default();
+        tracing::warn!(session = self.id, stored, "the fold of a session differs from the one in the file: it goes on from here");
         state.told_already();
         state.already = None;
         let mut fold = state.projector.anew();

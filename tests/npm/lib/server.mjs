@@ -17,6 +17,8 @@ export class Server {
   #stderr = '';
   #port = 0;
   #flags;
+  /** Called with all that it writes to stderr. */
+  onStderr = () => {};
 
   /**
    * `flags` are added to the command line. Without a `token` everyone may call. `kept` servers have a keeper, as users have
@@ -59,6 +61,7 @@ export class Server {
     this.#child = spawn(binary, options, { cwd: this.workDir, env: this.env, stdio: ['ignore', 'pipe', 'pipe'] });
     this.#child.stderr.setEncoding('utf8').on('data', (text) => {
       this.#stderr = (this.#stderr + text).slice(-2 * STDERR_TAIL_CHARS);
+      this.onStderr(text);
     });
     if (isReference) await this.#untilHealthy();
     else this.#port = await readPort(this.#child, () => this.stderrTail);

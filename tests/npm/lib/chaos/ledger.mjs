@@ -7,7 +7,9 @@ const SHOWN_CHARS = 600;
 
 export class Ledger {
   violations = [];
-  figures = { kills: 0, envelopes: 0, bytes: 0, processes: 0, turns: 0, decisions: 0, typed: 0 };
+  /** What the server complained of. */
+  warnings = [];
+  figures = { kills: 0, envelopes: 0, bytes: 0, processes: 0, turns: 0, decisions: 0, typed: 0, neverSent: 0 };
 
   constructor(seed) {
     this.seed = seed;
@@ -15,7 +17,8 @@ export class Ledger {
 
   /** Something happened that must not. */
   violate(what) {
-    this.violations.push(`${new Date().toISOString()} ${what}`);
+    const text = `${new Date().toISOString()} ${what}`;
+    if (this.violations.push(text) <= SHOWN_VIOLATIONS) console.log(`violation: ${text.slice(0, SHOWN_CHARS)}`);
   }
 
   /** True when `holds`; else it is a violation. */

@@ -109,7 +109,14 @@ export class Member {
 
   async #turn(text) {
     const { order, check } = this.#order();
-    const { id, outcome, stopReason, ...rest } = await this.#say(`${text}\n${order}`, text);
+    let said = await this.#say(`${text}\n${order}`, text);
+    // The server died between writing down that the turn begins and sending it. A client whose POST was cut off has no promise:
+    // it is told, and may say it again. The agent's record shows that it read it once.
+    while (this.door === 'acp' && said.outcome === 'lost' && said.reason === 'server_restarted') {
+      this.ledger.count('neverSent');
+      said = await this.#say(`${text}\n${order}`, text);
+    }
+    const { id, outcome, stopReason, ...rest } = said;
     const ended = outcome === 'finished' && stopReason === 'end_turn';
     this.ledger.check(ended, () => `"${text}" ended as ${outcome}, ${stopReason}: ${JSON.stringify(rest)}`);
     const seen = await until(() => this.#turns.get(id)?.ends.length && this.#turns.get(id), `turn.ended of "${text}"`);
