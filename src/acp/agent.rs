@@ -180,6 +180,10 @@ impl Agent {
         &self.channel
     }
 
+    pub(super) fn channel_mut(&mut self) -> &mut Channel {
+        &mut self.channel
+    }
+
     /// Writes the journal anew: these records, and the lines that wait.
     pub(super) fn tidy(&mut self, records: &[(u32, Vec<u8>)], line_kind: u32) {
         let records = records.iter().map(|(kind, about)| (*kind, &about[..]));

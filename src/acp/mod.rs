@@ -99,8 +99,9 @@ impl Acp {
         let mut outlived = agent::outlived(&acp.inner.children);
         for (row, sessions) in acp.inner.store.acp_servers().await? {
             let (id, agent) = (row.server_id.clone(), row.agent.clone());
-            let at = outlived.iter().position(|(_, about)| about.instance == row.instance);
-            let server = acp.take_up(row, sessions, at.map(|at| outlived.swap_remove(at))).await?;
+            // The youngest: its predecessor, which has ended, may not have been forgotten yet.
+            let at = outlived.iter().rposition(|(_, about)| about.instance == row.instance);
+            let server = acp.take_up(row, sessions, at.map(|at| outlived.remove(at))).await?;
             acp.inner.servers().insert(id, Slot { agent, made: watch::channel(Some(Ok(server))).1 });
         }
         Ok(acp)

@@ -12,13 +12,17 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::Interest;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
+use super::behind::Behind;
 use super::protocol::{Ended, FDS_MAX, Inbox, Kind, Message, UPGRADE, placed, send};
 use crate::rt::{spawn_owned, sys};
 
-/// How long a message waits for a keeper that doesn't read.
+/// How long descriptors wait for a keeper that doesn't read; the next ones not at all, until it does again.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether it does.
+const CATCH_UP: Duration = Duration::from_millis(20);
 
 /// What an earlier server left with the keeper.
 #[derive(Debug)]
@@ -65,8 +69,12 @@ struct Link {
     /// The keeper's own stderr, for when it is gone.
     stderr: Option<OwnedFd>,
     is_lost: AtomicBool,
-    /// Ends of processes that aren't our children, by key, from the first word of the keeper on: one may end before anybody
-    /// here watches it.
+    /// Descriptors have waited in vain, and nothing was sent since.
+    is_stuck: AtomicBool,
+    behind: Mutex<Behind>,
+    /// Something is behind.
+    fell_behind: Notify,
+    /// Ends of processes that aren't our children, by key; from the first moment on, since the keeper tells each once.
     ends: Mutex<HashMap<String, watch::Sender<Option<Ended>>>>,
 }
 
@@ -84,6 +92,10 @@ impl Keeper {
     pub fn connect() -> io::Result<(Self, Vec<Kept>)> {
         let socket = rustix::io::fcntl_dupfd_cloexec(std::io::stdin().as_fd(), 3)?;
         rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+        Self::hear(socket)
+    }
+
+    fn hear(socket: OwnedFd) -> io::Result<(Self, Vec<Kept>)> {
         send(&socket, &Message::new(Kind::Hello), &[], SendFlags::empty())?;
         let mut inbox = Inbox::new();
         let (mut kept, mut last) = (Vec::new(), None);
@@ -123,9 +135,12 @@ impl Keeper {
                 _ => {}
             }
         }
-        let living = kept.iter().filter(|entry| entry.ended.is_none());
-        let ends = Mutex::new(living.map(|entry| (entry.key.clone(), watch::channel(None).0)).collect());
-        let link = Link { socket, pid, run_id, starts, crashes, program, last, stderr, is_lost: AtomicBool::new(false), ends };
+        let running = kept.iter().filter(|entry| entry.pid.is_some() && entry.ended.is_none());
+        let ends = Mutex::new(running.map(|entry| (entry.key.clone(), watch::channel(None).0)).collect());
+        let (is_lost, is_stuck, behind) = (AtomicBool::new(false), AtomicBool::new(false), Mutex::default());
+        let fell_behind = Notify::new();
+        let link =
+            Link { socket, pid, run_id, starts, crashes, program, last, stderr, is_lost, is_stuck, behind, fell_behind, ends };
         Ok((Self { link: Some(Arc::new(link)) }, kept))
     }
 
@@ -235,29 +250,44 @@ impl Keeper {
         self.tell(&Message { number, text, ..Message::new(Kind::Upgrade) }, &[])
     }
 
-    /// The end of a process that isn't our child, until its entry is forgotten; also when it ended since the entry was told.
+    /// The end of a process that isn't our child, whenever it was told; closed when nobody can tell it any more.
     pub fn watch(&self, kept: &Kept) -> watch::Receiver<Option<Ended>> {
-        let link = self.link.as_ref().filter(|_| kept.ended.is_none());
-        let told = link.and_then(|link| link.ends().get(&kept.key).map(watch::Sender::subscribe));
+        let told = self.link.as_ref().filter(|_| kept.ended.is_none());
+        let told = told.and_then(|link| link.ends().get(&kept.key).map(watch::Sender::subscribe));
         told.unwrap_or_else(|| watch::channel(kept.ended).1)
     }
 
+    /// Says something that can wait.
     fn say(&self, message: &Message<'_>) {
-        if let Err(error) = self.tell(message, &[]) {
-            tracing::warn!(%error, kind = ?message.kind, "the keeper could not be told");
+        let Some(link) = self.there() else { return };
+        let mut behind = link.behind();
+        if !behind.say(&link.socket, message) {
+            tracing::warn!(kind = ?message.kind, "the keeper could not be told");
+        } else if !behind.is_empty() {
+            link.fell_behind.notify_one();
         }
     }
 
+    /// What was said before comes first.
     fn tell(&self, message: &Message<'_>, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let Some(link) = self.there() else { return Ok(()) };
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + if link.is_stuck.load(Ordering::Relaxed) { Duration::ZERO } else { PATIENCE };
         loop {
-            match send(&link.socket, message, fds, SendFlags::DONTWAIT) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => {
-                    std::thread::sleep(Duration::from_millis(1)); // its queue holds hundreds: it hangs
+            let sent = {
+                let mut behind = link.behind();
+                let is_free = behind.catch_up(&link.socket);
+                if is_free {
+                    send(&link.socket, message, fds, SendFlags::DONTWAIT)
+                } else {
+                    Err(io::ErrorKind::WouldBlock.into())
                 }
-                sent => return sent,
+            };
+            let is_full = sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+            link.is_stuck.store(is_full && Instant::now() >= until, Ordering::Relaxed);
+            if !is_full || Instant::now() >= until {
+                return sent;
             }
+            std::thread::sleep(Duration::from_millis(1)); // its queue holds hundreds: it hangs
         }
     }
 }
@@ -265,6 +295,18 @@ impl Keeper {
 impl Link {
     fn ends(&self) -> MutexGuard<'_, HashMap<String, watch::Sender<Option<Ended>>>> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner) // a map is whole after each change
+    }
+
+    fn behind(&self) -> MutexGuard<'_, Behind> {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner) // a queue, as above
+    }
+
+    /// Resolves now and then while something is behind. Cancel safe.
+    async fn is_behind(&self) {
+        if self.behind().is_empty() {
+            self.fell_behind.notified().await;
+        }
+        tokio::time::sleep(CATCH_UP).await;
     }
 
     /// Nothing outlives us any more. Our stderr went through the keeper: now it goes where the keeper's went.
@@ -290,7 +332,14 @@ async fn listen(link: Arc<Link>) {
     let Ok(socket) = watched.and_then(|socket| sys::watched(socket, Interest::READABLE)) else { return };
     let mut inbox = Box::new(Inbox::new());
     loop {
-        let Ok(mut ready) = socket.readable().await else { return };
+        let ready = tokio::select! {
+            ready = socket.readable() => ready,
+            () = link.is_behind() => {
+                link.behind().catch_up(&link.socket);
+                continue;
+            }
+        };
+        let Ok(mut ready) = ready else { return };
         loop {
             match inbox.receive(&socket, RecvFlags::DONTWAIT) {
                 Ok(Some((Message { kind: Kind::Exited, key, ended, .. }, _))) => {
@@ -314,30 +363,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_end_that_is_told_before_anybody_watches_is_known() {
-        let (socket, keepers) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("a socket");
-        let ends = Mutex::new(HashMap::from([("7".to_owned(), watch::channel(None).0)]));
-        let link = Arc::new(Link {
-            socket,
-            pid: 1,
-            run_id: String::new(),
-            starts: 2,
-            crashes: 0,
-            program: PathBuf::new(),
-            last: None,
-            stderr: None,
-            is_lost: AtomicBool::new(false),
-            ends,
-        });
-        let exited = Message { ended: Some(Ended::Code(3)), ..Message::of(Kind::Exited, "7") };
-        send(&keepers, &exited, &[], SendFlags::empty()).expect("sent");
-        drop(keepers);
-        listen(Arc::clone(&link)).await; // to the end: all is heard
-        let keeper = Keeper { link: Some(link) };
-        let kept = Kept { key: "7".to_owned(), fds: [const { None }; FDS_MAX], pid: Some(99), ended: None };
-        assert_eq!(*keeper.watch(&kept).borrow(), Some(Ended::Code(3)));
-        keeper.forget("7");
-        assert_eq!(*keeper.watch(&kept).borrow(), None);
+    async fn an_end_that_comes_before_anybody_asks_is_not_lost() {
+        let (server, keeper) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("a pair");
+        let say = |message: Message<'_>| send(&keeper, &message, &[], SendFlags::empty()).expect("sent");
+        say(Message { pid: 4242, ..Message::of(Kind::Kept, "proc_1") });
+        say(Message { pid: 4243, ended: Some(Ended::Code(3)), ..Message::of(Kind::Kept, "proc_2") });
+        say(Message::new(Kind::End));
+        let (link, kept) = Keeper::hear(server).expect("heard");
+        link.listen();
+        say(Message { pid: 4242, ended: Some(Ended::Code(7)), ..Message::of(Kind::Exited, "proc_1") });
+        tokio::time::sleep(Duration::from_millis(50)).await; // it is heard by then
+        assert_eq!(*link.watch(&kept[0]).wait_for(Option::is_some).await.expect("told"), Some(Ended::Code(7)));
+        assert_eq!(*link.watch(&kept[1]).borrow(), Some(Ended::Code(3)));
+        let mut never = link.watch(&Kept { key: "proc_3".into(), fds: [const { None }; FDS_MAX], pid: None, ended: None });
+        assert!(never.changed().await.is_err(), "nobody tells");
     }
 }

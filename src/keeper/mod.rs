@@ -15,6 +15,7 @@
 //!
 //! [`run`](run::run) is the whole process, one thread, one poll(2) loop. [`Keeper`] is the server's end of the socket.
 
+mod behind;
 mod ending;
 mod link;
 mod policy;

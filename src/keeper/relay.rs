@@ -3,6 +3,8 @@
 use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use super::protocol::TEXT_MAX;
 
 /// Passed on at once: a pipe that poll(2) calls writable takes so much without waiting (pipe(7), PIPE_BUF).
@@ -51,13 +53,21 @@ pub(super) fn pass_on(from: &OwnedFd, tail: &mut Tail) -> bool {
     }
 }
 
-/// What is left once the server is gone.
+/// True when our stderr takes a piece without waiting.
+pub(super) fn is_free() -> bool {
+    let mut out = [PollFd::from_borrowed_fd(rustix::stdio::stderr(), PollFlags::OUT)];
+    !poll(&mut out, Some(&Timespec::default())).is_ok_and(|count| count == 0)
+}
+
+/// What is left once the server is gone. Where nobody reads our stderr, only the tail has it: the next server must not wait.
 pub(super) fn drain(from: OwnedFd, tail: &mut Tail) {
     let mut rest = std::fs::File::from(from);
     let mut piece = [0; PIECE];
     while let Ok(count @ 1..) = rest.read(&mut piece) {
         tail.push(&piece[..count]);
-        let _ = rustix::io::write(std::io::stderr().as_fd(), &piece[..count]); // as above
+        if is_free() {
+            let _ = rustix::io::write(std::io::stderr().as_fd(), &piece[..count]); // as above
+        }
     }
 }
 

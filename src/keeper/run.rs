@@ -94,8 +94,12 @@ pub(super) fn run(args: Vec<OsString>) -> i32 {
     }
 }
 
+/// On stderr, unless nobody reads that: then we must not wait for it.
 fn say(words: std::fmt::Arguments<'_>) {
     use std::io::Write as _;
+    if !relay::is_free() {
+        return;
+    }
     let _ = writeln!(std::io::stderr(), "sandboxd keeper: {words}"); // nobody may be reading
 }
 
@@ -246,8 +250,13 @@ impl Keeper {
             let Ok(Some((message, fds))) = inbox.receive(&server.socket, RecvFlags::DONTWAIT) else { return };
             match message.kind {
                 Kind::Hello => self.welcome(),
-                Kind::Keep if !self.table.keep(message.key, placed(fds, message.number)) => {
-                    say(format_args!("no room for {}: it will not outlive the server", message.key));
+                Kind::Keep => {
+                    // Fewer than were sent when we have no descriptor left (unix(7)): each would be at another's place.
+                    let are_all = fds.iter().flatten().count() == message.number.count_ones() as usize;
+                    if !are_all || !self.table.keep(message.key, placed(fds, message.number)) {
+                        self.table.forget(message.key);
+                        say(format_args!("no room for {}: it will not outlive the server", message.key));
+                    }
                 }
                 Kind::Started => self.table.started(message.key, message.pid),
                 Kind::Forget => self.table.forget(message.key),
@@ -310,14 +319,13 @@ impl Keeper {
     fn relay(&mut self) {
         self.is_held = false;
         let Some(server) = &mut self.server else { return };
-        let mut out = [PollFd::from_borrowed_fd(rustix::stdio::stderr(), PollFlags::OUT)];
         let now = Timespec::default();
         while let Some(from) = &server.stderr {
             let mut waiting = [PollFd::new(from, PollFlags::IN)];
             if !poll(&mut waiting, Some(&now)).is_ok_and(|count| count > 0) {
                 return;
             }
-            if poll(&mut out, Some(&now)).is_ok_and(|count| count == 0) {
+            if !relay::is_free() {
                 self.is_held = true;
                 return;
             }
@@ -336,10 +344,12 @@ impl Keeper {
                     self.listen(); // what it said last comes before the ends of processes that it leaves
                     died = Some(ended);
                 }
-                server => {
+                Some(_) | None => {
+                    // It may have been started since we listened, by a server that is gone by now.
+                    self.listen();
                     let Some(entry) = self.table.exited(pid.as_raw(), ended) else { continue };
                     let exited = Message { pid: pid.as_raw(), ended: Some(ended), ..Message::of(Kind::Exited, entry.key()) };
-                    if let Some(server) = server {
+                    if let Some(server) = &self.server {
                         let _ = send_patiently(&server.socket, &exited, &[]); // else the next one is told
                     }
                 }

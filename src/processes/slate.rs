@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use super::spool::Stream;
 use crate::rt::sys::SharedMemory;
 
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 // Places in the memory.
 const AT_VERSION: usize = 0;
@@ -20,13 +20,12 @@ const AT_GIVEN: usize = 8;
 const AT_ACCEPTED: usize = 16;
 /// 1: stdin ends after what was accepted.
 const AT_CLOSES: usize = 24;
-/// Half characters, one for each stream.
+/// Half characters, one for each stream: up to three bytes, how many, and the low half of how much is in the log.
 const AT_CARRIES: usize = 32;
 const AT_ROW_LEN: usize = 56;
 const AT_ROW: usize = 64;
-/// A longer row has to be committed before anybody hears of its process.
-pub(super) const ROW_MAX_BYTES: usize = 16 * 1024 - AT_ROW;
-const AT_RING: usize = 16 * 1024;
+/// The ring begins at the next page behind the row.
+const PAGE: usize = 4096;
 
 /// One process's.
 #[derive(Debug)]
@@ -35,12 +34,14 @@ pub(super) struct Slate {
 }
 
 impl Slate {
-    /// For a process with so much input at most that waits.
+    /// For a process with this row, as JSON, and so much input at most that waits.
     ///
     /// # Errors
     /// No memory, or no descriptor.
-    pub(super) fn new(input_max_bytes: usize) -> io::Result<Self> {
-        let memory = SharedMemory::new("sandboxd-process", AT_RING + input_max_bytes.max(1))?;
+    pub(super) fn new(row: &[u8], input_max_bytes: usize) -> io::Result<Self> {
+        let mut memory = SharedMemory::new("sandboxd-process", ring_behind(row.len()) + input_max_bytes.max(1))?;
+        memory.bytes_mut(AT_ROW, row.len()).copy_from_slice(row);
+        memory.number(AT_ROW_LEN).store(row.len() as u64, Release);
         memory.number(AT_VERSION).store(VERSION, Release);
         Ok(Self { memory })
     }
@@ -50,31 +51,24 @@ impl Slate {
     /// # Errors
     /// It is none, or of another version.
     pub(super) fn open(fd: OwnedFd) -> io::Result<Self> {
-        let memory = SharedMemory::open(fd)?;
-        if memory.len() <= AT_RING || memory.number(AT_VERSION).load(Acquire) != VERSION {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        Ok(Self { memory })
+        let slate = Self { memory: SharedMemory::open(fd)? };
+        let is_one = slate.memory.len() > PAGE
+            && slate.memory.number(AT_VERSION).load(Acquire) == VERSION
+            && slate.memory.len() > slate.ring();
+        if is_one { Ok(slate) } else { Err(io::ErrorKind::InvalidData.into()) }
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.memory.fd()
     }
 
-    /// Keeps the row as JSON; false when it is too long.
-    pub(super) fn keep_row(&mut self, json: &[u8]) -> bool {
-        if json.len() > ROW_MAX_BYTES {
-            return false;
-        }
-        self.memory.bytes_mut(AT_ROW, json.len()).copy_from_slice(json);
-        self.memory.number(AT_ROW_LEN).store(json.len() as u64, Release);
-        true
-    }
-
     /// The row as it was kept.
     pub(super) fn row(&self) -> &[u8] {
-        let len = self.get(AT_ROW_LEN).min(ROW_MAX_BYTES);
-        self.memory.bytes(AT_ROW, len)
+        self.memory.bytes(AT_ROW, self.get(AT_ROW_LEN).min(self.memory.len() - AT_ROW))
+    }
+
+    fn ring(&self) -> usize {
+        ring_behind(self.get(AT_ROW_LEN).min(self.memory.len()))
     }
 
     fn get(&self, place: usize) -> usize {
@@ -82,7 +76,7 @@ impl Slate {
     }
 
     fn capacity(&self) -> usize {
-        self.memory.len() - AT_RING
+        self.memory.len() - self.ring()
     }
 
     /// Bytes of input that wait.
@@ -92,14 +86,14 @@ impl Slate {
 
     /// Accepts input; false when there is no room for it.
     pub(super) fn accept(&mut self, bytes: &[u8]) -> bool {
-        let (capacity, accepted) = (self.capacity(), self.get(AT_ACCEPTED));
+        let (ring, capacity, accepted) = (self.ring(), self.capacity(), self.get(AT_ACCEPTED));
         if bytes.len() > capacity - self.waiting().min(capacity) {
             return false;
         }
         let at = accepted % capacity;
         let first = bytes.len().min(capacity - at);
-        self.memory.bytes_mut(AT_RING + at, first).copy_from_slice(&bytes[..first]);
-        self.memory.bytes_mut(AT_RING, bytes.len() - first).copy_from_slice(&bytes[first..]);
+        self.memory.bytes_mut(ring + at, first).copy_from_slice(&bytes[..first]);
+        self.memory.bytes_mut(ring, bytes.len() - first).copy_from_slice(&bytes[first..]);
         self.memory.number(AT_ACCEPTED).store((accepted + bytes.len()) as u64, Release); // from here on it is accepted
         true
     }
@@ -108,7 +102,7 @@ impl Slate {
     pub(super) fn next(&self) -> (&[u8], u64) {
         let (capacity, given) = (self.capacity(), self.get(AT_GIVEN));
         let at = given % capacity;
-        (self.memory.bytes(AT_RING + at, self.waiting().min(capacity - at)), given as u64)
+        (self.memory.bytes(self.ring() + at, self.waiting().min(capacity - at)), given as u64)
     }
 
     /// Input up to this position was given.
@@ -130,14 +124,26 @@ impl Slate {
         self.memory.number(AT_CLOSES).store(u64::from(closes), Release);
     }
 
-    /// Bytes of a stream that were read and are not in its log yet, as [`pack`](super::desk::pack) writes them.
-    pub(super) fn carry(&self, stream: Stream) -> u64 {
-        self.memory.number(place_of(stream)).load(Acquire)
+    /// Bytes of a stream that were read and aren't in its log, which has `logged` bytes. Nothing when the log has grown since
+    /// they were noted: they are in it.
+    pub(super) fn carry(&self, stream: Stream, logged: u64) -> Vec<u8> {
+        let packed = self.memory.number(place_of(stream)).load(Acquire).to_le_bytes();
+        let is_current = packed[4..] == logged.to_le_bytes()[..4];
+        packed[..usize::from(packed[3]).min(3)].iter().copied().filter(|_| is_current).collect()
     }
 
-    pub(super) fn set_carry(&self, stream: Stream, packed: u64) {
-        self.memory.number(place_of(stream)).store(packed, Release);
+    pub(super) fn set_carry(&self, stream: Stream, held: &[u8], logged: u64) {
+        let mut packed = [0; 8];
+        let len = held.len().min(3);
+        packed[..len].copy_from_slice(&held[..len]);
+        packed[3] = len as u8;
+        packed[4..].copy_from_slice(&logged.to_le_bytes()[..4]);
+        self.memory.number(place_of(stream)).store(u64::from_le_bytes(packed), Release);
     }
+}
+
+fn ring_behind(row_len: usize) -> usize {
+    (AT_ROW + row_len).next_multiple_of(PAGE)
 }
 
 fn place_of(stream: Stream) -> usize {
@@ -157,20 +163,23 @@ mod tests {
 
     #[test]
     fn what_was_accepted_is_found_by_the_next() {
-        let mut slate = Slate::new(8).expect("memory");
+        let mut slate = Slate::new(b"{}", 8).expect("memory");
         assert!(slate.accept(b"abcde") && !slate.accept(b"fghi"));
         assert_eq!(slate.next(), (&b"abcde"[..], 0));
         slate.given(3);
         assert!(slate.accept(b"fghi"));
-        slate.set_carry(Stream::Pty, 7);
+        slate.set_carry(Stream::Pty, b"\xe2\x82", 1 << 40 | 9);
         slate.set_closes(true);
-        assert!(slate.keep_row(b"{}") && !slate.keep_row(&[b' '; ROW_MAX_BYTES + 1]));
         let next = Slate::open(slate.fd().try_clone_to_owned().expect("a descriptor")).expect("a slate");
         drop(slate);
         assert_eq!(next.next(), (&b"defgh"[..], 3));
         next.given(8);
         assert_eq!((next.next(), next.waiting()), ((&b"i"[..], 8), 1));
-        assert_eq!((next.carry(Stream::Pty), next.carry(Stream::Stdout), next.closes(), next.row()), (7, 0, true, &b"{}"[..]));
+        assert_eq!((next.carry(Stream::Pty, 1 << 40 | 9), next.carry(Stream::Stdout, 0)), (b"\xe2\x82".to_vec(), vec![]));
+        assert_eq!(next.carry(Stream::Pty, 1 << 40 | 11), b"", "they are in the log");
+        assert_eq!((next.closes(), next.row()), (true, &b"{}"[..]));
+        let long = Slate::new(&[b' '; 3 * PAGE], 8).expect("memory");
+        assert_eq!((long.row().len(), long.capacity()), (3 * PAGE, 8));
         let (reader, _) = std::io::pipe().expect("a pipe");
         assert!(Slate::open(reader.as_fd().try_clone_to_owned().expect("a descriptor")).is_err());
     }

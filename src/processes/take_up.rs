@@ -10,10 +10,11 @@ use super::kept::{Kept, digest, row_from_json};
 use super::logs::blocking;
 use super::managed::{self, Adoption, Beginning};
 use super::room::Room;
-use super::types::{ExitInfo, ExitReason, Owner, ProcessId, ProcessInfo, ProcessSpec, ProcessStatus, TerminalSize};
+use super::types::{Exit, ExitInfo, ExitReason, Owner, ProcessId, ProcessInfo, ProcessSpec, ProcessStatus, TerminalSize};
 use super::{open_ports, spool};
 use crate::config::Bounds;
 use crate::rt::clock::now_ms;
+use crate::rt::spawn_owned;
 use crate::store::{ProcessRow, Store};
 
 impl Processes {
@@ -56,12 +57,13 @@ impl Processes {
         for row in self.with_uncommitted(rows) {
             let Ok(spec) = serde_json::from_str::<ProcessSpec>(&row.spec) else { continue };
             let (info, end) = remembered(&row, &spec);
-            if self.room.children.has_inherited(info.id) {
+            let is_unstarted = self.room.children.is_unstarted(info.id);
+            if self.room.children.has_inherited(info.id) && !is_unstarted {
                 living.push((info, spec, Kept::remembered(&row), end.is_none()));
                 continue;
             }
             if managed::core::after_server(spec.restart, end) {
-                again.push((info.clone(), spec));
+                again.push((info.clone(), spec, is_unstarted));
             } else if end.is_none() {
                 let kept = Kept::remembered(&row);
                 drop(self.room.log_change("process.exited", &info, &kept, 0));
@@ -75,9 +77,16 @@ impl Processes {
                 tracing::warn!(%id, %error, "a process that lives on can't be taken up");
             }
         }
-        for (info, spec) in again {
-            if let Err(error) = self.start_again(&info, spec) {
-                tracing::warn!(id = %info.id, %error, "a process could not be started again");
+        for (info, spec, is_unstarted) in again {
+            if is_unstarted {
+                let processes = self.clone();
+                // What may have been started has the same cookie: it has to be gone before.
+                spawn_owned("process-again", async move {
+                    processes.room.children.end_inherited(info.id).await;
+                    processes.start_again(&info, spec);
+                });
+            } else {
+                self.start_again(&info, spec);
             }
         }
     }
@@ -110,27 +119,38 @@ impl Processes {
             cwd: spec.run.cwd.as_ref().map(PathBuf::from),
             created_at_ms: info.created_at_ms,
             cgroup: room.cgroup_of(info.id, &spec.run.limits),
+            ended: (!is_running).then(|| info.exit.map_or(Exit::Code(-1), Exit::from)),
         };
-        let Some(adopted) = room.children.adopt(info.id, known) else {
-            // It was just being started.
-            let info = ProcessInfo { exit_reason: Some(ExitReason::ServerLost), ..info };
-            drop(room.log_change("process.exited", &info, &kept, 0));
-            room.enter_finished(vec![(info, 0, None)]);
-            return Ok(());
-        };
-        let info = if is_running { ProcessInfo { pid: Some(adopted.child.pid()), ..alive_again(info) } } else { info };
-        let slot = is_running.then(|| room.forced_slot());
-        managed::adopt(Adoption { room: Arc::clone(room), info, spec, kept, adopted, slot }).map(|_| ())
+        let lost = ProcessInfo { exit_reason: Some(ExitReason::ServerLost), ..info.clone() };
+        let gone_on = room.children.adopt(info.id, known).ok_or(std::io::ErrorKind::NotFound.into()).and_then(|adopted| {
+            let info = if is_running { ProcessInfo { pid: Some(adopted.child.pid()), ..alive_again(info) } } else { info };
+            let slot = is_running.then(|| room.forced_slot());
+            managed::adopt(Adoption { room: Arc::clone(room), info, spec, kept: kept.clone(), adopted, slot }).map(drop)
+        });
+        if gone_on.is_err() {
+            if is_running {
+                drop(room.log_change("process.exited", &lost, &kept, 0));
+            }
+            let (children, id) = (room.children.clone(), lost.id);
+            room.enter_finished(vec![(lost, 0, None)]);
+            spawn_owned("process-end", async move { children.end_inherited(id).await });
+        }
+        gone_on
     }
 
-    fn start_again(&self, info: &ProcessInfo, spec: ProcessSpec) -> Result<(), Error> {
-        let digest = spec.run.idempotency_key.as_ref().map(|_| digest(&spec));
-        let slot = self.room.slot()?;
-        let prepared = self.prepare(&spec.run, info.id, info.owner, spec.tty)?;
-        let kept = Kept::new(&spec, digest, &prepared.program());
-        let room = Arc::clone(&self.room);
-        let (id, owner, predecessor) = (info.id, info.owner, Some(info.clone()));
-        managed::start(Beginning { room, id, owner, spec, prepared, kept, slot, predecessor }).map(|_| ())
+    fn start_again(&self, info: &ProcessInfo, spec: ProcessSpec) {
+        let start = || {
+            let digest = spec.run.idempotency_key.as_ref().map(|_| digest(&spec));
+            let slot = self.room.slot()?;
+            let prepared = self.prepare(&spec.run, info.id, info.owner, spec.tty)?;
+            let kept = Kept::new(&spec, digest, &prepared.program());
+            let room = Arc::clone(&self.room);
+            let (id, owner, predecessor) = (info.id, info.owner, Some(info.clone()));
+            managed::start(Beginning { room, id, owner, spec, prepared, kept, slot, predecessor })
+        };
+        if let Err(error) = start() {
+            tracing::warn!(id = %info.id, %error, "a process could not be started again");
+        }
     }
 }
 

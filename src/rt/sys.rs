@@ -192,7 +192,7 @@ impl SharedMemory {
     }
 
     /// Gives pages back to the system; they are zero then. Whole pages, as `place` and `len` say.
-    pub(crate) fn give_back(&self, place: usize, len: usize) {
+    pub(crate) fn give_back(&mut self, place: usize, len: usize) {
         use rustix::fs::{FallocateFlags, fallocate};
         let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let _ = fallocate(&self.fd, how, place as u64, len as u64); // it stays in use then

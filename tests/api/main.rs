@@ -28,6 +28,7 @@ mod git_sessions;
 mod keeper;
 mod keeper_agents;
 mod keeper_ends;
+mod keeper_gaps;
 mod keeper_safe_mode;
 mod keeper_upgrades;
 mod lifecycle;

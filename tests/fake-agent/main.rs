@@ -74,6 +74,10 @@ fn handle(message: &Value) {
             raw(b"this is not JSON\n\n  \n[1,2]\n");
             answer(id, json!({}));
         }
+        "fake/blank" => {
+            answer(id, json!({}));
+            raw(b"\n");
+        }
         "fake/half_character" => {
             raw(b"{\"method\":\"x\",\"params\":\"\xc3\"}\n");
             answer(id, json!({}));

@@ -98,6 +98,7 @@ impl Running {
                 let pending = envelope.id().and_then(|id| self.ids.take(id));
                 match pending {
                     Some(pending) => self.answered(envelope, pending),
+                    None if self.is_own_again(envelope) => {}
                     None => self.emit(envelope.text().clone()), // unknown or a second answer: only to the stream
                 }
             }
@@ -206,7 +207,10 @@ impl Running {
         self.told_of(number, &pending, envelope);
         let reply = match pending.waiter {
             Waiter::Client(reply) => reply,
-            Waiter::Step(step) => return self.step_answered(envelope, &step),
+            Waiter::Step(step) => {
+                self.own_done.insert(number, self.read_to());
+                return self.step_answered(envelope, &step);
+            }
         };
         let learned = match (&pending.params, envelope.result()) {
             (Some(params), Some(result)) => self.owner.memory.succeeded(&pending.method, params, result),
@@ -229,8 +233,9 @@ impl Running {
         }
     }
 
-    pub(super) fn emit(&self, text: Bytes) {
-        self.owner.store.append_read(&self.owner.outbound, FROM_AGENT, text, None, self.read_to());
+    pub(super) fn emit(&mut self, text: Bytes) {
+        self.noted_to = self.read_to();
+        self.owner.store.append_read(&self.owner.outbound, FROM_AGENT, text, None, self.noted_to);
     }
 
     /// A line that is no JSON, or too long, is reported; and whoever waits for it must not wait for ever.
@@ -247,6 +252,7 @@ impl Running {
             }
             Fragment { id: Some(id), has_method: false } => match self.ids.take(&id) {
                 Some(Pending { client_id, session, method, waiter: Waiter::Client(reply), .. }) => {
+                    self.note_done(id.parse().unwrap_or_default());
                     let text = messages::error_response(&client_id, error, &data);
                     self.prompt_failed(id.parse().unwrap_or_default(), session.as_deref(), &method, &text);
                     self.answer(text, reply);

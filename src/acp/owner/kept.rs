@@ -213,6 +213,12 @@ impl Running {
         }
     }
 
+    /// An answer to a request of ours that is read again.
+    pub(super) fn is_own_again(&mut self, answer: &Envelope) -> bool {
+        let number = answer.id().and_then(|id| id.parse().ok());
+        number.is_some_and(|number| self.own_done.get(&number) == Some(&self.read_to()))
+    }
+
     /// How far the agent's stdout was cut into lines.
     pub(super) fn read_to(&self) -> u64 {
         self.agent.as_ref().map_or(self.last_read_to, |agent| agent.lines.position())
@@ -220,10 +226,11 @@ impl Running {
 
     /// After each step: the tape gives back what is committed, and the journal what is settled.
     pub(super) async fn keep(&mut self) {
-        let read_to = self.read_to();
-        if self.unsettled.back().is_none_or(|(_, position)| *position < read_to) {
-            self.unsettled.push_back((self.owner.outbound.appended(), read_to));
+        let noted_to = self.noted_to;
+        if self.unsettled.back().is_none_or(|(_, position)| *position < noted_to) {
+            self.unsettled.push_back((self.owner.outbound.appended(), noted_to));
         }
+        self.own_done.retain(|_, at| *at > noted_to);
         let newest = self.owner.outbound.newest().seq;
         let mut settled = None;
         while self.unsettled.front().is_some_and(|(seq, _)| *seq <= newest) {
@@ -234,7 +241,7 @@ impl Running {
         let version = self.owner.memory.version();
         let Some(agent) = self.agent.as_mut().filter(|agent| agent.channel().is_kept()) else { return };
         if let Some(settled) = settled {
-            agent.channel().settled(settled);
+            agent.channel_mut().settled(settled);
         }
         agent.channel().set_resumable(is_clear);
         if std::mem::replace(&mut self.noted_version, version) != version {
@@ -252,7 +259,8 @@ impl Running {
             self.owner.store.settle().await;
         }
         let newest = self.owner.outbound.newest().seq;
-        if self.unsettled.iter().any(|(seq, _)| *seq > newest) {
+        let is_behind = self.owner.inbound.newest().seq < self.owner.inbound.appended();
+        if is_behind || self.unsettled.iter().any(|(seq, _)| *seq > newest) {
             return; // the disk refuses: another time
         }
         let sent = self.ids.pending().map(|(number, pending)| (SENT, Self::sent_note(number, pending, 0)));
@@ -260,9 +268,11 @@ impl Running {
             let session = self.asked_in.get(id).cloned();
             (ASKED, json(&AskedNote { id: id.to_owned(), session, at: 0 }))
         });
+        let done = self.own_done.iter().map(|(&number, &at)| (DONE, json(&Done { number, at })));
         let known = Known { heard: self.owner.memory.heard_so_far().clone(), next: self.ids.next_number() };
         let answered: Vec<&str> = self.ids.answered_of_late(ANSWERED_MAX).collect();
-        let records: Vec<_> = sent.chain(asked).chain([(ANSWERED, json(&answered)), (HEARD, json(&known))]).collect();
+        let last = [(ANSWERED, json(&answered)), (HEARD, json(&known))];
+        let records: Vec<_> = sent.chain(asked).chain(done).chain(last).collect();
         if let Some(agent) = &mut self.agent {
             agent.tidy(&records, LINE);
         }
@@ -278,6 +288,9 @@ impl Running {
         self.ended = None;
         self.make_up_log(&journal, in_log).await;
         let Journal { sent, done, asked, known, withdrawn, answered, .. } = journal;
+        self.own_done = done.iter().map(|(&number, &at)| (number, at)).filter(|(number, _)| !sent.contains_key(number)).collect();
+        self.own_done.retain(|_, at| *at > in_log);
+        let used = sent.keys().chain(done.keys()).max().map_or(0, |number| number + 1);
         let is_open = |number: &u64| done.get(number).is_none_or(|at| *at > in_log);
         let open: Vec<(u64, Pending<Waiter>, Vec<u8>)> = sent
             .into_iter()
@@ -300,7 +313,7 @@ impl Running {
                 (true, Some(_)) | (false, None) => {}
             }
         }
-        let next = known.as_ref().map_or(1, |known| known.next).max(open.last().map_or(0, |(number, ..)| *number) + 1);
+        let next = known.as_ref().map_or(1, |known| known.next).max(used);
         let max = as_usize(self.owner.bounds.acp_pending_max_requests);
         let count = open.len();
         let pending = open.into_iter().map(|(number, pending, _)| (number, pending));

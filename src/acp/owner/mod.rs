@@ -136,6 +136,10 @@ struct Running {
     last_read_to: u64,
     /// What was read and isn't committed yet: the position of the last event of it, and how far it was read.
     unsettled: VecDeque<(u64, u64)>,
+    /// How far was read with the last event: what came later and made none is read again by the next server.
+    noted_to: u64,
+    /// Answers to requests of ours that made no event: where each ends in the agent's stdout, by the request's number.
+    own_done: HashMap<u64, u64>,
     /// Of the agent's knowledge that was noted for the next server.
     noted_version: u64,
     /// Requests of the agent's that are read again, and were answered under the last server.
@@ -198,6 +202,8 @@ impl Owner {
             asked_in: HashMap::new(),
             last_read_to,
             unsettled: VecDeque::new(),
+            noted_to: last_read_to,
+            own_done: HashMap::new(),
             noted_version: 0,
             answered_already: HashSet::new(),
             words: HashMap::new(),
@@ -289,6 +295,7 @@ impl Running {
         let doomed = self.doomed.take().unwrap_or(self.held.len());
         self.fail_all(&message, &messages::exit_data(&self.owner.agent_name, exit, &stderr), doomed);
         self.asked_in.clear();
+        self.own_done.clear();
         self.words.clear();
         self.owner.tap.happened(Fact::Exited { exit, stderr: &stderr, stopped: stopped.as_deref() });
         spawn_owned("agent-leftovers", async move {

@@ -234,14 +234,14 @@ impl Running {
     }
 
     /// An answer reaches the log and the event stream first, then the POST.
-    pub(super) fn answer(&self, text: Bytes, reply: Reply) {
+    pub(super) fn answer(&mut self, text: Bytes, reply: Reply) {
         self.answer_with(text, reply, None);
     }
 
     /// The same, with what was learned from it in one transaction: a session that a client knows can be restored.
-    pub(super) fn answer_with(&self, text: Bytes, reply: Reply, change: Option<RowChange>) {
-        let committed =
-            self.owner.store.append_read_acked(&self.owner.outbound, FROM_AGENT, text.clone(), change, self.read_to());
+    pub(super) fn answer_with(&mut self, text: Bytes, reply: Reply, change: Option<RowChange>) {
+        self.noted_to = self.read_to();
+        let committed = self.owner.store.append_read_acked(&self.owner.outbound, FROM_AGENT, text.clone(), change, self.noted_to);
         let _ = reply.send(Answer::Response { text, committed }); // the client may have left: the stream has it
     }
 }

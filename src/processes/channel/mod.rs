@@ -147,6 +147,7 @@ impl Children {
             cwd: spec.cwd.clone(),
             created_at_ms,
             cgroup: None,
+            ended: None,
         };
         let Adopted { child, exit, fds: [stdin, stdout, stderr, _], .. } = self.adopt(id, known)?;
         spawn_owned("process", exit.collect());
@@ -189,8 +190,8 @@ impl Channel {
     }
 
     /// What was read up to this position is in the log, or of no use any more.
-    pub fn settled(&self, position: u64) {
-        if let Some(tape) = &self.tape {
+    pub fn settled(&mut self, position: u64) {
+        if let Some(tape) = &mut self.tape {
             tape.free(position);
         }
     }

@@ -171,7 +171,7 @@ impl Tape {
     }
 
     /// What was read up to here is settled. Once all is, nothing is missing any more.
-    pub(super) fn free(&self, position: u64) {
+    pub(super) fn free(&mut self, position: u64) {
         self.set(AT_FREED, position);
         if position < self.taken() {
             return;

@@ -2,12 +2,14 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::child::{Record, Way};
+use super::tree::{self, Target};
 use super::{Child, Children, Uncollected};
-use crate::keeper::{Ended, Kept};
+use crate::keeper::Ended;
 use crate::processes::cgroup::Cgroup;
 use crate::processes::desk::Left;
 use crate::processes::slate::Slate;
@@ -36,6 +38,8 @@ pub(in crate::processes) struct Known {
     pub(in crate::processes) cwd: Option<std::path::PathBuf>,
     pub(in crate::processes) created_at_ms: i64,
     pub(in crate::processes) cgroup: Option<Arc<Cgroup>>,
+    /// Its end, when that is in the file: then the last server took it away, and its pid may be somebody else's.
+    pub(in crate::processes) ended: Option<Exit>,
 }
 
 impl Children {
@@ -49,14 +53,23 @@ impl Children {
         self.inner.inherited().contains_key(&id.0)
     }
 
-    /// Takes up a process; `None` when there is none, or it wasn't started.
+    /// Whether it was just being started when its server died: nobody knows its pid, if it has one.
+    pub(in crate::processes) fn is_unstarted(&self, id: ProcessId) -> bool {
+        self.inner.inherited().get(&id.0).is_some_and(|kept| kept.pid.is_none())
+    }
+
+    /// Takes up a process; `None` when there is none, or its pid isn't known.
     pub(in crate::processes) fn adopt(&self, id: ProcessId, known: Known) -> Option<Adopted> {
-        let kept = self.inner.inherited().remove(&id.0)?;
-        let Some(pid) = kept.pid else {
-            self.inner.keeper.forget(&kept.key);
-            return None;
+        let (mut kept, pid) = {
+            let mut inherited = self.inner.inherited();
+            let pid = inherited.get(&id.0)?.pid?;
+            (inherited.remove(&id.0)?, pid)
         };
-        let Known { owner, program, args, cwd, created_at_ms, cgroup } = known;
+        let Known { owner, program, args, cwd, created_at_ms, cgroup, ended } = known;
+        kept.ended = kept.ended.or(ended.map(|exit| match exit {
+            Exit::Code(code) => Ended::Code(code),
+            Exit::Signal(signal) => Ended::Signal(signal),
+        }));
         let record = Arc::new(Record { id, owner, pid, program, args, cwd, created_at_ms });
         let (publish, exit) = watch::channel::<Option<Exit>>(None);
         let cgroup = Arc::new(cgroup.map_or_else(OnceLock::new, OnceLock::from));
@@ -94,23 +107,20 @@ impl Children {
         self.inner.inherited().get(&id.0)?.ended
     }
 
-    /// Ends what nobody took up, once all rooms had their turn: it was just being started, or is of no use any more.
-    /// Goes on in the background.
+    /// Ends what nobody took up, once all rooms had their turn: it is of no use any more. Goes on in the background.
     pub fn end_unclaimed(&self) {
-        let unclaimed: Vec<Kept> = std::mem::take(&mut *self.inner.inherited()).into_values().collect();
-        for kept in unclaimed {
-            tracing::warn!(process = kept.key, "an earlier server left it and nobody can go on with it: it is ended");
-            self.inner.keeper.forget(&kept.key);
-            if let Ok(id) = kept.key.parse() {
-                let children = self.clone();
-                spawn_owned("process-end", async move { children.end_tree(id).await });
-            }
+        for id in self.inherited_ids() {
+            tracing::warn!(process = %id, "an earlier server left it and nobody can go on with it: it is ended");
+            let children = self.clone();
+            spawn_owned("process-end", async move { children.end_inherited(id).await });
         }
     }
 
-    async fn end_tree(&self, id: ProcessId) {
-        let cookie = self.inner.cookie(id);
-        let target = super::Target::Tree { root: 0, is_over: true, cookie, cgroup: None };
-        super::tree::end(&self.inner.scanner, target, std::time::Duration::from_millis(500), super::tree::KILL_WAIT).await;
+    /// Ends a process that can't be gone on with.
+    pub(in crate::processes) async fn end_inherited(&self, id: ProcessId) {
+        self.inner.inherited().remove(&id.0);
+        self.inner.keeper.forget(&id.to_string());
+        let target = Target::Tree { root: 0, is_over: true, cookie: self.inner.cookie(id), cgroup: None };
+        tree::end(&self.inner.scanner, target, Duration::from_millis(500), tree::KILL_WAIT).await;
     }
 }

@@ -69,11 +69,7 @@ impl Uncollected {
                 self.inner.unreleased().insert(self.pid);
                 reap::exit_of(self.pid, true).await
             }
-            Way::Told(mut end) => match end.wait_for(Option::is_some).await.map(|end| *end) {
-                Ok(Some(Ended::Code(code))) => Exit::Code(code),
-                Ok(Some(Ended::Signal(signal))) => Exit::Signal(signal),
-                _ => reap::end_of_stranger(self.pid).await, // the keeper is gone
-            },
+            Way::Told(end) => told(end, self.pid).await,
         };
         {
             // Since it was waited for, its number may have become that of another child.
@@ -85,6 +81,19 @@ impl Uncollected {
         tracing::debug!(pid = self.pid, %exit, "process exited");
         self.publish.send_replace(Some(exit));
         exit
+    }
+}
+
+/// The end of a process that isn't our child. The keeper tells it, unless it is gone, or the last server took the process away.
+async fn told(mut end: watch::Receiver<Option<Ended>>, pid: u32) -> Exit {
+    let told = tokio::select! {
+        told = end.wait_for(Option::is_some) => told.map(|end| *end),
+        () = reap::taken_away(pid) => return Exit::Code(-1),
+    };
+    match told {
+        Ok(Some(Ended::Code(code))) => Exit::Code(code),
+        Ok(Some(Ended::Signal(signal))) => Exit::Signal(signal),
+        _ => reap::end_of_stranger(pid).await,
     }
 }
 
@@ -131,8 +140,9 @@ impl Child {
     /// Nothing of it has to outlive this server any more: the keeper closes what it held of it.
     pub fn forget(&self) {
         if self.is_kept {
-            self.release();
+            // In this order: the keeper would wait for the end of one that it knows and we took away.
             self.inner.keeper.forget(&self.id().to_string());
+            self.release();
         }
     }
 

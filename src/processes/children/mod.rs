@@ -15,6 +15,7 @@ mod adopt;
 mod child;
 mod errand;
 mod launch;
+mod numbers;
 mod reap;
 mod scan;
 mod stderr_tail;
@@ -26,7 +27,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -47,6 +48,7 @@ pub(super) use tty::Tty;
 pub(super) use wire::Wire;
 
 use child::{Record, Way};
+use numbers::Numbers;
 use scan::Scanner;
 use tree::Target;
 
@@ -109,7 +111,7 @@ struct Inner {
     env: Env,
     /// `<store>/<run>`: the cookie's beginning.
     cookie_prefix: String,
-    numbers: AtomicU64,
+    numbers: Numbers,
     /// Held for reading while a child is being started and for writing while orphans are collected: so the reaper never
     /// takes a child that isn't in `known` yet.
     starting: RwLock<()>,
@@ -163,13 +165,14 @@ impl Children {
             tracing::warn!(%errno, "not a child subreaper: processes that daemonise are found by their cookie only");
         }
         sys::keep_inherited();
-        let (desks, kept) = kept.into_iter().partition(Desks::owns);
+        let (desks, kept): (Vec<Kept>, Vec<Kept>) = kept.into_iter().partition(Desks::owns);
         let (desks, left) = Desks::new(&keeper, desks);
+        let (mut numbers, kept): (Vec<Kept>, Vec<Kept>) = kept.into_iter().partition(Numbers::owns);
         let run = keeper.run_id().map_or_else(|| new_id("run"), str::to_owned);
         let number = |kept: &Kept| kept.key.parse::<ProcessId>().ok().map(|id| id.0);
-        let kept: Vec<Kept> = kept;
         let inherited: BTreeMap<u64, Kept> = kept.into_iter().filter_map(|kept| Some((number(&kept)?, kept))).collect();
-        let numbers = AtomicU64::new(inherited.last_key_value().map_or(1, |(last, _)| last + 1));
+        let least = inherited.last_key_value().map_or(1, |(last, _)| last + 1);
+        let numbers = Numbers::new(&keeper, numbers.pop(), least);
         let inner = Inner {
             env,
             cookie_prefix: format!("{store_id}/{run}"),
@@ -201,7 +204,8 @@ impl Children {
     /// Ends what carries a cookie of this store, but for those that are to live on.
     async fn end_leftovers(&self, store: &str, spared: Vec<ProcessId>) {
         let spared = spared.into_iter().map(|id| self.inner.cookie(id)).collect();
-        let leftovers = Target::Leftovers { store: store.to_owned(), spared };
+        let own = (format!("{}/", self.inner.cookie_prefix), self.inner.numbers.first);
+        let leftovers = Target::Leftovers { store: store.to_owned(), spared, own };
         let grace = Duration::from_millis(500);
         let left = tree::end(&self.inner.scanner, leftovers, grace, tree::KILL_WAIT).await.terminated;
         if left > 0 {
@@ -253,12 +257,12 @@ impl Children {
 
     /// The next process's number.
     pub(super) fn next_id(&self) -> ProcessId {
-        ProcessId(self.inner.numbers.fetch_add(1, Ordering::Relaxed))
+        ProcessId(self.inner.numbers.take())
     }
 
     /// Numbers go on after `last`.
     pub(super) fn count_from(&self, last: u64) {
-        self.inner.numbers.fetch_max(last + 1, Ordering::Relaxed);
+        self.inner.numbers.count_from(last + 1);
     }
 
     /// Who holds what has to outlive this server.

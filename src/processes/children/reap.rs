@@ -21,6 +21,9 @@ use crate::rt::{spawn_owned, sys};
 const LOOK: Duration = Duration::from_millis(250);
 const LOOK_WHEN_ALONE: Duration = Duration::from_secs(1);
 
+/// How often a process is looked at whose end somebody else tells, which takes less.
+const LOOK_WHEN_TOLD: Duration = Duration::from_secs(2);
+
 /// Where there is no pidfd_open(2), as before Linux 5.3, a child is looked at this often.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -84,12 +87,23 @@ pub(super) fn collect(pid: u32) {
     let _ = waitpid(Pid::from_raw(pid.cast_signed()), Some(WaitPidFlag::WNOHANG)); // it isn't ours any more: nothing to do
 }
 
-/// Waits for the end of a process that isn't a child of ours; how it ended can't be known.
+/// Waits for the end of a process that isn't a child of ours; how it ended can't be known. Cancel safe.
 pub(super) async fn end_of_stranger(pid: u32) -> Exit {
-    while scan::started_at_ticks(pid).is_some() {
-        tokio::time::sleep(LOOK).await;
+    let began = scan::started_at_ticks(pid);
+    while began.is_some() && scan::started_at_ticks(pid) == began {
+        tokio::time::sleep(LOOK).await; // another process may get its number
     }
     Exit::Code(-1)
+}
+
+/// Waits until somebody took a process away, and some time longer: whoever did it tells of it. Cancel safe.
+pub(super) async fn taken_away(pid: u32) {
+    let began = || scan::read_stat(pid.cast_signed()).map(|stat| stat.start_ticks); // of a zombie, too
+    let known = began();
+    while known.is_some() && began() == known {
+        tokio::time::sleep(LOOK_WHEN_TOLD).await;
+    }
+    tokio::time::sleep(LOOK_WHEN_TOLD).await;
 }
 
 /// Waits for a child of ours, and collects it unless it `stays`. Not to be called twice for one child.

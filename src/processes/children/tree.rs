@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use super::scan::{Scanner, Snapshot, Stat, read_stat};
 use crate::processes::cgroup::Cgroup;
-use crate::processes::types::Stopped;
+use crate::processes::types::{ProcessId, Stopped};
 
 /// After KILL, how long the kernel is given to take the processes of one tree away.
 pub(super) const KILL_WAIT: Duration = Duration::from_secs(2);
@@ -35,6 +35,8 @@ pub(super) enum Target {
         store: String,
         /// The cookies of those to spare.
         spared: HashSet<String>,
+        /// The beginning of this run's cookies, and the first number of this server, which may have started some by now.
+        own: (String, u64),
     },
     /// What descends from this process or carries a cookie of this run.
     Run {
@@ -56,8 +58,10 @@ impl Target {
                 let claims = |stat: &Stat| is_of(stat.pid) || is_of(stat.group) || is_of(stat.session) || is_inside(stat);
                 snapshot.members(me, claims, |carried| carried == cookie)
             }
-            Self::Leftovers { store, spared } => {
-                snapshot.members(me, |_| false, |carried| carried.starts_with(store) && !spared.contains(carried))
+            Self::Leftovers { store, spared, own: (run, first) } => {
+                let number = |carried: &str| carried.strip_prefix(run)?.parse::<ProcessId>().ok().map(|id| id.0);
+                let is_left = |carried: &str| !spared.contains(carried) && number(carried).is_none_or(|number| number < *first);
+                snapshot.members(me, |_| false, |carried| carried.starts_with(store) && is_left(carried))
             }
             Self::Run { run } => snapshot.members(me, |stat| stat.parent == me, |carried| carried.starts_with(run)),
         }

@@ -15,7 +15,7 @@ use super::task::{GATHER_AFTER, Phase, Task};
 use super::terminal::Terminal;
 use crate::config::as_usize;
 use crate::processes::children::{Adopted, SLATE};
-use crate::processes::desk::{Left, pack, unpack};
+use crate::processes::desk::{Left, unpack};
 use crate::processes::kept::Kept;
 use crate::processes::prepare::Prepared;
 use crate::processes::room::{Room, Slot};
@@ -44,9 +44,9 @@ pub(in crate::processes) struct Adoption {
 pub(in crate::processes) fn adopt(adoption: Adoption) -> std::io::Result<Handle> {
     let Adoption { room, info, spec, kept, adopted, slot } = adoption;
     let Adopted { child, exit, mut fds, left } = adopted;
+    spawn_owned("process", exit.collect());
     let slate = fds[SLATE].take().map(Slate::open).transpose()?;
     let stdio = Stdio::adopt(spec.tty, fds)?;
-    spawn_owned("process", exit.collect());
     let (publish, watcher) = watch::channel(Arc::new(info.clone()));
     let (mailbox_tx, mailbox) = mpsc::channel(as_usize(room.bounds.process_mailbox_max_messages));
     let mut output = Output::new(&room.spool_dir, info.id.0, room.config().max_log_bytes_per_process, true);
@@ -86,6 +86,7 @@ pub(in crate::processes) fn adopt(adoption: Adoption) -> std::io::Result<Handle>
         gather_at: Some(now + GATHER_AFTER).filter(|_| phase == Phase::Running),
         started_at: now.checked_sub(lived).unwrap_or(now),
         restarts_in_a_row: 0,
+        uncommitted: None,
     };
     task.room.take_up(slot, handle.clone());
     spawn_owned("process-owner", async move {
@@ -110,9 +111,12 @@ fn made_up(output: &mut Output, input: Input, left: Vec<Left>) -> Input {
     for stream in Stream::ALL {
         match &from_desk {
             Some((of, base, bytes)) if *of == stream => output.make_up(stream, *base, bytes),
-            _ => output.make_up(stream, output.logged(stream), &unpack(slate.carry(stream))),
+            _ => {
+                let logged = output.logged(stream);
+                output.make_up(stream, logged, &slate.carry(stream, logged));
+            }
         }
-        slate.set_carry(stream, pack(output.held(stream)));
+        slate.set_carry(stream, output.held(stream), output.logged(stream));
     }
     input
 }

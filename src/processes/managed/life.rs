@@ -12,6 +12,7 @@ use super::task::{GATHER_AFTER, Phase, Task};
 use super::viewers::Piece;
 use crate::config::as_duration;
 use crate::processes::Error;
+use crate::processes::children::Child;
 use crate::processes::spool::Stream;
 use crate::processes::types::{Exit, ExitInfo, ExitReason, ProcessStatus};
 use crate::rt::clock::now_ms;
@@ -59,10 +60,7 @@ impl Task {
     }
 
     fn last_exit(&self) -> Option<Exit> {
-        self.info.exit.map(|exit| match exit {
-            ExitInfo::Code { code } => Exit::Code(code),
-            ExitInfo::Signal { number, .. } => Exit::Signal(number),
-        })
+        self.info.exit.map(Exit::from)
     }
 
     /// After an exit, or a start that failed.
@@ -104,7 +102,7 @@ impl Task {
             if self.lingers.is_none() {
                 tracing::warn!(id = %self.info.id, "too much goes on in the background: the output of this process's rest is not read");
                 self.stdio.close();
-                self.child.forget();
+                self.forget_child();
             }
         }
         if let Some(terminal) = &mut self.terminal {
@@ -115,17 +113,19 @@ impl Task {
     async fn restart(&mut self) {
         let size = self.terminal.as_ref().map(|terminal| terminal.size);
         let confined = self.room.confine(self.info.id, &self.spec.run.limits);
-        let how = How { terminal: size, stdin: true, kept_with: self.input.slate.as_ref() };
         let first = self.prepared.as_ref().map(|prepared| prepared.stdin.clone()).unwrap_or_default();
+        // Before it is handed over: the next server may find it with what is on the slate now.
+        self.input.clear();
+        self.input.push(&first);
+        self.input.set_closes(self.spec.close_stdin);
+        let how = How { terminal: size, stdin: true, kept_with: self.input.slate.as_ref() };
         let prepared = self.prepared.as_ref().ok_or(Error::Stopping);
         match prepared.and_then(|prepared| Stdio::start(&self.room.children, prepared.launch(), &how, confined)) {
             Ok((stdio, child, exit)) => {
                 spawn_owned("process", exit.collect());
+                self.release_child();
                 (self.stdio, self.child) = (stdio, child);
-                self.input.clear();
-                self.input.push(&first);
                 self.close_stdin = self.spec.close_stdin;
-                self.input.set_closes(self.close_stdin);
                 self.watched = Watched::start(&self.spec.run.limits);
                 self.output.bytes = 0;
                 self.started_at = Instant::now();
@@ -150,14 +150,42 @@ impl Task {
 
     /// Commits the process as it is now, with an event, and then shows it.
     pub(super) async fn show(&mut self, event: &'static str) {
-        let committed = self.room.log_change(event, &self.info, &self.kept, self.output.disk_bytes());
-        let _ = tokio::time::timeout(COMMIT_PATIENCE, committed).await; // a slow disk doesn't keep the exit back
-        if self.phase != Phase::Running {
-            self.child.release();
+        let mut committed = self.room.log_change(event, &self.info, &self.kept, self.output.disk_bytes());
+        // A slow disk doesn't keep the exit back.
+        let is_committed = tokio::time::timeout(COMMIT_PATIENCE, &mut committed).await.is_ok();
+        match self.phase {
+            Phase::Running => {}
+            _ if !is_committed => self.uncommitted = Some(committed),
+            // The next server starts it again: it must not wait for the end of this one.
+            Phase::Pausing { .. } => self.child.forget(),
+            _ => self.child.release(),
         }
         if !self.info.is_alive() {
             self.room.is_over();
         }
         self.publish.send_replace(Arc::new(self.info.clone()));
+    }
+
+    /// Nothing of the process has to outlive us, once its end is in the file.
+    pub(super) fn forget_child(&mut self) {
+        self.once_committed(Child::forget);
+    }
+
+    /// Takes a predecessor away, once its end is in the file: what the keeper has under its name is its successor's.
+    fn release_child(&mut self) {
+        self.once_committed(Child::release);
+    }
+
+    fn once_committed(&mut self, work: fn(&Child)) {
+        match self.uncommitted.take() {
+            None => work(&self.child),
+            Some(committed) => {
+                let child = self.child.clone();
+                spawn_owned("process-release", async move {
+                    let _ = committed.await; // it could not be kept, or the store is closed: no matter any more
+                    work(&child);
+                });
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
@@ -74,6 +74,8 @@ pub(super) struct Task {
     pub(super) gather_at: Option<Instant>,
     pub(super) started_at: Instant,
     pub(super) restarts_in_a_row: u32,
+    /// The disk is slow: the end is shown, and not in the file yet.
+    pub(super) uncommitted: Option<oneshot::Receiver<u64>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -188,6 +190,7 @@ pub(in crate::processes) fn start(beginning: Beginning) -> Result<Handle, Error>
         gather_at: Some(Instant::now() + GATHER_AFTER),
         started_at: Instant::now(),
         restarts_in_a_row: 0,
+        uncommitted: None,
     };
     task.room.enter(slot, handle.clone()); // before its owner runs, which may be at its end at once
     spawn_owned("process-owner", task.run());
@@ -206,9 +209,7 @@ fn taken(output: &mut Output, terminal: Option<&mut Terminal>, stream: Stream, b
 fn slate(room: &Room, stdin_bytes: usize, row: &[u8]) -> Option<Slate> {
     room.children.desks()?;
     let max = as_usize(room.bounds.process_input_queue_max_bytes).max(stdin_bytes) + REPLIES_MAX_BYTES;
-    let mut slate = Slate::new(max).inspect_err(|error| tracing::warn!(%error, "a process ends with this server")).ok()?;
-    slate.keep_row(row);
-    Some(slate)
+    Slate::new(row, max).inspect_err(|error| tracing::warn!(%error, "a process ends with this server")).ok()
 }
 
 fn describe(id: ProcessId, owner: Owner, spec: &ProcessSpec, child: &Child) -> ProcessInfo {
@@ -265,7 +266,7 @@ impl Task {
         let cgroup = self.child.cgroup().cloned();
         let is_populated = cgroup.as_ref().is_some_and(|cgroup| cgroup.pids().is_ok_and(|pids| !pids.is_empty()));
         let left = cgroup.clone().filter(|_| is_populated);
-        self.child.forget();
+        self.forget_child();
         let (info, log_bytes, unsaved_log) = (Arc::new(self.info), self.output.disk_bytes(), self.output.unsaved());
         self.room.finished(Finished { info, log_bytes, unsaved_log, cgroup: left });
         if let Some(cgroup) = cgroup.filter(|_| !is_populated) {
@@ -354,7 +355,11 @@ impl Task {
 
     /// True when there was something.
     fn read(&mut self, stream: Stream) -> bool {
+        let was_open = self.stdio.output(stream).is_some();
         let any = if self.input.slate.is_some() { self.read_kept(stream) } else { self.read_plain(stream) };
+        if stream == Stream::Pty && was_open && self.stdio.output(stream).is_none() {
+            self.child.close_kept(STDIN); // else the terminal isn't hung up, and who opens it again writes to nobody
+        }
         if self.output.bytes > self.watched.output_bytes {
             self.breach(ExitReason::OutputLimit);
         }
@@ -382,7 +387,7 @@ impl Task {
         let owner = desk::Owner { process: info.id, stream, base, carry };
         let look = |bytes: &[u8]| {
             taken(output, terminal.as_mut(), stream, bytes);
-            slate.set_carry(stream, pack(output.held(stream)));
+            slate.set_carry(stream, output.held(stream), output.logged(stream));
         };
         match room.children.desks().and_then(|desks| desks.with(|desk| desk.take(wire, owner, look))) {
             None => return self.read_plain(stream), // more threads than desks
@@ -392,7 +397,6 @@ impl Task {
             Some(Err(error)) => tracing::warn!(%error, "a process's output could not be read any further"),
         }
         output.finish(stream);
-        slate.set_carry(stream, 0);
         stdio.close_stream(stream);
         false
     }
@@ -425,6 +429,7 @@ impl Task {
         if std::mem::take(&mut self.close_stdin) {
             if self.terminal.is_some() && self.stdio.has_stdin() {
                 self.queue_input(&Bytes::from_static(END_OF_TRANSMISSION));
+                self.input.set_closes(false); // the next server would write one more
             }
             self.close_stdin();
         }

@@ -171,6 +171,15 @@ impl From<Exit> for ExitInfo {
     }
 }
 
+impl From<ExitInfo> for Exit {
+    fn from(exit: ExitInfo) -> Self {
+        match exit {
+            ExitInfo::Code { code } => Self::Code(code),
+            ExitInfo::Signal { number, .. } => Self::Signal(number),
+        }
+    }
+}
+
 /// Why a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
