@@ -23,7 +23,9 @@ if [[ ! -f "$stamp" || "$(<"$stamp")" != "$hash" ]]; then
   printf '%s\n' "$hash" > "$stamp"
 fi
 
-files=(*.test.mjs)
+# The chaos test of the keeper is asked for by name (`make chaos`) until it has been green for 1 000 kills: docs/PROMISES.md.
+shopt -s extglob
+files=(!(keeper_chaos).test.mjs)
 if [[ "${AGAINST:-}" == reference ]]; then files=(process*.test.mjs terminals.test.mjs react.test.mjs directory_config.test.mjs files.test.mjs); fi
 for argument in "$@"; do
   if [[ "$argument" == *.test.mjs ]]; then files=(); fi
