@@ -110,7 +110,7 @@ async fn a_request_that_waits_for_a_decision_waits_on() {
 #[tokio::test]
 async fn a_second_answer_to_an_agent_does_not_reach_it_after_a_restart_either() {
     let home = Home::new();
-    fake(&home, "");
+    home.fake_agent("", "");
     let server = Server::start_with(&home, &Options::kept());
     server.call("s1", "amp", 1, "initialize", json!({"protocolVersion": 1})).await;
     server.call("s1", "amp", 2, "fake/ask_about", json!({"id": "asks", "method": "fake/question"})).await;
