@@ -21,7 +21,7 @@ pub(super) enum StateCommand {
     Backup {
         #[command(flatten)]
         place: Place,
-        /// Where to [default: sandboxd-<time>.db in the current directory].
+        /// Where to [default: sandboxd-TIME.db in the current directory].
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
         /// Replaces FILE when it exists.
@@ -53,7 +53,7 @@ pub(super) struct Place {
     /// The data directory [default: $XDG_DATA_HOME/sandboxd].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// The database, when it isn't sandboxd.db: sandboxd-<port>.db for a further server.
+    /// The database, when it isn't sandboxd.db: sandboxd-PORT.db for a further server.
     #[arg(long, value_name = "FILE")]
     database: Option<PathBuf>,
     /// Prints JSON.

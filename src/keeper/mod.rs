@@ -13,7 +13,7 @@
 //!     └── back-off ◀──┘      too often in a row: started in safe mode, which says so and is ended after a while
 //! ```
 //!
-//! [`run`](run::run) is the whole process, one thread, one poll(2) loop. [`Keeper`] is the server's end of the socket.
+//! [`run()`] is the whole process, one thread, one poll(2) loop. [`Keeper`] is the server's end of the socket.
 
 mod behind;
 mod ending;

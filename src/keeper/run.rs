@@ -83,7 +83,7 @@ struct Keeper {
     start_at: Option<(Instant, bool)>,
 }
 
-/// See [`super::run`].
+/// See [`super::run()`].
 pub(super) fn run(args: Vec<OsString>) -> i32 {
     match Keeper::new(args) {
         Ok(mut keeper) => keeper.run(),
