@@ -100,7 +100,12 @@ async fn storage(server: &Server) -> Value {
 
 /// Tables of which rows are missing. The file that was set aside is there, and the log says where.
 async fn incomplete(lived: &Lived, server: &Server) -> BTreeSet<String> {
-    let storage = storage(server).await;
+    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+    let mut storage = self::storage(server).await;
+    while storage["integrity"] == "checking" && std::time::Instant::now() < deadline {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await; // a slow machine checks it beside
+        storage = self::storage(server).await;
+    }
     assert_eq!((&storage["status"], &storage["integrity"]), (&json!("healthy"), &json!("sound")), "{storage}");
     let aside = storage["setAside"]["path"].as_str().unwrap_or_else(|| panic!("nothing was set aside: {storage}"));
     assert!(std::path::Path::new(aside).exists() && aside.contains("/sandboxd.db.damaged-20"), "{aside}");
