@@ -1,0 +1,20 @@
+//! An X11 desktop, seen and used without a program being started: each call is one or a few round trips on one connection.
+//!
+//! Everything here blocks for as long as the X server takes to answer, and belongs to one thread, which calls
+//! [`Display::pump`] when the connection's descriptor is readable. Protocols: X11R6 (core), XTEST 2.2, MIT-SHM 1.2, XFIXES 5,
+//! RANDR 1.5, DAMAGE 1.1, XKB 1.0, EWMH 1.5, ICCCM 2.0.
+//!
+//! | module | what |
+//! |---|---|
+//! | `display` | the connection: extensions, atoms, events |
+//! | `capture` | pictures of the screen, by shared memory |
+//! | `picture` | frames: scaling, pointer, encoding, what changed |
+
+mod capture;
+mod display;
+mod error;
+pub mod picture;
+
+pub use display::{Display, Happened, Size};
+pub use error::{Error, Result};
+pub use picture::{Frame, Rect};
