@@ -14,6 +14,7 @@
 //! | `picture` | frames: scaling, pointer, encoding, what changed |
 
 mod capture;
+pub mod clipboard;
 mod display;
 mod error;
 mod modes;
@@ -21,6 +22,7 @@ pub mod picture;
 mod text;
 pub mod windows;
 
+pub use clipboard::{Clipboard, Selection};
 pub use display::{Display, Happened, Size};
 pub use error::{Error, Result};
 pub use modes::ScreenInfo;
