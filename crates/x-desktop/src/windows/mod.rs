@@ -157,14 +157,15 @@ impl Display {
         self.read_windows(&[id], &desk)?.pop().ok_or(Error::NoWindow(id))
     }
 
-    /// The window that has the keyboard; `None` when there is none, also when the window manager still names one that is gone.
+    /// The window that has the keyboard; `None` when there is none, also when the window manager still names
+    /// one that is gone or isn't seen.
     ///
     /// # Errors
     /// The server refuses or is gone.
     pub fn active_window(&self) -> Result<Option<WindowInfo>> {
         let desk = self.desk()?;
         match desk.active {
-            Some(id) => Ok(self.read_windows(&[id], &desk)?.pop()),
+            Some(id) => Ok(self.read_windows(&[id], &desk)?.pop().filter(|window| window.is_active)),
             None => Ok(None),
         }
     }

@@ -103,6 +103,7 @@ impl Asked<'_> {
             false if transient_for.is_some() => WindowKind::Dialog,
             false => WindowKind::Normal,
         };
+        let is_visible = attributes.map_state == MapState::VIEWABLE;
         Ok(Some(WindowInfo {
             id: self.id,
             title: if net_name.is_empty() { name } else { net_name },
@@ -124,9 +125,10 @@ impl Asked<'_> {
             height: geometry.height.into(),
             frame: frame(&numbers(&answer!(frame)), u32::from(geometry.border_width)),
             transient_for,
-            is_active: desk.active == Some(self.id),
+            // Until the window manager names another one, it names one that was put away.
+            is_active: is_visible && desk.active == Some(self.id),
             is_minimised,
-            is_visible: attributes.map_state == MapState::VIEWABLE,
+            is_visible,
             stacking: desk.stack.iter().position(|&id| id == self.id),
         }))
     }

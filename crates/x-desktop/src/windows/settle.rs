@@ -87,10 +87,12 @@ impl Display {
             // Some hide their window to show it again: to the manager it is gone, and off its list.
             Wanted::Gone => !window.is_visible && window.stacking.is_none(),
             Wanted::Minimised(wanted) => window.is_minimised == *wanted && window.is_visible != *wanted,
-            Wanted::Placed(place) => is_handled || place.is_of(&window),
-            Wanted::Stacked => is_handled,
-            Wanted::States(states, wanted) => is_handled || states.iter().all(|state| window.states.contains(state) == *wanted),
-            Wanted::On(workspace) => is_handled || window.workspace == Some(*workspace),
+            // An effect that is there may be only the first of several.
+            _ if is_handled.is_some() => is_handled == Some(true),
+            Wanted::Placed(place) => place.is_of(&window),
+            Wanted::Stacked => false,
+            Wanted::States(states, wanted) => states.iter().all(|state| window.states.contains(state) == *wanted),
+            Wanted::On(workspace) => window.workspace == Some(*workspace),
         };
         Ok(if is_done { Settled::Yes(Some(window).filter(|_| watch.wanted != Wanted::Gone)) } else { Settled::NotYet(window) })
     }
@@ -122,15 +124,16 @@ impl Display {
         Ok(number)
     }
 
-    fn is_handled(&self, question: Question) -> Result<bool> {
+    /// Whether the window manager has come to our request; `None` when that can't be known.
+    fn is_handled(&self, question: Question) -> Result<Option<bool>> {
         let number = match question {
-            Question::Done => return Ok(true),
-            Question::Open => return Ok(false),
-            Question::Asked(number) if self.probes.next - number > MAX_PROBES => return Ok(true),
+            Question::Done => return Ok(Some(true)),
+            Question::Open => return Ok(None),
+            Question::Asked(number) if self.probes.next - number > MAX_PROBES => return Ok(Some(true)),
             Question::Asked(number) => number,
         };
         let answer = self.ask(self.probes.windows[slot(number)], self.atoms._NET_FRAME_EXTENTS, 4)?.reply()?;
-        Ok(answer.value_len > 0)
+        Ok(Some(answer.value_len > 0))
     }
 }
 
