@@ -74,7 +74,7 @@ pub(super) struct Fetch {
     pub target: Atom,
     pub waiters: Vec<Waiter>,
     /// Bytes that are taken of it.
-    limit: usize,
+    pub limit: usize,
     until: Instant,
     phase: Phase,
 }
@@ -109,13 +109,17 @@ impl Fetch {
 impl Task {
     /// Asks the owner, or joins a question that was asked already. Whether there was room for that.
     pub fn fetch(&mut self, board: usize, target: Atom, time: Timestamp, waiter: Option<Waiter>) -> Result<bool> {
-        let is_same =
-            |fetch: &&mut Fetch| fetch.board == board && fetch.target == target && fetch.is_current && !fetch.is_dropping();
+        let is_same = |fetch: &&mut Fetch| fetch.board == board && fetch.target == target && fetch.is_current;
+        let all = self.limits.content_bytes;
+        let too_large = self.too_large();
         if let Some(fetch) = self.fetches.iter_mut().find(is_same) {
             match waiter {
                 Some(waiter) if fetch.waiters.len() >= MAX_WAITERS => waiter.fail(too_many()),
+                Some(waiter) if fetch.is_dropping() && fetch.limit >= all => waiter.fail(too_large),
                 Some(waiter) => {
-                    fetch.limit = self.limits.content_bytes;
+                    // More than can be kept may still be given: it is asked again when this has ended, since some owners
+                    // do one transfer at a time and forget who asks meanwhile.
+                    fetch.limit = if fetch.is_dropping() { fetch.limit } else { all };
                     fetch.waiters.push(waiter);
                 }
                 None => {}

@@ -277,7 +277,7 @@ impl Task {
 
     /// A fetch has ended.
     pub fn fetched(&mut self, fetch: Fetch, outcome: Outcome) -> Result<()> {
-        let Fetch { board, is_current, target, waiters, .. } = fetch;
+        let Fetch { board, is_current, target, waiters, limit, .. } = fetch;
         if is_current && target == self.atoms.TARGETS {
             let targets = match &outcome {
                 Outcome::Content(item) => Targets::Known(their_targets(item)),
@@ -288,6 +288,7 @@ impl Task {
         for mut waiter in waiters {
             match &outcome {
                 Outcome::Content(item) => self.give_item(waiter, item)?,
+                Outcome::TooLarge if limit < self.limits.content_bytes => self.route(waiter)?,
                 Outcome::TooLarge => waiter.fail(self.too_large()),
                 Outcome::TooSlow => self.give_kept(waiter)?,
                 Outcome::Refused => {

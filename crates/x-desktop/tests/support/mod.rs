@@ -14,7 +14,7 @@ use x11rb::protocol::xproto::{AtomEnum, ConnectionExt as _, MapState, Window};
 use x11rb::rust_connection::RustConnection;
 
 /// For whatever a loaded machine takes its time to do.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An Xvfb and what runs on it. Dropping it ends both.
 pub struct Screen {
