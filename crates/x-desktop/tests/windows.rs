@@ -1,4 +1,6 @@
 //! Windows of real programs, with a window manager and without. What became of them is asked over another connection.
+#![allow(clippy::unwrap_used)] // a test that can't go on fails
+#![allow(clippy::disallowed_methods)] // and starts programs itself
 
 mod support;
 
@@ -46,14 +48,15 @@ fn of(window: &WindowInfo) -> (i32, i32, u32, u32) {
     (window.x, window.y, window.width, window.height)
 }
 
+/// A terminal that has started all it starts. Gives its window and its process.
 fn xterm(screen: &mut Screen, title: &str, place: &str) -> (u32, u32) {
-    let pid = screen.spawn("xterm", &["-T", title, "-geometry", place, "-e", "sleep", "1000"]);
+    let ready = format!("ready {title}");
+    let command = format!("echo yes > '{ready}'; exec sleep 1000");
+    let pid = screen.spawn("xterm", &["-T", title, "-geometry", place, "-e", "sh", "-c", &command]);
+    screen.wait_for_file(&ready, |text| !text.is_empty());
     let display = screen.open();
-    let id = wait_for(title, || {
-        let windows = display.windows().unwrap().listed(true).windows;
-        windows.into_iter().find(|window| window.title == title)
-    });
-    (id.id, pid)
+    let find = || display.windows().unwrap().listed(true).windows.into_iter().find(|window| window.title == title);
+    (wait_for(title, find).id, pid)
 }
 
 #[test]
