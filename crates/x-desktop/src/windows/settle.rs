@@ -69,7 +69,8 @@ pub(crate) struct Probes {
 
 impl Display {
     /// Looks whether the window is as wanted. One to three round trips; doesn't wait: ask again when
-    /// [`crate::Happened::windows`] is told, until your deadline. Then [`Settled::NotYet`] has what became of it.
+    /// [`crate::Happened::windows`] is told, until your deadline. Then [`Settled::NotYet`] has what became of it. Pump before
+    /// you wait for the descriptor: what came while this waited for its answers is already read.
     ///
     /// # Errors
     /// [`Error::NoWindow`] when it went and that wasn't wanted.
