@@ -162,21 +162,23 @@ impl Display {
     /// [`Error::Gone`].
     pub fn pump(&mut self) -> Result<Happened> {
         let mut happened = std::mem::take(&mut self.unsaid);
-        while let Some(event) = self.conn.poll_for_event()? {
+        loop {
+            // Flushing may read: what came is in memory then, and the descriptor says nothing of it.
+            self.conn.flush()?;
+            let Some(event) = self.conn.poll_for_event()? else { break };
             self.take(&event, &mut happened)?;
         }
-        if happened.damaged {
-            // From here on the next change is told again.
-            self.conn.damage_subtract(self.damage, x11rb::NONE, x11rb::NONE)?;
-        }
-        self.conn.flush()?;
         Ok(happened)
     }
 
     fn take(&mut self, event: &Event, happened: &mut Happened) -> Result<()> {
         let atoms = &self.atoms;
         match event {
-            Event::DamageNotify(_) => happened.damaged = true,
+            Event::DamageNotify(_) => {
+                happened.damaged = true;
+                // From here on the next change is told again.
+                self.conn.damage_subtract(self.damage, x11rb::NONE, x11rb::NONE)?;
+            }
             Event::XfixesCursorNotify(_) => happened.cursor = true,
             Event::MappingNotify(_) | Event::XkbMapNotify(_) | Event::XkbNewKeyboardNotify(_) => happened.keymap = true,
             Event::PropertyNotify(xproto::PropertyNotifyEvent { window, atom, .. }) => {
