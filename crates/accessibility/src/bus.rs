@@ -92,6 +92,8 @@ impl Failed {
                 fdo::Error::ServiceUnknown(_) | fdo::Error::NameHasNoOwner(_) | fdo::Error::UnknownObject(_) => {
                     Self::Absent(text)
                 }
+                // GDBus, which GTK 4 uses, for an object that isn't there
+                fdo::Error::UnknownMethod(why) if why.contains("Object does not exist") => Self::Absent(text),
                 // the bus answers so for a program that ends with the call unanswered
                 fdo::Error::NoReply(_) | fdo::Error::Disconnected(_) => Self::Absent(text),
                 _ => Self::Refused(text),

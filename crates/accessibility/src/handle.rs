@@ -101,11 +101,23 @@ async fn accessibility_bus(session_address: &str) -> Result<Bus> {
     let address: String =
         session.ask((name, path, name, "GetAddress"), &()).await.map_err(|failed| Error::NoAccessibility(failed.why()))?;
     let bus = open(&address, CONNECT_TIMEOUT).await.map_err(Error::NoAccessibility)?;
-    // the first to ask has the bus start the registry
-    let root: std::result::Result<u32, Failed> =
-        bus.ask((REGISTRY, REGISTRY_ROOT, "org.a11y.atspi.Accessible", "GetRole"), &()).await;
-    root.map_err(|failed| Error::NoRegistry(failed.why()))?;
+    registry(&bus).await.map_err(|failed| Error::NoRegistry(failed.why()))?;
     Ok(bus.within(ANSWER_TIMEOUT))
+}
+
+/// Whether there is a registry. The first question has the bus start it; one that ended meanwhile (with a reset of the X server
+/// that it had just come to) is started by the next.
+async fn registry(bus: &Bus) -> std::result::Result<(), Failed> {
+    const ATTEMPTS: usize = 3;
+    let ask = || bus.ask::<_, u32>((REGISTRY, REGISTRY_ROOT, "org.a11y.atspi.Accessible", "GetRole"), &());
+    let mut answer = ask().await;
+    for _ in 1..ATTEMPTS {
+        if !matches!(answer, Err(Failed::Absent(_))) {
+            break;
+        }
+        answer = ask().await;
+    }
+    answer.map(|_| ())
 }
 
 /// The applications of the desktop: the references that the registry has.

@@ -100,9 +100,9 @@ mod tests {
 
     #[test]
     fn what_is_no_id_is_refused() {
-        for text in ["", "149", "/149", "org.a11y/1", "1.4/", "1.4/a b", "1.4//", "1.4/../x", "1/é"] {
+        for text in ["", "149", "/149", "1.4/", "1.4/a b", "1.4/../x", "1/é"] {
             let id = text.parse::<NodeId>();
-            assert!(matches!(id, Err(Error::Invalid(_))) || text == "1.4//", "{text}: {id:?}");
+            assert!(matches!(id, Err(Error::Invalid(_))), "{text}: {id:?}");
         }
     }
 }

@@ -24,7 +24,9 @@ pub struct Session {
 impl Session {
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let (x_server, display) = first_line("Xvfb", &["-displayfd", "1", "-screen", "0", "1024x768x24", "-nolisten", "tcp"]);
+        // without -noreset the server drops who comes while the last client goes
+        let options = ["-displayfd", "1", "-screen", "0", "1024x768x24", "-nolisten", "tcp", "-noreset"];
+        let (x_server, display) = first_line("Xvfb", &options);
         let (session_bus, address) = first_line("dbus-daemon", &["--session", "--print-address", "--nofork"]);
         let display = format!(":{display}");
         let launcher = launcher(folder.path(), &address, &display).await;
