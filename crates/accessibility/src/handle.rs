@@ -102,6 +102,7 @@ async fn accessibility_bus(session_address: &str) -> Result<Bus> {
         session.ask((name, path, name, "GetAddress"), &()).await.map_err(|failed| Error::NoAccessibility(failed.why()))?;
     let bus = open(&address, CONNECT_TIMEOUT).await.map_err(Error::NoAccessibility)?;
     registry(&bus).await.map_err(|failed| Error::NoRegistry(failed.why()))?;
+    listen(&bus).await;
     Ok(bus.within(ANSWER_TIMEOUT))
 }
 
@@ -118,6 +119,14 @@ async fn registry(bus: &Bus) -> std::result::Result<(), Failed> {
         answer = ask().await;
     }
     answer.map(|_| ())
+}
+
+/// Has the bridges of GTK 3 and Chromium keep their caches, which they do only while somebody listens to some event; this one is
+/// rare. No signal comes here, since none is subscribed to at the bus. Without it trees take longer, so a failure is passed over.
+async fn listen(bus: &Bus) {
+    let event = ("object:announcement", Vec::<String>::new(), "");
+    let to = (REGISTRY, "/org/a11y/atspi/registry", REGISTRY, "RegisterEvent");
+    let _ = bus.ask::<_, ()>(to, &event).await;
 }
 
 /// The applications of the desktop: the references that the registry has.

@@ -56,7 +56,8 @@ pub struct Node {
     pub bounds: Option<Bounds>,
     /// Names of its actions; their index is their number.
     pub actions: Vec<String>,
-    /// The beginning of its text, if it has one. Objects within the text are U+FFFC.
+    /// The beginning of its text, if it has one. Objects within the text are U+FFFC; a text of nothing else is left out, and an
+    /// empty one, unless it can be edited.
     pub text: Option<String>,
     /// Characters that the whole text has.
     pub text_length: Option<usize>,
@@ -112,7 +113,8 @@ impl Outline {
         };
         let value = async { if self.has("Value") { value(bus, &id).await.map(Some).or_else(refused_is_none) } else { Ok(None) } };
         let ((bounds, actions), (text, value)) = join(join(component, actions), join(text, value)).await;
-        let (text, text_length) = text?.unzip();
+        let says = |text: &str| self.states.has("editable") || text.chars().any(|c| c != '\u{fffc}');
+        let (text, text_length) = text?.filter(|(text, _)| says(text)).unzip();
         Ok(Node {
             parent: None,
             depth: 0,

@@ -67,8 +67,11 @@ struct Visited {
 
 /// Walks from `root`, an application or a node of it. Never fails as a whole: what was read before a failure stays.
 pub(crate) async fn walk(shared: &Shared<'_>, root: NodeId) -> Walked {
-    let cache = if shared.query.use_cache { Cache::read(&shared.bus, root.bus_name()).await } else { Cache::default() };
     let mut walked = Walked::default();
+    let cache = match cache(shared, &root).await {
+        Ok(cache) => cache,
+        Err(error) => return Walked { failed: Some(error), ..walked },
+    };
     let mut seen = HashSet::from([root.clone()]);
     let mut visits: HashMap<NodeId, Visited> = HashMap::new();
     let mut frontier = VecDeque::from([Step { id: root.clone(), parent: None, depth: 0 }]);
@@ -113,6 +116,16 @@ pub(crate) async fn walk(shared: &Shared<'_>, root: NodeId) -> Walked {
     walked.name = visits.get(&root).map(|visited| visited.name.clone()).unwrap_or_default();
     walked.nodes = in_order(visits, root);
     walked
+}
+
+/// The application's cache, and that it answers at all: a silent one is given up after one bound, not after one for each.
+async fn cache(shared: &Shared<'_>, root: &NodeId) -> Result<Cache> {
+    if !shared.query.use_cache {
+        return Ok(Cache::default());
+    }
+    let lives = shared.bus.call::<_, u32>(root, "Accessible", "GetRole", &());
+    let (lives, cache) = join(lives, Cache::read(&shared.bus, root.bus_name())).await;
+    lives.map(|_| cache)
 }
 
 impl Shared<'_> {
