@@ -1,6 +1,7 @@
 //! Actions, texts, values, focus.
 
-use zbus::Variant;
+use serde::Serialize;
+use zbus::{DynamicType, Variant};
 
 use crate::bus::Bus;
 use crate::handle::Accessibility;
@@ -80,11 +81,12 @@ impl Accessibility {
     /// Replaces all of the text.
     ///
     /// # Errors
-    /// [`Error::Refused`] for what has no text to edit, [`Error::NoNode`], [`Error::TimedOut`], [`Error::Disconnected`],
+    /// [`Error::Refused`] for what can't be edited so (Chromium's fields can't: focus them and type), [`Error::NoNode`], [`Error::TimedOut`], [`Error::Disconnected`],
     /// [`Error::Invalid`] for more than a million characters.
     pub async fn set_text(&self, id: &NodeId, text: &str) -> Result<()> {
         bounded(text)?;
-        let done = self.bus().await?.call(id, "EditableText", "SetTextContents", &text).await?;
+        let bus = self.bus().await?;
+        let done = edit(&bus, id, "SetTextContents", &text).await?;
         taken(done, id, "a text")
     }
 
@@ -101,7 +103,7 @@ impl Accessibility {
         let toolkit: String = bus.get(&NodeId::root_of(id.bus_name()), "Application", "ToolkitName").await.unwrap_or_default();
         let length = if toolkit.eq_ignore_ascii_case("qt") { text.encode_utf16().count() } else { text.len() };
         let length = i32::try_from(length).map_err(|_| Error::Invalid("the text is too long".into()))?;
-        let done = bus.call(id, "EditableText", "InsertText", &(position, text, length)).await?;
+        let done = edit(&bus, id, "InsertText", &(position, text, length)).await?;
         taken(done, id, "a text")
     }
 
@@ -156,6 +158,18 @@ impl Accessibility {
         let done = self.bus().await?.call(id, "Component", "ScrollTo", &ANYWHERE).await?;
         taken(done, id, "to scroll")
     }
+}
+
+/// A call of `EditableText`; not every toolkit has it for what is editable.
+async fn edit<B: Serialize + DynamicType + Sync>(bus: &Bus, id: &NodeId, method: &str, body: &B) -> Result<bool> {
+    let refused = match bus.call(id, "EditableText", method, body).await {
+        Err(Error::Refused(why)) => why,
+        done => return done,
+    };
+    let interfaces: Vec<String> = bus.call(id, "Accessible", "GetInterfaces", &()).await?;
+    let can = interfaces.iter().any(|interface| interface == "org.a11y.atspi.EditableText");
+    let instead = format!("{id} can't be edited through the tree; if it is editable, focus it and type");
+    Err(Error::Refused(if can { refused } else { instead }))
 }
 
 /// [`Error::NoNode`] if it isn't there: an application may answer for its interface what it would for a node without it.

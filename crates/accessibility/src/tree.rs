@@ -163,7 +163,7 @@ pub struct Cut {
 pub struct Application {
     /// Its top node.
     pub id: NodeId,
-    /// What it calls itself.
+    /// What it calls itself; with a root in the query, the name of that node.
     pub name: String,
     /// Its process, as the bus knows it.
     pub pid: Option<u32>,
