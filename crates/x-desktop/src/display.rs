@@ -1,6 +1,7 @@
 //! The connection: what the server can do, the names of things, and what it says unasked.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use x11rb::connection::{Connection, RequestConnection};
 use x11rb::protocol::Event;
@@ -10,7 +11,7 @@ use x11rb::protocol::{randr, shm, xfixes, xkb, xtest};
 use x11rb::rust_connection::{DefaultStream, RustConnection};
 
 use crate::capture::Shared;
-use crate::{Error, Result};
+use crate::{CursorImage, Error, Result};
 
 x11rb::atom_manager! {
     /// Names of properties and messages: EWMH 1.5, ICCCM 2.0.
@@ -76,6 +77,8 @@ pub struct Display {
     pub(crate) atoms: Atoms,
     pub(crate) size: Size,
     pub(crate) shared: Option<Shared>,
+    /// The pointer's latest picture.
+    pub(crate) cursor: Option<Arc<CursorImage>>,
     damage: damage::Damage,
 }
 
@@ -108,7 +111,7 @@ impl Display {
         conn.damage_create(damage, root, ReportLevel::NON_EMPTY)?;
         xfixes::select_cursor_input(&conn, root, xfixes::CursorNotifyMask::DISPLAY_CURSOR)?;
         conn.flush()?;
-        Ok(Self { conn, root, atoms, size, shared: None, damage })
+        Ok(Self { conn, root, atoms, size, shared: None, cursor: None, damage })
     }
 
     /// Readable when there is something to [`Display::pump`].

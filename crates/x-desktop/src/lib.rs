@@ -8,13 +8,16 @@
 //! |---|---|
 //! | `display` | the connection: extensions, atoms, events |
 //! | `capture` | pictures of the screen, by shared memory |
+//! | `cursor` | the pointer: where it is, what it looks like |
 //! | `picture` | frames: scaling, pointer, encoding, what changed |
 
 mod capture;
+mod cursor;
 mod display;
 mod error;
 pub mod picture;
 
+pub use cursor::{CursorImage, Pointer};
 pub use display::{Display, Happened, Size};
 pub use error::{Error, Result};
 pub use picture::{Frame, Rect};
