@@ -11,6 +11,7 @@ use x11rb::protocol::{randr, shm, xfixes, xkb, xtest};
 use x11rb::rust_connection::{DefaultStream, RustConnection};
 
 use crate::capture::Shared;
+use crate::windows::Probes;
 use crate::{CursorImage, Error, Result};
 
 x11rb::atom_manager! {
@@ -22,7 +23,11 @@ x11rb::atom_manager! {
         _NET_CLOSE_WINDOW,
         _NET_CURRENT_DESKTOP,
         _NET_FRAME_EXTENTS,
+        _NET_MOVERESIZE_WINDOW,
         _NET_NUMBER_OF_DESKTOPS,
+        _NET_REQUEST_FRAME_EXTENTS,
+        _NET_RESTACK_WINDOW,
+        _NET_SUPPORTED,
         _NET_SUPPORTING_WM_CHECK,
         _NET_WM_DESKTOP,
         _NET_WM_NAME,
@@ -30,11 +35,28 @@ x11rb::atom_manager! {
         _NET_WM_PING,
         _NET_WM_STATE,
         _NET_WM_STATE_ABOVE,
+        _NET_WM_STATE_BELOW,
+        _NET_WM_STATE_DEMANDS_ATTENTION,
         _NET_WM_STATE_FULLSCREEN,
         _NET_WM_STATE_HIDDEN,
         _NET_WM_STATE_MAXIMIZED_HORZ,
         _NET_WM_STATE_MAXIMIZED_VERT,
+        _NET_WM_STATE_MODAL,
+        _NET_WM_STATE_SHADED,
+        _NET_WM_STATE_SKIP_PAGER,
+        _NET_WM_STATE_SKIP_TASKBAR,
+        _NET_WM_STATE_STICKY,
         _NET_WM_WINDOW_TYPE,
+        _NET_WM_WINDOW_TYPE_DESKTOP,
+        _NET_WM_WINDOW_TYPE_DIALOG,
+        _NET_WM_WINDOW_TYPE_DOCK,
+        _NET_WM_WINDOW_TYPE_MENU,
+        _NET_WM_WINDOW_TYPE_NORMAL,
+        _NET_WM_WINDOW_TYPE_NOTIFICATION,
+        _NET_WM_WINDOW_TYPE_SPLASH,
+        _NET_WM_WINDOW_TYPE_TOOLBAR,
+        _NET_WM_WINDOW_TYPE_UTILITY,
+        COMPOUND_TEXT,
         UTF8_STRING,
         WM_CHANGE_STATE,
         WM_CLASS,
@@ -60,7 +82,7 @@ pub struct Size {
 pub struct Happened {
     /// Something may look different.
     pub damaged: bool,
-    /// Windows came or went, or another one is active.
+    /// Windows came, went or moved, another one is active, or one that was acted on has changed.
     pub windows: bool,
     /// The screen has another size.
     pub resized: bool,
@@ -79,6 +101,9 @@ pub struct Display {
     pub(crate) shared: Option<Shared>,
     /// The pointer's latest picture.
     pub(crate) cursor: Option<Arc<CursorImage>>,
+    pub(crate) probes: Probes,
+    /// What happened while something else was waited for; the next pump tells.
+    pub(crate) unsaid: Happened,
     damage: damage::Damage,
 }
 
@@ -105,13 +130,14 @@ impl Display {
         let screen = &conn.setup().roots[screen];
         let (root, size) = (screen.root, Size { width: screen.width_in_pixels, height: screen.height_in_pixels });
         let atoms = Atoms::new(&conn)?.reply()?;
-        let listen = EventMask::PROPERTY_CHANGE | EventMask::STRUCTURE_NOTIFY;
+        let listen = EventMask::PROPERTY_CHANGE | EventMask::STRUCTURE_NOTIFY | EventMask::SUBSTRUCTURE_NOTIFY;
         conn.change_window_attributes(root, &ChangeWindowAttributesAux::new().event_mask(listen))?;
         let damage = conn.generate_id()?;
         conn.damage_create(damage, root, ReportLevel::NON_EMPTY)?;
         xfixes::select_cursor_input(&conn, root, xfixes::CursorNotifyMask::DISPLAY_CURSOR)?;
         conn.flush()?;
-        Ok(Self { conn, root, atoms, size, shared: None, cursor: None, damage })
+        let (probes, unsaid) = (Probes::default(), Happened::default());
+        Ok(Self { conn, root, atoms, size, shared: None, cursor: None, probes, unsaid, damage })
     }
 
     /// Readable when there is something to [`Display::pump`].
@@ -138,7 +164,7 @@ impl Display {
     /// # Errors
     /// [`Error::Gone`].
     pub fn pump(&mut self) -> Result<Happened> {
-        let mut happened = Happened::default();
+        let mut happened = std::mem::take(&mut self.unsaid);
         while let Some(event) = self.conn.poll_for_event()? {
             self.take(&event, &mut happened)?;
         }
@@ -156,13 +182,21 @@ impl Display {
             Event::DamageNotify(_) => happened.damaged = true,
             Event::XfixesCursorNotify(_) => happened.cursor = true,
             Event::MappingNotify(_) | Event::XkbMapNotify(_) | Event::XkbNewKeyboardNotify(_) => happened.keymap = true,
-            Event::PropertyNotify(xproto::PropertyNotifyEvent { atom, .. }) => {
-                let of_windows = [atoms._NET_CLIENT_LIST, atoms._NET_ACTIVE_WINDOW, atoms._NET_CLIENT_LIST_STACKING];
-                happened.windows |= of_windows.contains(atom);
+            Event::PropertyNotify(xproto::PropertyNotifyEvent { window, atom, .. }) => {
+                let of_root = [
+                    atoms._NET_CLIENT_LIST,
+                    atoms._NET_ACTIVE_WINDOW,
+                    atoms._NET_CLIENT_LIST_STACKING,
+                    atoms._NET_CURRENT_DESKTOP,
+                ];
+                happened.windows |= *window != self.root || of_root.contains(atom);
             }
             Event::ConfigureNotify(configured) if configured.window == self.root => {
                 let size = Size { width: configured.width, height: configured.height };
                 happened.resized |= std::mem::replace(&mut self.size, size) != size;
+            }
+            Event::ConfigureNotify(_) | Event::MapNotify(_) | Event::UnmapNotify(_) | Event::DestroyNotify(_) => {
+                happened.windows = true;
             }
             _ => {} // errors of requests without an answer, too: their callers look at what became of them
         }

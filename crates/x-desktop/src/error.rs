@@ -24,6 +24,8 @@ pub enum Error {
     Invalid(String),
     #[error("a picture could not be encoded: {0}")]
     Encode(String),
+    #[error("{what} is more than {limit_bytes} bytes")]
+    TooLarge { what: &'static str, limit_bytes: usize },
     #[error("{what} took more than {timeout_ms} ms")]
     TimedOut { what: &'static str, timeout_ms: u64 },
 }

@@ -9,15 +9,26 @@
 //! | `display` | the connection: extensions, atoms, events |
 //! | `capture` | pictures of the screen, by shared memory |
 //! | `cursor` | the pointer: where it is, what it looks like |
+//! | `windows` | windows: which there are, what is asked of them |
+//! | `clipboard` | selections, on a connection and a thread of its own |
+//! | `modes` | the size of the screen |
 //! | `picture` | frames: scaling, pointer, encoding, what changed |
 
 mod capture;
+pub mod clipboard;
 mod cursor;
 mod display;
 mod error;
+mod modes;
 pub mod picture;
+mod text;
+pub mod windows;
 
+pub use clipboard::{Clipboard, Selection};
 pub use cursor::{CursorImage, Pointer};
 pub use display::{Display, Happened, Size};
 pub use error::{Error, Result};
+pub use modes::ScreenInfo;
 pub use picture::{Frame, Rect};
+pub use text::{Decoded, Encoding};
+pub use windows::{WindowInfo, WindowList};
