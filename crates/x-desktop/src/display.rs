@@ -1,5 +1,6 @@
 //! The connection: what the server can do, the names of things, and what it says unasked.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use x11rb::connection::{Connection, RequestConnection};
@@ -10,6 +11,8 @@ use x11rb::protocol::{randr, shm, xfixes, xkb, xtest};
 use x11rb::rust_connection::{DefaultStream, RustConnection};
 
 use crate::capture::Shared;
+use crate::keyboard::Keyboard;
+use crate::pointer::Button;
 use crate::{Error, Result};
 
 x11rb::atom_manager! {
@@ -76,7 +79,12 @@ pub struct Display {
     pub(crate) atoms: Atoms,
     pub(crate) size: Size,
     pub(crate) shared: Option<Shared>,
+    pub(crate) keyboard: Keyboard,
+    /// Held down now.
+    pub(crate) buttons: BTreeSet<Button>,
     damage: damage::Damage,
+    /// Said already, but not yet told.
+    happened: Happened,
 }
 
 impl Display {
@@ -102,13 +110,17 @@ impl Display {
         let screen = &conn.setup().roots[screen];
         let (root, size) = (screen.root, Size { width: screen.width_in_pixels, height: screen.height_in_pixels });
         let atoms = Atoms::new(&conn)?.reply()?;
-        let listen = EventMask::PROPERTY_CHANGE | EventMask::STRUCTURE_NOTIFY;
+        // Answers to pings are sent to those who follow the root's children.
+        let listen = EventMask::PROPERTY_CHANGE | EventMask::STRUCTURE_NOTIFY | EventMask::SUBSTRUCTURE_NOTIFY;
         conn.change_window_attributes(root, &ChangeWindowAttributesAux::new().event_mask(listen))?;
         let damage = conn.generate_id()?;
         conn.damage_create(damage, root, ReportLevel::NON_EMPTY)?;
         xfixes::select_cursor_input(&conn, root, xfixes::CursorNotifyMask::DISPLAY_CURSOR)?;
-        conn.flush()?;
-        Ok(Self { conn, root, atoms, size, shared: None, damage })
+        let (keyboard, buttons, happened) = (Keyboard::default(), BTreeSet::new(), Happened::default());
+        let display = Self { conn, root, atoms, size, shared: None, keyboard, buttons, damage, happened };
+        display.follow_keymap()?;
+        display.conn.flush()?;
+        Ok(display)
     }
 
     /// Readable when there is something to [`Display::pump`].
@@ -135,10 +147,8 @@ impl Display {
     /// # Errors
     /// [`Error::Gone`].
     pub fn pump(&mut self) -> Result<Happened> {
-        let mut happened = Happened::default();
-        while let Some(event) = self.conn.poll_for_event()? {
-            self.take(&event, &mut happened)?;
-        }
+        self.drain()?;
+        let happened = std::mem::take(&mut self.happened);
         if happened.damaged {
             // From here on the next change is told again.
             self.conn.damage_subtract(self.damage, x11rb::NONE, x11rb::NONE)?;
@@ -147,12 +157,31 @@ impl Display {
         Ok(happened)
     }
 
+    /// Takes what the server has said, to be told by the next [`Display::pump`].
+    pub(crate) fn drain(&mut self) -> Result<()> {
+        let mut happened = self.happened;
+        while let Some(event) = self.conn.poll_for_event()? {
+            self.take(&event, &mut happened)?;
+        }
+        self.happened = happened;
+        Ok(())
+    }
+
     fn take(&mut self, event: &Event, happened: &mut Happened) -> Result<()> {
         let atoms = &self.atoms;
         match event {
             Event::DamageNotify(_) => happened.damaged = true,
             Event::XfixesCursorNotify(_) => happened.cursor = true,
-            Event::MappingNotify(_) | Event::XkbMapNotify(_) | Event::XkbNewKeyboardNotify(_) => happened.keymap = true,
+            Event::MappingNotify(_) | Event::XkbMapNotify(_) | Event::XkbNewKeyboardNotify(_) => {
+                self.keyboard.forget_map();
+                happened.keymap = true;
+            }
+            Event::ClientMessage(message) if message.type_ == atoms.WM_PROTOCOLS && message.window == self.root => {
+                let [protocol, token, ..] = message.data.as_data32();
+                if protocol == atoms._NET_WM_PING {
+                    self.keyboard.take_pong(token);
+                }
+            }
             Event::PropertyNotify(xproto::PropertyNotifyEvent { atom, .. }) => {
                 let of_windows = [atoms._NET_CLIENT_LIST, atoms._NET_ACTIVE_WINDOW, atoms._NET_CLIENT_LIST_STACKING];
                 happened.windows |= of_windows.contains(atom);
@@ -173,5 +202,14 @@ impl Display {
     pub fn sync(&self) -> Result<()> {
         self.conn.get_input_focus()?.reply()?;
         Ok(())
+    }
+}
+
+impl Drop for Display {
+    fn drop(&mut self) {
+        // The server keeps down what was pressed through XTEST, and keymaps, when a connection ends.
+        let _ = self.release_all();
+        let _ = self.restore_keymap();
+        let _ = self.sync();
     }
 }

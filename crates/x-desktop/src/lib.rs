@@ -7,14 +7,26 @@
 //! | module | what |
 //! |---|---|
 //! | `display` | the connection: extensions, atoms, events |
+//! | `plan` | what takes time, in steps |
+//! | `pointer` | where it is, moving it, its buttons |
+//! | `gestures` | plans: clicks, drags, turns of the wheel |
+//! | `keyboard` | plans: chords by name, keys down and up, text |
 //! | `capture` | pictures of the screen, by shared memory |
 //! | `picture` | frames: scaling, pointer, encoding, what changed |
 
 mod capture;
 mod display;
 mod error;
+mod gestures;
+mod keyboard;
 pub mod picture;
+mod plan;
+mod pointer;
 
 pub use display::{Display, Happened, Size};
 pub use error::{Error, Result};
+pub use gestures::{Click, Drag, Scroll};
+pub use keyboard::{KeyChange, Press, Typing};
 pub use picture::{Frame, Rect};
+pub use plan::Plan;
+pub use pointer::{Button, Position};

@@ -1,0 +1,259 @@
+//! Keys: pressed and released by name, and text typed.
+//!
+//! A keysym that the layout gives is had with the layout's own key, and Shift or AltGr where they are needed; any other gets a
+//! spare keycode ([`pool`]). Caps Lock is lifted while keys are pressed. Keys that stay down are counted, so that whoever holds
+//! a modifier already keeps it when somebody else needs it for a moment.
+//!
+//! ```text
+//! name ─▶ names ─▶ keysym ─▶ keymap ───────────▶ stroke ─▶ XTEST
+//! text ─▶ typing ─┘           └─ else: pool ──────┘
+//!                                   └ full: settle, then other keysyms for its keycodes
+//! ```
+
+mod keymap;
+mod names;
+mod pool;
+mod press;
+mod settle;
+mod typing;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use x11rb::connection::{Connection as _, RequestConnection as _};
+use x11rb::protocol::xkb::{self, ConnectionExt as _};
+use x11rb::protocol::xproto::{self, ConnectionExt as _, Keycode, Keysym, ModMask};
+use x11rb::protocol::xtest::ConnectionExt as _;
+
+use keymap::{CORE, Keymap, Locked, Stroke};
+use pool::{LEVELS, Pool};
+
+pub(crate) use press::modifiers_named;
+pub use press::{KeyChange, Press};
+pub use typing::Typing;
+
+use crate::{Display, Error, Result};
+
+/// Now: XTEST's delay of an event, in milliseconds.
+const AT_ONCE: u32 = 0;
+
+/// So often the keymap is read again when it changes while it is read.
+const READS_MAX: usize = 8;
+
+/// What is known of the keyboard, and what is held down.
+#[derive(Default)]
+pub(crate) struct Keyboard {
+    map: Option<Keymap>,
+    locked: Locked,
+    pool: Pool,
+    /// How many hold a key down.
+    held: BTreeMap<Keycode, u32>,
+    /// What was asked to stay down.
+    down: Vec<(Keysym, Vec<Keycode>)>,
+    settling: Option<settle::Settling>,
+    pings: u32,
+    pong: Option<u32>,
+}
+
+impl Keyboard {
+    /// Somebody changed the keymap, maybe we.
+    pub(crate) fn forget_map(&mut self) {
+        self.map = None;
+    }
+
+    /// An answer to `_NET_WM_PING`.
+    pub(crate) fn take_pong(&mut self, token: u32) {
+        self.pong = Some(token);
+    }
+
+    fn stroke(&self, symbol: Keysym) -> Option<Stroke> {
+        let map = self.map.as_ref()?;
+        map.stroke(symbol).or_else(|| self.pool.stroke(symbol, map.shift))
+    }
+}
+
+/// What [`Display::prepare`] says.
+enum Prepared {
+    /// So many can be pressed now.
+    Now(usize),
+    /// To be asked again after this time.
+    Later(Duration),
+}
+
+impl Display {
+    /// Asks to be told of other layouts.
+    pub(crate) fn follow_keymap(&self) -> Result<()> {
+        if self.conn.extension_information(xkb::X11_EXTENSION_NAME)?.is_some() {
+            let all = xkb::MapPart::from(0xffu16);
+            let events = xkb::EventType::NEW_KEYBOARD_NOTIFY | xkb::EventType::MAP_NOTIFY;
+            let none = xkb::EventType::from(0u16);
+            self.conn.xkb_select_events(CORE, none, events, all, all, &xkb::SelectEventsAux::new())?;
+        }
+        Ok(())
+    }
+
+    /// Learns the layout, if it is another one since, and which locks are on.
+    fn look_at_keyboard(&mut self) -> Result<()> {
+        if self.conn.extension_information(xkb::X11_EXTENSION_NAME)?.is_none() {
+            return Err(Error::Missing(xkb::X11_EXTENSION_NAME));
+        }
+        for _ in 0..READS_MAX {
+            let state = self.conn.xkb_get_state(CORE)?.reply()?;
+            self.keyboard.locked = Locked { group: state.group.into(), modifiers: state.locked_mods.into() };
+            self.drain()?; // what changed the layout before that answer
+            if self.keyboard.map.is_none() {
+                let map = Keymap::fetch(&self.conn)?;
+                let pool = &mut self.keyboard.pool;
+                pool.reconcile(map.spare(|keycode| pool.owns(keycode)));
+                self.keyboard.map = Some(map);
+                self.drain()?;
+            }
+            let Keyboard { map, pool, locked, .. } = &mut self.keyboard;
+            if let Some(map) = map {
+                map.index(*locked, |keycode| pool.owns(keycode));
+                return Ok(());
+            }
+        }
+        Err(Error::Refused("the keymap doesn't stop changing".into()))
+    }
+
+    /// Sees to it that the first of these keysyms, `at_least` so many, can be pressed.
+    fn prepare(&mut self, symbols: &[Keysym], at_least: usize) -> Result<Prepared> {
+        self.look_at_keyboard()?;
+        for _ in 0..2 {
+            let Some(map) = &self.keyboard.map else { break };
+            let wanted = symbols.iter().map(|symbol| map.stroke(*symbol).is_none().then_some(*symbol));
+            let (count, assignments) = self.keyboard.pool.fit(wanted, map.shift.is_some());
+            if count >= at_least {
+                for (keycode, symbols) in &assignments {
+                    self.conn.change_keyboard_mapping(1, *keycode, LEVELS as u8, symbols)?;
+                }
+                self.keyboard.pool.assign(&assignments);
+                return Ok(Prepared::Now(count));
+            }
+            if self.keyboard.pool.is_empty() {
+                break;
+            }
+            if let Some(wait) = self.settle()? {
+                return Ok(Prepared::Later(wait));
+            }
+        }
+        Err(Error::Refused("the keyboard has too few keycodes without a meaning".into()))
+    }
+
+    /// How keysyms that have been prepared are pressed.
+    fn strokes(&self, symbols: &[Keysym]) -> Result<Vec<Stroke>> {
+        let stroke = |symbol: &Keysym| self.keyboard.stroke(*symbol);
+        let missing = |symbol: &Keysym| Error::Refused(format!("no key gives the keysym {symbol:#x}"));
+        symbols.iter().map(|symbol| stroke(symbol).ok_or_else(|| missing(symbol))).collect()
+    }
+
+    fn fake_key(&mut self, keycode: Keycode, is_down: bool) -> Result<()> {
+        let event = if is_down { xproto::KEY_PRESS_EVENT } else { xproto::KEY_RELEASE_EVENT };
+        self.keyboard.pool.press(keycode);
+        self.conn.xtest_fake_input(event, keycode, AT_ONCE, self.root, 0, 0, 0)?;
+        Ok(())
+    }
+
+    /// Presses a key if nobody holds it.
+    fn hold_key(&mut self, keycode: Keycode) -> Result<()> {
+        let holders = self.keyboard.held.entry(keycode).or_default();
+        *holders += 1;
+        if *holders == 1 {
+            self.keyboard.pool.pin(keycode, true);
+            self.fake_key(keycode, true)?;
+        }
+        Ok(())
+    }
+
+    /// Releases a key if nobody else holds it.
+    fn let_go(&mut self, keycode: Keycode) -> Result<()> {
+        match self.keyboard.held.get_mut(&keycode) {
+            Some(holders) if *holders > 1 => *holders -= 1,
+            Some(_) => {
+                self.keyboard.held.remove(&keycode);
+                self.keyboard.pool.pin(keycode, false);
+                self.fake_key(keycode, false)?;
+            }
+            None => {} // everything was released meanwhile
+        }
+        Ok(())
+    }
+
+    /// Presses and releases.
+    fn tap(&mut self, stroke: Stroke) -> Result<()> {
+        for modifier in stroke.modifiers() {
+            self.hold_key(modifier)?;
+        }
+        if self.keyboard.held.contains_key(&stroke.keycode) {
+            self.fake_key(stroke.keycode, false)?; // held already: up and down again is what can be seen of it
+            self.fake_key(stroke.keycode, true)?;
+        } else {
+            self.fake_key(stroke.keycode, true)?;
+            self.fake_key(stroke.keycode, false)?;
+        }
+        for modifier in stroke.modifiers().rev() {
+            self.let_go(modifier)?;
+        }
+        Ok(())
+    }
+
+    /// Does something with Caps Lock off, and puts it on again if it was.
+    fn without_caps_lock(&mut self, act: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        if !self.keyboard.locked.caps() {
+            return act(self);
+        }
+        self.lock_caps(false)?;
+        let done = act(self);
+        self.lock_caps(true)?;
+        done
+    }
+
+    fn lock_caps(&self, is_on: bool) -> Result<()> {
+        let locks = if is_on { ModMask::LOCK } else { ModMask::from(0u16) };
+        self.conn.xkb_latch_lock_state(
+            CORE,
+            ModMask::LOCK,
+            locks,
+            false,
+            xkb::Group::from(0u8),
+            ModMask::from(0u16),
+            false,
+            0,
+        )?;
+        Ok(())
+    }
+
+    /// Releases all keys and buttons that this connection holds down, whoever asked for it.
+    ///
+    /// # Errors
+    /// The server is gone.
+    pub fn release_all(&mut self) -> Result<()> {
+        self.keyboard.down.clear();
+        for (keycode, _) in std::mem::take(&mut self.keyboard.held) {
+            self.keyboard.pool.pin(keycode, false);
+            self.fake_key(keycode, false)?;
+        }
+        self.release_buttons()?;
+        self.conn.flush()?;
+        Ok(())
+    }
+
+    /// Takes the keysyms from the spare keycodes. Programs must have handled what was typed, or it is lost: false, and nothing is
+    /// done, when that isn't known yet. Some time later it is.
+    ///
+    /// # Errors
+    /// The server is gone; the program in focus hangs.
+    pub fn restore_keymap(&mut self) -> Result<bool> {
+        let mapped = self.keyboard.pool.mapped();
+        if !mapped.is_empty() && self.settle()?.is_some() {
+            return Ok(false);
+        }
+        for keycode in mapped {
+            self.conn.change_keyboard_mapping(1, keycode, LEVELS as u8, &[0; LEVELS])?;
+            self.keyboard.pool.assign(&[(keycode, [0; LEVELS])]);
+        }
+        self.conn.flush()?;
+        Ok(true)
+    }
+}
