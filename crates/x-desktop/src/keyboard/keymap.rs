@@ -7,10 +7,14 @@ use x11rb::protocol::xproto::{Keycode, Keysym, ModMask};
 use x11rb::rust_connection::RustConnection;
 
 use super::names;
+use super::pool::{Assignment, LEVELS};
 use crate::{Error, Result};
 
 /// "The keyboard", whichever it is.
 pub(super) const CORE: xkb::DeviceSpec = 0x100;
+
+/// The type of keys with two levels that only Shift tells apart: Caps Lock doesn't (XKB 1.0, section 15.2.1, canonical types).
+const TWO_LEVEL: u8 = 1;
 
 /// Modifiers that stay whatever is pressed, and the group (layout) in force.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,6 +51,8 @@ impl Stroke {
 /// What every key gives.
 pub(super) struct Keymap {
     first: Keycode,
+    /// The lowest and the highest keycode of the keyboard.
+    range: (Keycode, Keycode),
     types: Vec<KeyType>,
     keys: Vec<KeySymMap>,
     /// Keycode and the modifiers that it sets.
@@ -69,6 +75,7 @@ impl Keymap {
         let modifiers = map.modmap_rtrn.unwrap_or_default();
         Ok(Self {
             first: reply.first_key_sym,
+            range: (reply.min_key_code, reply.max_key_code),
             types: map.types_rtrn.ok_or_else(missing)?,
             keys: map.syms_rtrn.ok_or_else(missing)?,
             modifiers: modifiers.iter().map(|entry| (entry.keycode, u16::from(entry.mods))).collect(),
@@ -91,6 +98,32 @@ impl Keymap {
         let spare = keys.filter(|(keycode, key)| ours(*keycode) || key.syms.iter().all(|symbol| *symbol == 0));
         let two = |syms: &[Keysym]| [0, 1].map(|level| syms.get(level).copied().unwrap_or_default());
         spare.map(|(keycode, key)| (keycode, two(&key.syms))).collect()
+    }
+
+    /// Gives keycodes other keysyms, all in one request: each change makes programs read the whole keymap again, and those of GTK
+    /// rebuild their shortcuts. The keys between them are said to be what they are.
+    pub fn assign(&mut self, conn: &RustConnection, assignments: &[Assignment]) -> Result<()> {
+        let keycodes = || assignments.iter().map(|(keycode, _)| *keycode);
+        let (Some(lowest), Some(highest)) = (keycodes().min(), keycodes().max()) else { return Ok(()) };
+        for (keycode, symbols) in assignments {
+            let Some(key) = keycode.checked_sub(self.first).and_then(|index| self.keys.get_mut(usize::from(index))) else {
+                continue;
+            };
+            *key = match symbols {
+                [0, 0] => KeySymMap { kt_index: [0; 4], group_info: 0, width: 0, syms: Vec::new() },
+                symbols => KeySymMap { kt_index: [TWO_LEVEL; 4], group_info: 1, width: LEVELS as u8, syms: symbols.to_vec() },
+            };
+        }
+        let keys = self.each().filter(|(keycode, _)| (lowest..=highest).contains(keycode));
+        let keys: Vec<KeySymMap> = keys.map(|(_, key)| key.clone()).collect();
+        let total = keys.iter().map(|key| key.syms.len() as u16).sum();
+        let (count, (first, last)) = (highest - lowest + 1, self.range);
+        let (flags, none) = (xkb::SetMapFlags::from(0u16), xkb::VMod::from(0u16));
+        let values = xkb::SetMapAux { syms: Some(keys), ..xkb::SetMapAux::default() };
+        let sent = conn.xkb_set_map(
+            CORE, flags, first, last, 0, 0, lowest, count, total, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, none, &values,
+        )?;
+        Ok(sent.check()?)
     }
 
     fn each(&self) -> impl Iterator<Item = (Keycode, &KeySymMap)> {

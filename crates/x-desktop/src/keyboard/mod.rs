@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use x11rb::connection::{Connection as _, RequestConnection as _};
 use x11rb::protocol::xkb::{self, ConnectionExt as _};
-use x11rb::protocol::xproto::{self, ConnectionExt as _, Keycode, Keysym, ModMask};
+use x11rb::protocol::xproto::{self, Keycode, Keysym, ModMask};
 use x11rb::protocol::xtest::ConnectionExt as _;
 
 use keymap::{CORE, Keymap, Locked, Stroke};
@@ -121,17 +121,15 @@ impl Display {
     fn prepare(&mut self, symbols: &[Keysym], at_least: usize) -> Result<Prepared> {
         self.look_at_keyboard()?;
         for _ in 0..2 {
-            let Some(map) = &self.keyboard.map else { break };
+            let Keyboard { map: Some(map), pool, .. } = &mut self.keyboard else { break };
             let wanted = symbols.iter().map(|symbol| map.stroke(*symbol).is_none().then_some(*symbol));
-            let (count, assignments) = self.keyboard.pool.fit(wanted, map.shift.is_some());
+            let (count, assignments) = pool.fit(wanted, map.shift.is_some());
             if count >= at_least {
-                for (keycode, symbols) in &assignments {
-                    self.conn.change_keyboard_mapping(1, *keycode, LEVELS as u8, symbols)?;
-                }
-                self.keyboard.pool.assign(&assignments);
+                map.assign(&self.conn, &assignments)?;
+                pool.assign(&assignments);
                 return Ok(Prepared::Now(count));
             }
-            if self.keyboard.pool.is_empty() {
+            if pool.is_empty() {
                 break;
             }
             if let Some(wait) = self.settle()? {
@@ -245,15 +243,19 @@ impl Display {
     /// # Errors
     /// The server is gone; the program in focus hangs.
     pub fn restore_keymap(&mut self) -> Result<bool> {
-        let mapped = self.keyboard.pool.mapped();
-        if !mapped.is_empty() && self.settle()?.is_some() {
+        if self.keyboard.pool.mapped().is_empty() {
+            return Ok(true);
+        }
+        if self.settle()?.is_some() {
             return Ok(false);
         }
-        for keycode in mapped {
-            self.conn.change_keyboard_mapping(1, keycode, LEVELS as u8, &[0; LEVELS])?;
-            self.keyboard.pool.assign(&[(keycode, [0; LEVELS])]);
+        self.look_at_keyboard()?;
+        let Keyboard { map, pool, .. } = &mut self.keyboard;
+        let cleared: Vec<_> = pool.mapped().into_iter().map(|keycode| (keycode, [0; LEVELS])).collect();
+        if let Some(map) = map {
+            map.assign(&self.conn, &cleared)?;
         }
-        self.conn.flush()?;
+        pool.assign(&cleared);
         Ok(true)
     }
 }

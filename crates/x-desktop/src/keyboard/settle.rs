@@ -15,14 +15,17 @@ use crate::{Display, Error, Result};
 /// A program that hasn't answered by then hangs, and would read other characters than were typed.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// A program that never sleeps for long, since it plays a film, has had time enough.
+const WATCHED: Duration = Duration::from_secs(2);
+
 /// For a program that neither answers nor can be watched.
 const BLIND: Duration = Duration::from_millis(200);
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// So many looks in a row at a process that sleeps make it idle.
-const IDLE_LOOKS: u32 = 12;
+/// So many looks in a row at a process that hasn't run since make it idle.
+const IDLE_LOOKS: u32 = 8;
 
 /// Windows between the one in focus and the root.
 const DEPTH_MAX: usize = 32;
@@ -35,7 +38,7 @@ const POINTER_ROOT: Window = 1;
 
 enum By {
     Ping { token: u32 },
-    Watch { pid: u32, idle: u32 },
+    Watch { pid: u32, before: Option<Asleep>, idle: u32 },
     Pause,
 }
 
@@ -50,6 +53,8 @@ pub(crate) struct Settling {
 impl Display {
     /// How much longer to wait before what was pressed before the first call has been handled; `None`: it has.
     pub(super) fn settle(&mut self) -> Result<Option<Duration>> {
+        // The server has done what the program asked for before: it sleeps for want of keys, not of answers.
+        self.sync()?;
         self.drain()?;
         let settling = self.keyboard.settling.take();
         let Some(mut settling) = settling else {
@@ -78,17 +83,13 @@ impl Display {
         match &mut settling.by {
             By::Ping { token } => self.keyboard.pong == Some(*token),
             By::Pause => settling.since.elapsed() >= BLIND,
-            By::Watch { pid, idle } => match state_of(*pid) {
-                Some('S') => {
-                    *idle += 1;
-                    *idle >= IDLE_LOOKS
-                }
-                Some(_) => {
-                    *idle = 0;
-                    false
-                }
-                None => settling.since.elapsed() >= BLIND,
-            },
+            By::Watch { pid, before, idle } => {
+                let now = asleep(*pid);
+                let is_same = now.is_some() && now == *before;
+                *idle = if is_same { *idle + 1 } else { 0 };
+                *before = now;
+                *idle >= IDLE_LOOKS || settling.since.elapsed() >= WATCHED
+            }
         }
     }
 
@@ -105,8 +106,8 @@ impl Display {
             Ok(None) | Err(Error::NoWindow(_)) => {}
             Err(error) => return Err(error),
         }
-        let pid = self.process_of(focus).ok().flatten().filter(|pid| state_of(*pid).is_some());
-        Ok(pid.map_or(By::Pause, |pid| By::Watch { pid, idle: 0 }))
+        let pid = self.process_of(focus).ok().flatten().filter(|pid| std::fs::exists(status(*pid)).unwrap_or(false));
+        Ok(pid.map_or(By::Pause, |pid| By::Watch { pid, before: None, idle: 0 }))
     }
 
     /// Sends a ping to the first window from `window` upwards that knows it.
@@ -145,9 +146,20 @@ impl Display {
     }
 }
 
-/// The state of a process: `R`, `S`, … (proc_pid_stat(5)). `None` if it isn't seen from here.
-fn state_of(pid: u32) -> Option<char> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before it may have parentheses of its own.
-    stat.rsplit_once(") ")?.1.chars().next()
+/// How often a process that sleeps had gone to sleep, or was sent to: the same number twice says that it didn't run in between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Asleep {
+    switches: [String; 2],
+}
+
+fn status(pid: u32) -> String {
+    format!("/proc/{pid}/status")
+}
+
+/// `None` if the process runs, or isn't seen from here (proc_pid_status(5)).
+fn asleep(pid: u32) -> Option<Asleep> {
+    let status = std::fs::read_to_string(status(pid)).ok()?;
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned());
+    let switches = [field("voluntary_ctxt_switches:")?, field("nonvoluntary_ctxt_switches:")?];
+    field("State:")?.starts_with('S').then_some(Asleep { switches })
 }
