@@ -45,6 +45,7 @@ x11rb::atom_manager! {
         WM_PROTOCOLS,
         WM_STATE,
         _XROOTPMAP_ID,
+        _X_DESKTOP_KEYCODES,
         ESETROOT_PMAP_ID,
     }
 }

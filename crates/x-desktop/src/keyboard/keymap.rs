@@ -93,11 +93,12 @@ impl Keymap {
     }
 
     /// The first two keysyms of each key that is no modifier and has none at all, or is among `ours`.
-    pub fn spare(&self, ours: impl Fn(Keycode) -> bool) -> Vec<(Keycode, [Keysym; 2])> {
-        let keys = self.each().filter(|(keycode, _)| self.modifiers.iter().all(|(key, mods)| key != keycode || *mods == 0));
-        let spare = keys.filter(|(keycode, key)| ours(*keycode) || key.syms.iter().all(|symbol| *symbol == 0));
+    pub fn spare(&self, ours: impl Fn(&Assignment) -> bool) -> Vec<Assignment> {
+        let is_modifier = |keycode| self.modifiers.iter().any(|(key, mods)| *key == keycode && *mods != 0);
         let two = |syms: &[Keysym]| [0, 1].map(|level| syms.get(level).copied().unwrap_or_default());
-        spare.map(|(keycode, key)| (keycode, two(&key.syms))).collect()
+        let keys = self.each().filter(|(keycode, _)| !is_modifier(*keycode));
+        let keys = keys.map(|(keycode, key)| ((keycode, two(&key.syms)), key.syms.iter().all(|symbol| *symbol == 0)));
+        keys.filter(|(key, is_empty)| *is_empty || ours(key)).map(|(key, _)| key).collect()
     }
 
     /// Gives keycodes other keysyms, all in one request: each change makes programs read the whole keymap again, and those of GTK

@@ -22,11 +22,12 @@ use std::time::Duration;
 
 use x11rb::connection::{Connection as _, RequestConnection as _};
 use x11rb::protocol::xkb::{self, ConnectionExt as _};
-use x11rb::protocol::xproto::{self, Keycode, Keysym, ModMask};
+use x11rb::protocol::xproto::{self, AtomEnum, ConnectionExt as _, Keycode, Keysym, ModMask, PropMode};
 use x11rb::protocol::xtest::ConnectionExt as _;
+use x11rb::wrapper::ConnectionExt as _;
 
 use keymap::{CORE, Keymap, Locked, Stroke};
-use pool::{LEVELS, Pool};
+use pool::{Assignment, LEVELS, Pool};
 
 pub(crate) use press::modifiers_named;
 pub use press::{KeyChange, Press};
@@ -36,6 +37,9 @@ use crate::{Display, Error, Result};
 
 /// Now: XTEST's delay of an event, in milliseconds.
 const AT_ONCE: u32 = 0;
+
+/// Three numbers for each keycode.
+const NOTED_MAX: u32 = 3 * 256;
 
 /// So often the keymap is read again when it changes while it is read.
 const READS_MAX: usize = 8;
@@ -102,9 +106,9 @@ impl Display {
             self.keyboard.locked = Locked { group: state.group.into(), modifiers: state.locked_mods.into() };
             self.drain()?; // what changed the layout before that answer
             if self.keyboard.map.is_none() {
-                let map = Keymap::fetch(&self.conn)?;
+                let (left, map) = (self.left_behind()?, Keymap::fetch(&self.conn)?);
                 let pool = &mut self.keyboard.pool;
-                pool.reconcile(map.spare(|keycode| pool.owns(keycode)));
+                pool.reconcile(map.spare(|key| pool.owns(key.0) || left.contains(key)));
                 self.keyboard.map = Some(map);
                 self.drain()?;
             }
@@ -125,8 +129,11 @@ impl Display {
             let wanted = symbols.iter().map(|symbol| map.stroke(*symbol).is_none().then_some(*symbol));
             let (count, assignments) = pool.fit(wanted, map.shift.is_some());
             if count >= at_least {
-                map.assign(&self.conn, &assignments)?;
-                pool.assign(&assignments);
+                if !assignments.is_empty() {
+                    map.assign(&self.conn, &assignments)?;
+                    pool.assign(&assignments);
+                    self.note_keycodes()?;
+                }
                 return Ok(Prepared::Now(count));
             }
             if pool.is_empty() {
@@ -137,6 +144,24 @@ impl Display {
             }
         }
         Err(Error::Refused("the keyboard has too few keycodes without a meaning".into()))
+    }
+
+    /// What an earlier connection gave spare keycodes and couldn't take back, since its process was killed.
+    fn left_behind(&self) -> Result<Vec<Assignment>> {
+        let (name, kind, length) = (self.atoms._X_DESKTOP_KEYCODES, AtomEnum::CARDINAL, NOTED_MAX);
+        let property = self.conn.get_property(false, self.root, name, kind, 0, length)?.reply()?;
+        let values: Vec<u32> = property.value32().map(Iterator::collect).unwrap_or_default();
+        let entries = values.as_chunks::<3>().0.iter();
+        Ok(entries.filter_map(|[keycode, first, second]| Some((u8::try_from(*keycode).ok()?, [*first, *second]))).collect())
+    }
+
+    fn note_keycodes(&self) -> Result<()> {
+        let entries = self.keyboard.pool.assigned();
+        let values: Vec<u32> =
+            entries.iter().flat_map(|(keycode, [first, second])| [(*keycode).into(), *first, *second]).collect();
+        let (name, kind) = (self.atoms._X_DESKTOP_KEYCODES, AtomEnum::CARDINAL);
+        self.conn.change_property32(PropMode::REPLACE, self.root, name, kind, &values)?;
+        Ok(())
     }
 
     /// How keysyms that have been prepared are pressed.
@@ -256,6 +281,7 @@ impl Display {
             map.assign(&self.conn, &cleared)?;
         }
         pool.assign(&cleared);
+        self.note_keycodes()?;
         Ok(true)
     }
 }

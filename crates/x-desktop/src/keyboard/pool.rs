@@ -131,6 +131,12 @@ impl Pool {
         }
     }
 
+    /// What all keycodes were given.
+    pub fn assigned(&self) -> Vec<Assignment> {
+        let assigned = self.slots.iter().filter(|slot| slot.symbols != [0; LEVELS]);
+        assigned.map(|slot| (slot.keycode, slot.symbols)).collect()
+    }
+
     /// The keycodes that were mapped, none of which is held.
     pub fn mapped(&self) -> Vec<Keycode> {
         let mapped = self.slots.iter().filter(|slot| slot.symbols != [0; LEVELS] && !slot.pinned);
