@@ -67,7 +67,7 @@ pub struct Happened {
     pub windows: bool,
     /// The screen has another size.
     pub resized: bool,
-    /// Another layout of the keyboard.
+    /// Another layout of the keyboard, or other keysyms of spare keycodes: our own, too.
     pub keymap: bool,
     /// Another picture of the pointer.
     pub cursor: bool,
@@ -124,7 +124,8 @@ impl Display {
         Ok(display)
     }
 
-    /// Readable when there is something to [`Display::pump`].
+    /// Readable when there is something to [`Display::pump`]. That is due after each other call, too: what the server says comes
+    /// with answers, and is then waiting here already.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.stream().as_fd()
     }

@@ -20,7 +20,7 @@ mod typing;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use x11rb::connection::{Connection as _, RequestConnection as _};
+use x11rb::connection::RequestConnection as _;
 use x11rb::protocol::xkb::{self, ConnectionExt as _};
 use x11rb::protocol::xproto::{self, AtomEnum, ConnectionExt as _, Keycode, Keysym, ModMask, PropMode};
 use x11rb::protocol::xtest::ConnectionExt as _;
@@ -258,8 +258,7 @@ impl Display {
             self.fake_key(keycode, false)?;
         }
         self.release_buttons()?;
-        self.conn.flush()?;
-        Ok(())
+        self.sync()
     }
 
     /// Takes the keysyms from the spare keycodes. Programs must have handled what was typed, or it is lost: false, and nothing is

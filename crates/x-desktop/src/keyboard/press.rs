@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use x11rb::connection::Connection as _;
 use x11rb::protocol::xproto::{Keycode, Keysym};
 
 use super::{Prepared, names};
@@ -40,9 +39,7 @@ impl Press {
     }
 
     fn advance(&mut self, display: &mut Display) -> Result<Option<Duration>> {
-        if !self.held.is_empty() {
-            self.release(display)?;
-        }
+        self.release(display)?;
         if self.left == 0 {
             return Ok(None);
         }
@@ -54,7 +51,7 @@ impl Press {
             display.hold_chord(&self.symbols, &mut self.held)?;
             self.left -= 1;
             if self.hold.is_zero() {
-                self.release(display)?;
+                display.let_go_all(&mut self.held)?;
             }
         }
         display.sync()?;
@@ -66,7 +63,11 @@ impl Press {
     }
 
     fn release(&mut self, display: &mut Display) -> Result<()> {
-        display.let_go_all(&mut self.held)
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        display.let_go_all(&mut self.held)?;
+        display.sync()
     }
 }
 
@@ -154,7 +155,6 @@ impl Display {
         while let Some(keycode) = held.pop() {
             self.let_go(keycode)?;
         }
-        self.conn.flush()?;
         Ok(())
     }
 

@@ -1,9 +1,10 @@
 //! Waiting until the program in focus has handled the keys that were pressed.
 //!
 //! It is asked with `_NET_WM_PING` (EWMH 1.5), which a program answers when it comes to it in its queue, behind the keys. One
-//! that doesn't know that message is watched: once its process has slept for a while, its queue is empty. Where the process
-//! can't be seen, a pause has to do.
+//! that doesn't know that message is watched: once no thread of its process has run for a while, its queue is empty. Where the
+//! process can't be seen, a pause has to do.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use x11rb::connection::{Connection as _, RequestConnection as _};
@@ -26,6 +27,9 @@ const LOOK: Duration = Duration::from_millis(2);
 
 /// So many looks in a row at a process that hasn't run since make it idle.
 const IDLE_LOOKS: u32 = 8;
+
+/// Threads of a process that are looked at.
+const THREADS_MAX: usize = 256;
 
 /// Windows between the one in focus and the root.
 const DEPTH_MAX: usize = 32;
@@ -106,7 +110,7 @@ impl Display {
             Ok(None) | Err(Error::NoWindow(_)) => {}
             Err(error) => return Err(error),
         }
-        let pid = self.process_of(focus).ok().flatten().filter(|pid| std::fs::exists(status(*pid)).unwrap_or(false));
+        let pid = self.process_of(focus).ok().flatten().filter(|pid| std::fs::exists(threads(*pid)).unwrap_or(false));
         Ok(pid.map_or(By::Pause, |pid| By::Watch { pid, before: None, idle: 0 }))
     }
 
@@ -146,20 +150,25 @@ impl Display {
     }
 }
 
-/// How often a process that sleeps had gone to sleep, or was sent to: the same number twice says that it didn't run in between.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Asleep {
-    switches: [String; 2],
+/// How often each thread of a process that sleeps had gone to sleep, or was sent to: the same numbers twice say that nothing ran
+/// in between.
+type Asleep = Vec<[u64; 2]>;
+
+fn threads(pid: u32) -> String {
+    format!("/proc/{pid}/task")
 }
 
-fn status(pid: u32) -> String {
-    format!("/proc/{pid}/status")
-}
-
-/// `None` if the process runs, or isn't seen from here (proc_pid_status(5)).
+/// `None` if the process runs, or isn't seen from here.
 fn asleep(pid: u32) -> Option<Asleep> {
-    let status = std::fs::read_to_string(status(pid)).ok()?;
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned());
-    let switches = [field("voluntary_ctxt_switches:")?, field("nonvoluntary_ctxt_switches:")?];
-    field("State:")?.starts_with('S').then_some(Asleep { switches })
+    let threads = std::fs::read_dir(threads(pid)).ok()?.take(THREADS_MAX);
+    threads.map(|thread| switches(&thread.ok()?.path().join("status"))).collect()
+}
+
+/// proc_pid_status(5).
+fn switches(status: &Path) -> Option<[u64; 2]> {
+    let status = std::fs::read_to_string(status).ok()?;
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let is_asleep = field("State:")?.starts_with('S');
+    let switches = [field("voluntary_ctxt_switches:")?.parse().ok()?, field("nonvoluntary_ctxt_switches:")?.parse().ok()?];
+    is_asleep.then_some(switches)
 }

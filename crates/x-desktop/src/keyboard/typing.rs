@@ -14,6 +14,9 @@ const AT_ONCE: usize = 64;
 /// Characters before the program has to have handled them: a program that hangs isn't sent text without end.
 const AHEAD: usize = 1024;
 
+/// Characters of one text: hours of typing for a person, minutes here.
+const CHARACTERS_MAX: usize = 1_000_000;
+
 /// Types a text into the window in focus.
 #[derive(Debug)]
 pub struct Typing {
@@ -28,9 +31,15 @@ impl Typing {
     /// once, so that it never repeats itself. Keys that were asked to stay down do.
     ///
     /// # Errors
-    /// [`Error::Invalid`]: another control character, with its position in characters from 0.
+    /// [`Error::Invalid`]: another control character, with its position in characters from 0; more than a million characters. The
+    /// steps: [`Error::TimedOut`], the program in focus hangs (`typed` says how far it came); [`Error::Refused`], the keyboard has
+    /// no spare keycodes.
     pub fn new(text: &str, pause: Duration) -> Result<Self> {
-        let mut symbols = Vec::with_capacity(text.len());
+        let count = text.chars().count();
+        if count > CHARACTERS_MAX {
+            return Err(Error::Invalid(format!("a text has at most {CHARACTERS_MAX} characters, not {count}")));
+        }
+        let mut symbols = Vec::with_capacity(count);
         let mut characters = text.chars().enumerate().peekable();
         while let Some((position, character)) = characters.next() {
             symbols.push(match character {
