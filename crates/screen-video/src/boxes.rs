@@ -1,8 +1,8 @@
 //! The boxes of a fragmented MP4 with one video track (ISO/IEC 14496-12, 8.8; 14496-15, 5.4).
 
 use mp4_atom::{
-    Avc1, Avcc, Codec, Colr, Dinf, Dref, DrefEntry, Encode as _, Ftyp, Hdlr, Mdhd, Mdia, Mehd, Mfhd, Minf, Moof, Moov, Mvex, Mvhd, Stbl,
-    Stco, Stsd, Tfdt, Tfhd, Tkhd, Traf, Trak, Trex, Trun, TrunEntry, Url, Visual, Vmhd,
+    Avc1, Avcc, Codec, Colr, Dinf, Dref, DrefEntry, Encode as _, Ftyp, Hdlr, Mdhd, Mdia, Mehd, Mfhd, Minf, Moof, Moov, Mvex,
+    Mvhd, Stbl, Stco, Stsd, Tfdt, Tfhd, Tkhd, Traf, Trak, Trex, Trun, TrunEntry, Url, Visual, Vmhd,
 };
 
 use crate::annexb::ParameterSets;
@@ -70,17 +70,34 @@ fn track(width: u16, height: u16, sets: &ParameterSets) -> Result<Trak> {
         visual: Visual { data_reference_index: 1, width, height, ..Visual::default() },
         avcc: Avcc::new(&sets.sps, &sets.pps)?,
         // BT.709 in limited range, as the stream says itself
-        colr: Some(Colr::Nclx { colour_primaries: 1, transfer_characteristics: 1, matrix_coefficients: 1, full_range_flag: false }),
+        colr: Some(Colr::Nclx {
+            colour_primaries: 1,
+            transfer_characteristics: 1,
+            matrix_coefficients: 1,
+            full_range_flag: false,
+        }),
         ..Avc1::default()
     };
     let stbl = Stbl { stsd: Stsd { codecs: vec![Codec::Avc1(avc1)] }, stco: Some(Stco::default()), ..Stbl::default() };
     let here = DrefEntry::Url(Url::default());
     Ok(Trak {
-        tkhd: Tkhd { track_id: TRACK, enabled: true, in_movie: true, width: width.into(), height: height.into(), ..Tkhd::default() },
+        tkhd: Tkhd {
+            track_id: TRACK,
+            enabled: true,
+            in_movie: true,
+            width: width.into(),
+            height: height.into(),
+            ..Tkhd::default()
+        },
         mdia: Mdia {
             mdhd: Mdhd { timescale: TIMESCALE, language: "und".into(), ..Mdhd::default() },
             hdlr: Hdlr { handler: b"vide".into(), name: "screen".into() },
-            minf: Minf { vmhd: Some(Vmhd::default()), dinf: Dinf { dref: Dref { entries: vec![here] } }, stbl, ..Minf::default() },
+            minf: Minf {
+                vmhd: Some(Vmhd::default()),
+                dinf: Dinf { dref: Dref { entries: vec![here] } },
+                stbl,
+                ..Minf::default()
+            },
         },
         ..Trak::default()
     })
@@ -97,7 +114,8 @@ pub(crate) fn fragment_head(sequence: u32, base: u64, samples: &[Sample], data_b
         cts: None,
     });
     // one flag alone would be written as the first sample's: 4 bytes that the offset counts either way
-    let run = Trun { data_offset: Some(i32::try_from(offset).map_err(|_| too_large())?), samples: entries.collect::<Vec<_>>().into() };
+    let run =
+        Trun { data_offset: Some(i32::try_from(offset).map_err(|_| too_large())?), samples: entries.collect::<Vec<_>>().into() };
     let mut bytes = Vec::with_capacity(offset);
     Moof {
         mfhd: Mfhd { sequence_number: sequence },

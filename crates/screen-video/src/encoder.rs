@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use openh264::encoder::{
-    BitRate, Complexity, Encoder as OpenH264, EncoderConfig, FrameRate, FrameType, IntraFramePeriod, Profile, QpRange, RateControlMode,
-    UsageType, VuiConfig,
+    BitRate, Complexity, Encoder as OpenH264, EncoderConfig, FrameRate, FrameType, IntraFramePeriod, Profile, QpRange,
+    RateControlMode, UsageType, VuiConfig,
 };
 use openh264::{OpenH264API, Timestamp};
 
@@ -182,7 +182,7 @@ fn codec(settings: Settings) -> Result<OpenH264> {
         .usage_type(UsageType::ScreenContentRealTime)
         .profile(Profile::Baseline)
         .complexity(Complexity::Low)
-        .rate_control_mode(RateControlMode::Bitrate)
+        .rate_control_mode(RateControlMode::Timestamp)
         .bitrate(BitRate::from_bps(settings.bitrate_bps))
         .max_frame_rate(FrameRate::from_hz(settings.fps as f32))
         .skip_frames(true)

@@ -4,6 +4,9 @@
 //! ftyp moov | moof mdat | moof mdat | …        a fragment: at most a second, or what lies between two keyframes
 //! ```
 //!
+//! A fragment is one write, so a kill leaves whole ones. Where a disk or a power cut tears one, most players show what is
+//! before; ffmpeg refuses a file that ends within a `moof` (some hundred bytes), until [`crate::repair`] cut it off.
+//!
 //! A frame's duration is known when the next one comes, so the newest frame waits in memory; with it the fragment it will
 //! belong to. Nothing else is kept: an hour and a day need the same memory. Neither `sidx` nor `mfra` is written: both
 //! would need an index of all fragments, and players find their way by the fragments' own times.
@@ -185,14 +188,15 @@ impl<W: Write> Fmp4Writer<W> {
         }
         let kept = self.newest.map_or(0, |newest| newest.size as usize);
         let data_bytes = self.fragment.data.len() - kept;
-        let head = boxes::fragment_head(self.sequence + 1, self.fragment.base, &self.fragment.samples, data_bytes)?;
-        self.out.write_all(&head)?;
-        self.out.write_all(&self.fragment.data[..data_bytes])?;
+        let mut bytes = boxes::fragment_head(self.sequence + 1, self.fragment.base, &self.fragment.samples, data_bytes)?;
+        bytes.extend_from_slice(&self.fragment.data[..data_bytes]);
+        // one write: ffmpeg refuses a whole file that ends within a moof
+        self.out.write_all(&bytes)?;
         self.sequence += 1;
         let lasted: u64 = self.fragment.samples.iter().map(|sample| u64::from(sample.duration)).sum();
         self.written.duration = from_ticks(self.fragment.base + lasted);
         self.written.frames += self.fragment.samples.len() as u64;
-        self.written.bytes += (head.len() + data_bytes) as u64;
+        self.written.bytes += bytes.len() as u64;
         self.fragment.samples.clear();
         self.fragment.data.drain(..data_bytes);
         self.fragment.base = self.newest.map_or(0, |newest| newest.at);

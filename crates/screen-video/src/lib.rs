@@ -26,6 +26,4 @@ pub use encoder::{BITRATE_BPS, Encoded, Encoder, FPS, GREATEST_LONG_SIDE, GREATE
 pub use error::{Error, Result};
 pub use fmp4::{FRAGMENT_DATA_BYTES, FRAGMENT_DURATION, Fmp4Writer, Summary};
 pub use inspect::{Info, inspect, repair};
-pub use recording::{
-    KEYFRAME_EVERY, KEYFRAME_FRAMES, Limit, Limits, Progress, Recording, SETTLES, STILL_FRAME_EVERY,
-};
+pub use recording::{KEYFRAME_EVERY, KEYFRAME_FRAMES, Limit, Limits, Progress, Recording, SETTLES, STILL_FRAME_EVERY};

@@ -95,7 +95,17 @@ fn frames(path: &Path, width: usize, height: usize, filter: &[&str]) -> Vec<Vec<
         .args(["-v", "error", "-i"])
         .arg(path)
         .args(filter)
-        .args(["-fps_mode", "passthrough", "-sws_flags", "accurate_rnd+full_chroma_int", "-pix_fmt", "bgr0", "-f", "rawvideo", "-"])
+        .args([
+            "-fps_mode",
+            "passthrough",
+            "-sws_flags",
+            "accurate_rnd+full_chroma_int",
+            "-pix_fmt",
+            "bgr0",
+            "-f",
+            "rawvideo",
+            "-",
+        ])
         .output()
         .expect("ffmpeg is installed");
     assert_eq!(String::from_utf8_lossy(&output.stderr), "", "ffmpeg complains of {}", path.display());
@@ -116,4 +126,40 @@ pub fn psnr(left: &[u8], right: &[u8]) -> f64 {
     let squares: u64 = pairs.flat_map(|(a, b)| (0..3).map(move |i| u64::from(a[i].abs_diff(b[i])).pow(2))).sum();
     let mean = squares as f64 / (left.len() / 4 * 3) as f64;
     10.0 * (255.0 * 255.0 / mean.max(1e-9)).log10()
+}
+
+/// What ffprobe says of a video.
+#[derive(Debug)]
+pub struct Probe {
+    pub codec: String,
+    pub profile: String,
+    pub pixels: String,
+    pub size: (u32, u32),
+    /// Of the file, in seconds.
+    pub duration: f64,
+    /// When each decoded frame is shown, in seconds.
+    pub times: Vec<f64>,
+}
+
+/// Asks ffprobe, which must find a video. It may complain of the end of a torn one.
+pub fn probe(path: &Path) -> Probe {
+    let output = Command::new("ffprobe")
+        .args(["-v", "quiet", "-of", "default=noprint_wrappers=1", "-show_entries"])
+        .arg("stream=codec_name,profile,pix_fmt,width,height:format=duration:frame=pts_time")
+        .arg(path)
+        .output()
+        .expect("ffprobe is installed");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let values = |key: &str| {
+        text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=').map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let one = |key: &str| values(key).first().cloned().unwrap_or_else(|| panic!("no {key} of {}: {text}", path.display()));
+    Probe {
+        codec: one("codec_name"),
+        profile: one("profile"),
+        pixels: one("pix_fmt"),
+        size: (one("width").parse().unwrap(), one("height").parse().unwrap()),
+        duration: one("duration").parse().unwrap(),
+        times: values("pts_time").iter().filter_map(|time| time.parse().ok()).collect(),
+    }
 }
