@@ -1,6 +1,8 @@
 //! H.264 of screen frames: BGRX in, Annex B out (ITU-T H.264, annex B).
 //!
-//! Constrained Baseline, 4:2:0, BT.709 in limited range and said so in the stream, one slice unless it is for packets.
+//! Constrained Baseline, 4:2:0, BT.709 in limited range and said so in the stream.
+//! A frame is one slice: slices that fit a packet would need a setting that makes the library write to stderr, and a
+//! packetiser splits units anyway (RFC 6184, 5.8).
 
 use std::time::Duration;
 
@@ -23,18 +25,19 @@ pub const GREATEST_SHORT_SIDE: u32 = 2160;
 pub const BITRATE_BPS: std::ops::RangeInclusive<u32> = 50_000..=200_000_000;
 /// Frame rates that the encoder takes; others are moved to the nearer end.
 pub const FPS: std::ops::RangeInclusive<u32> = 1..=60;
-/// The greatest slice of a live stream, in bytes: one slice is one packet without fragments.
-const LIVE_SLICE_BYTES: u32 = 1100;
-/// The finest and the coarsest quantiser. Below the finest, text gains nothing that an eye sees and doubles in bytes;
-/// above the coarsest, it can't be read: frames are skipped instead.
-const QUANTISER: (u8, u8) = (16, 42);
+/// The finest quantiser: below it, text gains nothing that an eye sees and doubles in bytes.
+const FINEST: u8 = 20;
+/// The coarsest quantiser of a recording: text can just be read. Where even that is too much, frames are skipped.
+const COARSEST_RECORDED: u8 = 40;
+/// The coarsest quantiser of a live stream, where a frame now is worth more than a fine one later.
+const COARSEST_LIVE: u8 = 46;
 
 /// What the video is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// A file: one slice a frame.
+    /// A file: every frame is legible; under motion that is too much for the bit rate, frames are skipped.
     Recording,
-    /// A stream of packets: slices of at most 1,100 bytes, so that a lost packet costs one slice.
+    /// A live stream: under such motion, frames become coarse before they are skipped.
     Live,
 }
 
@@ -177,25 +180,26 @@ fn coded(side: u32) -> u32 {
 /// screen mode it has neither adaptive quantisation nor background detection.
 #[allow(clippy::cast_precision_loss)] // at most 60
 fn codec(settings: Settings) -> Result<OpenH264> {
+    let coarsest = match settings.purpose {
+        Purpose::Recording => COARSEST_RECORDED,
+        Purpose::Live => COARSEST_LIVE,
+    };
     let config = EncoderConfig::new()
         .debug(false)
         .usage_type(UsageType::ScreenContentRealTime)
         .profile(Profile::Baseline)
         .complexity(Complexity::Low)
+        // counts by timestamps: frames of a screen come unevenly
         .rate_control_mode(RateControlMode::Timestamp)
         .bitrate(BitRate::from_bps(settings.bitrate_bps))
         .max_frame_rate(FrameRate::from_hz(settings.fps as f32))
         .skip_frames(true)
-        .qp(QpRange::new(QUANTISER.0, QUANTISER.1))
+        .qp(QpRange::new(FINEST, coarsest))
         .adaptive_quantization(false)
         .background_detection(false)
         .intra_frame_period(IntraFramePeriod::from_num_frames(0))
         // in screen mode, threads gain nothing, and the rest of the machine has work to do
         .num_threads(1)
         .vui(VuiConfig::bt709());
-    let config = match settings.purpose {
-        Purpose::Recording => config,
-        Purpose::Live => config.max_slice_len(LIVE_SLICE_BYTES),
-    };
     Ok(OpenH264::with_api_config(OpenH264API::from_source(), config)?)
 }

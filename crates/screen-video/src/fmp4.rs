@@ -50,6 +50,8 @@ pub struct Fmp4Writer<W> {
     fragment: Fragment,
     /// The newest frame: its data is the end of the fragment's.
     newest: Option<Newest>,
+    /// The end of the last frame that has one, in ticks.
+    end: u64,
     sequence: u32,
     written: Summary,
 }
@@ -79,6 +81,7 @@ impl<W: Write> Fmp4Writer<W> {
             sets: None,
             fragment: Fragment::default(),
             newest: None,
+            end: 0,
             sequence: 0,
             written: Summary::default(),
         }
@@ -94,10 +97,7 @@ impl<W: Write> Fmp4Writer<W> {
         if frame.is_keyframe || self.sets.is_none() {
             self.check_sets(frame)?;
         }
-        let at = match self.newest {
-            Some(newest) => ticks(at).max(newest.at + 1),
-            None => ticks(at),
-        };
+        let at = ticks(at).max(self.newest.map_or(self.end, |newest| newest.at + 1));
         self.close_newest(at);
         let full = self.fragment.data.len() >= FRAGMENT_DATA_BYTES;
         if frame.is_keyframe || full || at.saturating_sub(self.fragment.base) >= ticks(FRAGMENT_DURATION) {
@@ -113,21 +113,12 @@ impl<W: Write> Fmp4Writer<W> {
         Ok(())
     }
 
-    /// Writes what waits, but the newest frame, whose duration isn't known.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn flush(&mut self) -> Result<()> {
-        self.write_fragment()?;
-        Ok(self.out.flush()?)
-    }
-
     /// What is in the file and what waits: as [`Fmp4Writer::close`] at `end` would leave it.
     #[must_use]
     pub fn summary(&self, end: Duration) -> Summary {
         let waiting = u64::from(self.newest.is_some());
-        let end = self.newest.map_or(0, |newest| ticks(end).max(newest.at + 1));
-        let duration = from_ticks(end).max(self.written.duration);
+        let end = self.newest.map_or(self.end, |newest| ticks(end).max(newest.at + 1));
+        let duration = from_ticks(end);
         Summary {
             duration,
             frames: self.written.frames + self.fragment.samples.len() as u64 + waiting,
@@ -145,7 +136,7 @@ impl<W: Write> Fmp4Writer<W> {
     }
 
     /// Writes everything that waits; the newest frame lasts until `end`, one tick at least. Without a frame the output
-    /// stays empty.
+    /// stays empty. More frames may follow, from `end` on.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -153,7 +144,8 @@ impl<W: Write> Fmp4Writer<W> {
         if let Some(newest) = self.newest {
             self.close_newest(ticks(end).max(newest.at + 1));
         }
-        self.flush()?;
+        self.write_fragment()?;
+        self.out.flush()?;
         Ok(self.written)
     }
 
@@ -178,6 +170,7 @@ impl<W: Write> Fmp4Writer<W> {
         let Some(newest) = self.newest.take() else { return };
         // 13 hours a frame; what is longer keeps the place of the next frame, which the fragment's base says
         let duration = u32::try_from(end - newest.at).unwrap_or(u32::MAX);
+        self.end = end;
         self.fragment.samples.push(Sample { duration, size: newest.size, is_keyframe: newest.is_keyframe });
     }
 

@@ -68,7 +68,7 @@ pub struct Recording<W> {
     writer: Fmp4Writer<W>,
     limits: Limits,
     clock: Clock,
-    /// The last frame was skipped by the rate control: the file doesn't show what the screen does.
+    /// The file doesn't show what the screen does: the rate control skipped it, or a pause ended the last frame.
     owes_frame: bool,
     /// The last frame came from a change, and was not encoded again since.
     unsettled: bool,
@@ -167,19 +167,26 @@ impl<W: Write> Recording<W> {
     /// As [`Recording::push`].
     pub fn pause(&mut self, at: Duration) -> Result<()> {
         if let Ok(now) = self.begin(at)? {
-            if self.last_frame.is_some_and(|last| last < now) {
-                self.again(now)?;
-            }
-            let flushed = self.writer.flush();
-            self.noting(flushed)?;
+            let closed = self.writer.close(now);
+            self.noting(closed)?;
             self.clock.pause(at);
         }
         Ok(())
     }
 
-    /// Lets the video's time go on from `at`. Push the screen as it is now afterwards. Not paused: nothing happens.
-    pub fn resume(&mut self, at: Duration) {
+    /// Lets the video's time go on from `at`, with the picture from before the pause; push the screen as it is now
+    /// afterwards. Not paused: nothing happens.
+    ///
+    /// # Errors
+    /// As [`Recording::push`].
+    pub fn resume(&mut self, at: Duration) -> Result<Progress> {
+        let was_paused = self.is_paused();
         self.clock.resume(at);
+        match self.begin(at)? {
+            Ok(now) if was_paused && self.last_frame.is_some() => self.again(now),
+            Ok(_) => Ok(Progress::Idle),
+            Err(progress) => Ok(progress),
+        }
     }
 
     /// Whether it is paused.

@@ -117,7 +117,7 @@ fn a_pause_is_not_in_the_video() {
     assert_eq!(recording.push(&typed(320, 200, 99), 320 * 4, ms(2000)).unwrap(), Progress::Paused);
     assert_eq!(recording.touch(ms(3000)).unwrap(), Progress::Paused);
     assert_eq!(recording.summary(ms(3500)).duration, ms(1000));
-    recording.resume(ms(61_000));
+    recording.resume(ms(61_000)).unwrap();
     recording.push(&typed(320, 200, 10), 320 * 4, ms(61_200)).unwrap();
     let (_, summary) = recording.finish(ms(61_500)).unwrap();
     assert_eq!(summary.duration, ms(1500));
@@ -133,6 +133,17 @@ fn finished_while_paused_ends_where_it_was_paused() {
     recording.pause(ms(700)).unwrap();
     assert_eq!(recording.finish(ms(9000)).unwrap().1.duration, ms(700));
     assert_near(probe(&path).duration, 0.7, 0.001);
+}
+
+#[test]
+fn a_still_screen_after_a_pause_is_in_the_video() {
+    let Made { path, _folder, mut recording } = recording(64, 64, 1_000_000, UNLIMITED);
+    recording.push(&text(64, 64, 0), 256, ms(0)).unwrap();
+    recording.pause(ms(700)).unwrap();
+    recording.resume(ms(5000)).unwrap();
+    let (_, summary) = recording.finish(ms(6000)).unwrap();
+    assert_eq!((summary.frames, summary.duration), (2, ms(1700)));
+    assert_near(probe(&path).duration, 1.7, 0.001);
 }
 
 #[test]
