@@ -49,7 +49,7 @@ pub fn typed(width: usize, height: usize, step: usize) -> Vec<u8> {
     let y = height / 2 / CELL.1 * CELL.1;
     for x in 0..width.min((step + 1) * CELL.0) {
         for y in y..(y + CELL.1).min(height) {
-            let ink = mix((x / 2 + y * 977) as u64) % 3 == 0;
+            let ink = mix((x / 2 + y * 977) as u64).is_multiple_of(3);
             let at = (y * width + x) * 4;
             frame[at..at + 4].copy_from_slice(if ink { &INK } else { &PAPER });
         }
