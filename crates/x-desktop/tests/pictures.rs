@@ -122,9 +122,10 @@ fn what_changed_is_found() {
     let screen = Screen::start();
     let mut display = screen.open();
     let canvas = Canvas::open(&screen, Rect { x: 0, y: 0, width: 1280, height: 800 }, 0);
-    // What is damaged until the server has taken note of the pump isn't told again: pictures come after it.
+    // What is damaged until the server has taken note isn't told again: pictures come after it.
     display.sync().unwrap();
     display.pump().unwrap();
+    display.rearm().unwrap();
     display.sync().unwrap();
     let before = display.capture(whole(&display)).unwrap();
     canvas.fill(GREEN, 333, 222, 50, 11);
