@@ -47,7 +47,7 @@ use signals::{Asked, Signals};
 const ANSWER_TIME: Duration = Duration::from_secs(1);
 
 /// How long the start waits for sessions of agents that outlived the last server.
-const TAKE_OVER_TIME: Duration = Duration::from_secs(5);
+const TAKE_OVER_TIME: Duration = Duration::from_secs(60);
 
 /// What the keeper keeps for us.
 const LISTENER: &str = "listener";

@@ -17,6 +17,7 @@
 mod files;
 mod flood;
 mod flood_agent;
+mod gaps;
 mod http;
 mod lanes;
 mod many_sessions;
@@ -57,7 +58,7 @@ const USAGE: &str = "\
 usage: cargo bench --bench compare -- [options]
   --ours PATH        our server (or SANDBOXD_BIN; default: the one cargo just built)
   --reference PATH   the reference (or REFERENCE_BIN; default: from tests/npm/node_modules)
-  --only ROW         start, rss, size, echo, echo-sse, bootstrap, flood1, flood8, sdk, run, create,
+  --only ROW         start, kill, rss, size, echo, echo-sse, bootstrap, flood1, flood8, sdk, run, create,
                      finished, follow, pty-echo, pty-flood, pty-rss, turn_submit, chunks, tools,
                      resume_10k, list_10k, idle_session, fs_list, fs_transfer, fs_large, fs_upload, fs_search, fs_watch;
                      may be repeated
@@ -70,8 +71,9 @@ The SDK rows use node and SDK_DIR (default tests/npm), a directory with node_mod
 type Group = fn(&Context) -> Result<Vec<Row>>;
 
 /// Every group, in the order in which they run and are shown.
-const GROUPS: [(&str, Group); 28] = [
+const GROUPS: [(&str, Group); 29] = [
     ("start", rows::start),
+    ("kill", gaps::kills),
     ("rss", rows::idle_memory),
     ("size", rows::binary_size),
     ("echo", rows::echo),

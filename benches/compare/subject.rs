@@ -132,6 +132,23 @@ impl Server {
         Ok(self)
     }
 
+    /// Kills our server below its keeper; gives the time until the next one answers.
+    pub fn kill(&mut self) -> Result<Duration> {
+        let pids = self.own();
+        let [_, server] = &pids[..] else { return Err("no keeper with a server".into()) };
+        let begin = Instant::now();
+        signal("KILL", std::slice::from_ref(server));
+        while !has_ended(server.parse()?) {
+            std::thread::yield_now();
+        }
+        while begin.elapsed() < START_LIMIT {
+            if is_healthy(self.addr) {
+                return Ok(begin.elapsed());
+            }
+        }
+        Err(format!("not healthy {START_LIMIT:?} after a kill: {}", self.output_tail()).into())
+    }
+
     fn wait_healthy(&mut self, begin: Instant) -> Result<()> {
         while begin.elapsed() < START_LIMIT {
             if is_healthy(self.addr) {

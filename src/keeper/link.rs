@@ -219,6 +219,15 @@ impl Keeper {
         self.say(&Message { pid: pid.cast_signed(), ..Message::of(Kind::Started, key) });
     }
 
+    /// The same for one of an earlier server's, that it died before it told of.
+    pub fn found(&self, kept: &mut Kept, pid: u32) {
+        kept.pid = Some(pid);
+        if let Some(link) = self.there() {
+            link.ends().insert(kept.key.clone(), watch::channel(None).0); // before the keeper can tell its end
+        }
+        self.started(&kept.key, pid);
+    }
+
     /// Closes one descriptor of an entry, by its place.
     pub fn close(&self, key: &str, place: usize) {
         self.say(&Message { number: place as u64, ..Message::of(Kind::Close, key) });

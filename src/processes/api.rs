@@ -106,6 +106,17 @@ impl Processes {
         self.room.find(id.parse().map_err(|()| unknown())?).ok_or_else(unknown)
     }
 
+    /// Resolves with the process once it has ended. Cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn ended(&self, id: &str) -> Result<Arc<ProcessInfo>, Error> {
+        match self.find(id)? {
+            Found::Alive(handle) => Ok(handle.exited().await),
+            Found::Finished(finished) => Ok(Arc::clone(&finished.info)),
+        }
+    }
+
     /// An agent, a run or an errand.
     fn child(&self, id: &str) -> Option<Child> {
         let id: ProcessId = id.parse().ok()?;

@@ -181,6 +181,9 @@ impl Desk {
             Stream::Pty => moved_in_pieces(from, self.writer.as_fd()),
             Stream::Stdout | Stream::Stderr => moved(from, self.writer.as_fd(), DESK_BYTES),
         });
+        if is_impossible(&moved) {
+            return self.take_by_reading(wire, look);
+        }
         let taken = moved.and_then(|count| {
             self.set(AT_COUNT, count as u64);
             read_exactly(&self.reader, self.memory.bytes_mut(AT_BYTES, count))?;
@@ -193,6 +196,16 @@ impl Desk {
         taken
     }
 
+    /// Where there is no splice(2) from this: what is just being read when the server is killed is lost.
+    fn take_by_reading(&mut self, wire: &Wire, look: impl FnOnce(&[u8])) -> io::Result<usize> {
+        self.set(AT_STATE, IDLE);
+        let taken = wire.try_read(self.memory.bytes_mut(AT_BYTES, DESK_BYTES));
+        if let Ok(count @ 1..) = taken {
+            look(self.memory.bytes(AT_BYTES, count));
+        }
+        taken
+    }
+
     /// Gives a child what it takes right now of `bytes`; `note` is told how much that was before anything can go wrong.
     ///
     /// # Errors
@@ -202,7 +215,8 @@ impl Desk {
         let piece = &bytes[..bytes.len().min(DESK_BYTES)];
         let given = rustix::io::write(&self.writer, piece).map_err(io::Error::from).and_then(|count| {
             self.set(AT_COUNT, count as u64);
-            wire.try_give(|to| moved(self.reader.as_fd(), to, count))
+            let given = wire.try_give(|to| moved(self.reader.as_fd(), to, count));
+            if is_impossible(&given) { wire.try_write(&piece[..count]) } else { given }
         });
         if let Ok(count) = given {
             note(count);
@@ -256,6 +270,13 @@ fn moved(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<us
             moved => return Ok(moved?),
         }
     }
+}
+
+/// This kernel, or what stands for one, can't splice(2) here: Linux 5.10 from terminals, for one.
+fn is_impossible(moved: &io::Result<usize>) -> bool {
+    use nix::errno::Errno;
+    let errno = moved.as_ref().err().and_then(io::Error::raw_os_error).map(Errno::from_raw);
+    matches!(errno, Some(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP))
 }
 
 /// From a terminal: as many pieces as there are and the pipe has places for.
@@ -408,5 +429,26 @@ mod tests {
         let mut sent = 0;
         while desk.give(&wire, owner(0), &[b'x'; DESK_BYTES], |count| sent += count).is_ok() {}
         assert_eq!((sent, rustix::io::ioctl_fionread(&desk.reader).expect("a count")), (DESK_BYTES, 0));
+    }
+
+    #[tokio::test]
+    async fn where_splice_is_impossible_bytes_move_all_the_same() {
+        use rustix::event::{EventfdFlags, eventfd};
+        // An eventfd(2) can be read and written, eight bytes at a time, and not spliced.
+        let mut desk = Desk::make(&Keeper::none(), "desk").expect("a desk");
+        let end = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).expect("an eventfd");
+        let into = Wire::new(end.try_clone().expect("a descriptor"), Interest::WRITABLE).expect("a wire");
+        into.writable().await;
+        let mut noted = 0;
+        let number = 7_u64.to_ne_bytes();
+        assert_eq!(desk.give(&into, owner(0), &number, |count| noted = count).expect("given"), 8);
+        assert_eq!((noted, rustix::io::ioctl_fionread(&desk.reader).expect("a count")), (8, 0));
+        let from = Wire::new(end, Interest::READABLE).expect("a wire");
+        from.readable().await;
+        let mut seen = Vec::new();
+        assert_eq!(desk.take(&from, owner(0), |bytes| seen = bytes.to_vec()).expect("taken"), 8);
+        assert_eq!((seen.as_slice(), found(&desk).recover()), (&number[..], None));
+        let nothing = desk.take(&from, owner(8), |_| panic!("nothing comes")).expect_err("empty");
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
     }
 }

@@ -46,11 +46,17 @@ impl Processes {
         if let Err(error) = swept.await {
             tracing::warn!(%error, "the folder of logs could not be tidied");
         }
-        processes.take_up(rows);
+        let children = &processes.room.children;
+        let is_in_question = |id: &ProcessId| children.is_unstarted(*id) && children.inherited_slate(*id).is_some();
+        let in_question: Vec<ProcessId> = children.inherited_ids().into_iter().filter(is_in_question).collect();
+        children.find_unstarted(in_question.clone()).await;
+        let found: Vec<ProcessId> = in_question.into_iter().filter(|id| !children.is_unstarted(*id)).collect();
+        processes.take_up(rows, &found);
         Ok(processes)
     }
 
-    fn take_up(&self, rows: Vec<ProcessRow>) {
+    /// `found` are starts that the last server told nobody of.
+    fn take_up(&self, rows: Vec<ProcessRow>, found: &[ProcessId]) {
         let mut finished = Vec::with_capacity(rows.len());
         let mut again = Vec::new();
         let mut living = Vec::new();
@@ -59,7 +65,8 @@ impl Processes {
             let (info, end) = remembered(&row, &spec);
             let is_unstarted = self.room.children.is_unstarted(info.id);
             if self.room.children.has_inherited(info.id) && !is_unstarted {
-                living.push((info, spec, Kept::remembered(&row), end.is_none()));
+                let is_running = end.is_none() || found.contains(&info.id);
+                living.push((info, spec, Kept::remembered(&row), is_running));
                 continue;
             }
             if managed::core::after_server(spec.restart, end) {
@@ -91,11 +98,12 @@ impl Processes {
         }
     }
 
-    /// The rows, and those of processes that were started just before the last server died.
+    /// The rows, and those of processes that were started just before the last server died. One that it came to start no more
+    /// was never promised to anybody: whoever asked for it asks again, and its key is free.
     fn with_uncommitted(&self, mut rows: Vec<ProcessRow>) -> Vec<ProcessRow> {
         let known: std::collections::HashSet<u64> = rows.iter().map(|row| row.number).collect();
         let children = &self.room.children;
-        let new = children.inherited_ids().into_iter().filter(|id| !known.contains(&id.0));
+        let new = children.inherited_ids().into_iter().filter(|id| !known.contains(&id.0) && !children.is_unstarted(*id));
         let new: Vec<ProcessRow> = new.filter_map(|id| row_from_json(children.inherited_slate(id)?.row())).collect();
         for row in &new {
             // As its owner would have, had it come to it.

@@ -51,6 +51,19 @@ impl Live {
         Some(id)
     }
 
+    /// True when this is of a turn that has begun long ago ([`Sessions::send_late`](super::Sessions::send_late)): now the agent
+    /// gets it.
+    pub(super) fn prompted_late(&self, prompt: &Prompted<'_>) -> bool {
+        let mut state = self.lock();
+        let unsent = state.running.iter_mut().find(|running| running.request == 0 && Some(running.turn.id.as_str()) == prompt.tag);
+        unsent.map(|running| running.request = prompt.number).is_some()
+    }
+
+    /// True of a turn that has begun, and that no agent has got.
+    pub(super) fn is_unsent(&self, id: &str) -> bool {
+        self.lock().running.iter().any(|running| running.request == 0 && running.turn.id == id)
+    }
+
     /// Where a turn begins that is sent now.
     pub(super) fn place(&self, state: &State, client_id: &str, events_after: u64) -> Sent {
         Sent {

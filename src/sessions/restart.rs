@@ -15,8 +15,8 @@ use crate::rt::clock::now_ms;
 const LOOK_BACK_EVENTS: u64 = 1_000;
 
 impl Sessions {
-    /// Turns that ran are lost, with the reason, unless their agent lives: then they go on ([`resume`](super::resume)). Turns
-    /// that waited are worked on.
+    /// Turns that ran are lost, with the reason, and turns that waited are worked on; unless their agent lives: then both go on
+    /// with it ([`resume`](super::resume)).
     pub(super) async fn take_up(&self) -> Result<(), Error> {
         let lives: HashSet<String> = self.acp()?.list().into_iter().filter(is_running).map(|server| server.server_id).collect();
         self.lose_spans(&lives).await?;
@@ -29,11 +29,11 @@ impl Sessions {
         }
         for row in self.store().unfinished_turns().await? {
             let live = self.live(&row.session_id).await?;
+            if lives.contains(&live.lock().row.server_id) {
+                continue; // what waits for the file may be with the agent, or over
+            }
             let turn = Turn::from_row(row);
             if turn.state == "running" {
-                if lives.contains(&live.lock().row.server_id) {
-                    continue;
-                }
                 {
                     let mut state = live.lock();
                     state.doc.stats.turns += 1; // that was in memory only

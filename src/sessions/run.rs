@@ -85,6 +85,21 @@ impl Sessions {
         live.until_over(&turn.id).await; // its end is in the file before the next one begins
     }
 
+    /// Sends a turn that has begun for all who read of it, and that no agent has got, as the server died in between. Goes on
+    /// in the background.
+    pub(super) fn send_late(&self, live: &Arc<Live>, turn: Turn) {
+        let (sessions, live) = (self.clone(), Arc::clone(live));
+        spawn_owned("session-turns", async move {
+            if let Err(error) = sessions.send(&live, &turn).await {
+                tracing::warn!(%error, turn = turn.id, "a turn could not be sent after a restart");
+            }
+            // What reached the agent has ended with its answer.
+            if !sessions.is_stopping() && live.is_unsent(&turn.id) {
+                live.give_up(&turn.id, "not_sent");
+            }
+        });
+    }
+
     async fn send(&self, live: &Arc<Live>, turn: &Turn) -> Result<Value, Error> {
         let (server_id, agent, acp_session_id) = live.address();
         // A server that is being deleted fails its turns before its agent has ended.

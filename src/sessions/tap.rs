@@ -114,6 +114,9 @@ impl Tap for ServerTap {
 
     fn prompted(&mut self, prompt: Prompted<'_>) -> bool {
         let Some(live) = self.known(prompt.session) else { return prompt.tag.is_none() };
+        if live.prompted_late(&prompt) {
+            return true;
+        }
         let Some(turn_id) = live.prompted(prompt, self.server.events.appended()) else { return false };
         if let Some(witness) = self.sessions.witness() {
             witness.turn_began(&live.id, &turn_id, &live.lock().row.cwd);
@@ -177,14 +180,16 @@ impl ServerTap {
         let cwds: HashMap<_, _> = self.live.values().map(|live| (live.id.clone(), live.lock().row.cwd.clone())).collect();
         let (server_id, gate) = (self.server.server_id.clone(), self.sessions.gate().clone());
         let left = gate.resume(&server_id, |session| cwds.get(session).cloned().unwrap_or_default());
-        let mut underway = underway;
+        let (mut underway, mut gone_on) = (underway, Vec::new());
         for (session, live) in &self.live {
             let (ours, others) = underway.into_iter().partition(|prompt| prompt.session == *session);
             underway = others;
-            if let Err(error) = self.sessions.go_on(&self.server, live, ours, &tail).await {
-                tracing::error!(%error, session = live.id, "a session could not be taken up");
+            match self.sessions.go_on(&self.server, live, ours, &tail).await {
+                Ok(()) => gone_on.push(Arc::clone(live)),
+                Err(error) => tracing::error!(%error, session = live.id, "a session could not be taken up"),
             }
         }
+        self.sessions.wait_again(&gone_on).await?;
         let closed = self.sessions.answered_meanwhile(&server_id, &left, asked, &tail);
         closed.iter().for_each(|closed| self.resolved(closed));
         let mut decided = Vec::new();

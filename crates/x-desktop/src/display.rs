@@ -1,6 +1,8 @@
 //! The connection: what the server can do, the names of things, and what it says unasked.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use x11rb::connection::{Connection, RequestConnection};
 use x11rb::protocol::Event;
@@ -10,8 +12,10 @@ use x11rb::protocol::{randr, shm, xfixes, xkb, xtest};
 use x11rb::rust_connection::{DefaultStream, RustConnection};
 
 use crate::capture::Shared;
+use crate::keyboard::Keyboard;
+use crate::pointer::Button;
 use crate::windows::Probes;
-use crate::{Error, Result};
+use crate::{CursorImage, Error, Result};
 
 x11rb::atom_manager! {
     /// Names of properties and messages: EWMH 1.5, ICCCM 2.0.
@@ -64,6 +68,7 @@ x11rb::atom_manager! {
         WM_PROTOCOLS,
         WM_STATE,
         _XROOTPMAP_ID,
+        _X_DESKTOP_KEYCODES,
         ESETROOT_PMAP_ID,
     }
 }
@@ -85,7 +90,7 @@ pub struct Happened {
     pub windows: bool,
     /// The screen has another size.
     pub resized: bool,
-    /// Another layout of the keyboard.
+    /// Another layout of the keyboard, or other keysyms of spare keycodes: our own, too.
     pub keymap: bool,
     /// Another picture of the pointer.
     pub cursor: bool,
@@ -98,9 +103,14 @@ pub struct Display {
     pub(crate) atoms: Atoms,
     pub(crate) size: Size,
     pub(crate) shared: Option<Shared>,
+    /// The pointer's latest picture.
+    pub(crate) cursor: Option<Arc<CursorImage>>,
     pub(crate) probes: Probes,
     /// What happened while something else was waited for; the next pump tells.
     pub(crate) unsaid: Happened,
+    pub(crate) keyboard: Keyboard,
+    /// Held down now.
+    pub(crate) buttons: BTreeSet<Button>,
     damage: damage::Damage,
 }
 
@@ -127,17 +137,32 @@ impl Display {
         let screen = &conn.setup().roots[screen];
         let (root, size) = (screen.root, Size { width: screen.width_in_pixels, height: screen.height_in_pixels });
         let atoms = Atoms::new(&conn)?.reply()?;
+        // Answers to pings are sent to those who follow the root's children.
         let listen = EventMask::PROPERTY_CHANGE | EventMask::STRUCTURE_NOTIFY | EventMask::SUBSTRUCTURE_NOTIFY;
         conn.change_window_attributes(root, &ChangeWindowAttributesAux::new().event_mask(listen))?;
         let damage = conn.generate_id()?;
         conn.damage_create(damage, root, ReportLevel::NON_EMPTY)?;
         xfixes::select_cursor_input(&conn, root, xfixes::CursorNotifyMask::DISPLAY_CURSOR)?;
-        conn.flush()?;
-        let (probes, unsaid) = (Probes::default(), Happened::default());
-        Ok(Self { conn, root, atoms, size, shared: None, probes, unsaid, damage })
+        let display = Self {
+            conn,
+            root,
+            atoms,
+            size,
+            shared: None,
+            cursor: None,
+            probes: Probes::default(),
+            unsaid: Happened::default(),
+            keyboard: Keyboard::default(),
+            buttons: BTreeSet::new(),
+            damage,
+        };
+        display.follow_keymap()?;
+        display.conn.flush()?;
+        Ok(display)
     }
 
-    /// Readable when there is something to [`Display::pump`].
+    /// Readable when there is something to [`Display::pump`]. That is due after each other call, too: what the server says comes
+    /// with answers, and is then waiting here already.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.stream().as_fd()
     }
@@ -161,6 +186,22 @@ impl Display {
     /// # Errors
     /// [`Error::Gone`].
     pub fn pump(&mut self) -> Result<Happened> {
+        self.drain()?;
+        Ok(std::mem::take(&mut self.unsaid))
+    }
+
+    /// After a [`Happened::damaged`]: the next change is told again. Until then none is, so that a screen that changes without
+    /// pause costs nothing while nobody looks.
+    ///
+    /// # Errors
+    /// [`Error::Gone`].
+    pub fn rearm(&mut self) -> Result<()> {
+        self.conn.damage_subtract(self.damage, x11rb::NONE, x11rb::NONE)?;
+        Ok(self.conn.flush()?)
+    }
+
+    /// Takes what the server has said, to be told by the next [`Display::pump`].
+    pub(crate) fn drain(&mut self) -> Result<()> {
         let mut happened = std::mem::take(&mut self.unsaid);
         loop {
             // Flushing may read: what came is in memory then, and the descriptor says nothing of it.
@@ -168,19 +209,25 @@ impl Display {
             let Some(event) = self.conn.poll_for_event()? else { break };
             self.take(&event, &mut happened)?;
         }
-        Ok(happened)
+        self.unsaid = happened;
+        Ok(())
     }
 
     fn take(&mut self, event: &Event, happened: &mut Happened) -> Result<()> {
         let atoms = &self.atoms;
         match event {
-            Event::DamageNotify(_) => {
-                happened.damaged = true;
-                // From here on the next change is told again.
-                self.conn.damage_subtract(self.damage, x11rb::NONE, x11rb::NONE)?;
-            }
+            Event::DamageNotify(_) => happened.damaged = true,
             Event::XfixesCursorNotify(_) => happened.cursor = true,
-            Event::MappingNotify(_) | Event::XkbMapNotify(_) | Event::XkbNewKeyboardNotify(_) => happened.keymap = true,
+            Event::MappingNotify(_) | Event::XkbMapNotify(_) | Event::XkbNewKeyboardNotify(_) => {
+                self.keyboard.forget_map();
+                happened.keymap = true;
+            }
+            Event::ClientMessage(message) if message.type_ == atoms.WM_PROTOCOLS && message.window == self.root => {
+                let [protocol, token, ..] = message.data.as_data32();
+                if protocol == atoms._NET_WM_PING {
+                    self.keyboard.take_pong(token);
+                }
+            }
             Event::PropertyNotify(xproto::PropertyNotifyEvent { window, atom, .. }) => {
                 let of_root = [
                     atoms._NET_CLIENT_LIST,
@@ -209,5 +256,14 @@ impl Display {
     pub fn sync(&self) -> Result<()> {
         self.conn.get_input_focus()?.reply()?;
         Ok(())
+    }
+}
+
+impl Drop for Display {
+    fn drop(&mut self) {
+        // The server keeps down what was pressed through XTEST, and keymaps, when a connection ends.
+        let _ = self.release_all();
+        let _ = self.restore_keymap();
+        let _ = self.sync();
     }
 }

@@ -7,25 +7,43 @@
 //! | module | what |
 //! |---|---|
 //! | `display` | the connection: extensions, atoms, events |
+//! | `plan` | what takes time, in steps |
+//! | `pointer` | where it is, moving it, its buttons |
+//! | `gestures` | plans: clicks, drags, turns of the wheel |
+//! | `keyboard` | plans: chords by name, keys down and up, text |
+//! | `backdrop` | what is seen where there is no window |
 //! | `capture` | pictures of the screen, by shared memory |
+//! | `cursor` | the pointer: where it is, what it looks like |
 //! | `windows` | windows: which there are, what is asked of them |
 //! | `clipboard` | selections, on a connection and a thread of its own |
 //! | `modes` | the size of the screen |
 //! | `picture` | frames: scaling, pointer, encoding, what changed |
 
+mod backdrop;
 mod capture;
 pub mod clipboard;
+mod cursor;
 mod display;
 mod error;
+mod gestures;
+mod keyboard;
 mod modes;
 pub mod picture;
+mod plan;
+mod pointer;
 mod text;
 pub mod windows;
 
+pub use backdrop::{Backdrop, Colour};
 pub use clipboard::{Clipboard, Selection};
+pub use cursor::{CursorImage, Pointer};
 pub use display::{Display, Happened, Size};
 pub use error::{Error, Result};
+pub use gestures::{Click, Drag, Scroll};
+pub use keyboard::{KeyChange, Press, Typing};
 pub use modes::ScreenInfo;
 pub use picture::{Frame, Rect};
+pub use plan::Plan;
+pub use pointer::{Button, Position};
 pub use text::{Decoded, Encoding};
 pub use windows::{WindowInfo, WindowList};

@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::child::{Record, Way};
+use super::scan::Snapshot;
 use super::tree::{self, Target};
-use super::{Child, Children, Uncollected};
+use super::{Child, Children, Stat, Uncollected, read_stat};
 use crate::keeper::Ended;
 use crate::processes::cgroup::Cgroup;
 use crate::processes::desk::Left;
@@ -56,6 +57,28 @@ impl Children {
     /// Whether it was just being started when its server died: nobody knows its pid, if it has one.
     pub(in crate::processes) fn is_unstarted(&self, id: ProcessId) -> bool {
         self.inner.inherited().get(&id.0).is_some_and(|kept| kept.pid.is_none())
+    }
+
+    /// Looks for processes that were just being started when their server died, before the keeper heard of them: those that
+    /// run are its children by now, lead a group and carry their cookie. What isn't found was never started, or had ended.
+    pub(in crate::processes) async fn find_unstarted(&self, ids: Vec<ProcessId>) {
+        let Some(keeper) = self.inner.keeper.pid().and_then(|pid| i32::try_from(pid).ok()).filter(|_| !ids.is_empty()) else {
+            return;
+        };
+        let cookies: Vec<_> = ids.into_iter().map(|id| (id, self.inner.cookie(id))).collect();
+        let look = move |all: &Snapshot| -> Vec<(ProcessId, Stat)> {
+            let is_root = |stat: &Stat| stat.parent == keeper && stat.group == stat.pid;
+            cookies.iter().filter_map(|(id, cookie)| Some((*id, all.first(is_root, cookie)?))).collect()
+        };
+        for (id, stat) in self.inner.scanner.look(look).await.unwrap_or_default() {
+            let mut inherited = self.inner.inherited();
+            let Some(kept) = inherited.get_mut(&id.0) else { continue };
+            self.inner.keeper.found(kept, stat.pid.cast_unsigned());
+            if read_stat(stat.pid).is_none_or(|now| now.start_ticks != stat.start_ticks) {
+                kept.ended = Some(Ended::Code(-1)); // the keeper had taken it away before it knew whose it was
+            }
+            tracing::info!(%id, pid = stat.pid, "a process that was just being started is found");
+        }
     }
 
     /// Takes up a process; `None` when there is none, or its pid isn't known.

@@ -59,6 +59,12 @@ impl Snapshot {
         places().filter(|at| found[*at]).map(|at| self.all[at].stat).collect()
     }
 
+    /// The oldest of those that `may` be it and carry this cookie.
+    pub(super) fn first(&self, may: impl Fn(&Stat) -> bool, cookie: &str) -> Option<Stat> {
+        let places = (0..self.all.len()).filter(|at| may(&self.all[*at].stat) && self.cookie(*at) == cookie);
+        places.map(|at| self.all[at].stat).min_by_key(|stat| stat.start_ticks)
+    }
+
     /// Whether there is a process of this number.
     pub(super) fn has(&self, pid: i32) -> bool {
         self.all.iter().any(|seen| seen.stat.pid == pid)

@@ -82,11 +82,11 @@ impl Sessions {
         for row in rows {
             found.insert(row.acp_session_id.clone(), self.live(&row.id).await?);
         }
-        // A turn in a session that was closed meanwhile is told of to its end.
+        // Turns in a session that was closed meanwhile are told of to their end.
         for row in self.store().unfinished_turns().await? {
             let live = self.live(&row.session_id).await?;
             let (of, _, acp_session_id) = live.address();
-            if of == server.server_id && row.state == "running" {
+            if of == server.server_id {
                 found.entry(acp_session_id).or_insert(live);
             }
         }
@@ -138,6 +138,10 @@ impl Sessions {
             let fresh = self.fresh(live, None, Some(prompt), &already, &known).await?;
             known.fresh.push(fresh);
         }
+        if is_known {
+            known.find_unsent(&heard);
+        }
+        let unsent: Vec<Turn> = known.turns.iter().filter(|turn| known.unsent.contains(&turn.id)).cloned().collect();
         let lost = known.lost(&heard);
         let half_begun: Vec<_> =
             known.fresh.iter().map(|fresh| fresh.turn.id.clone()).filter(|id| already.has_begun(id)).collect();
@@ -153,8 +157,23 @@ impl Sessions {
             live.lock().doc.stats.turns += 1; // that was in memory only
             self.lost(live, turn, "server_restarted").await;
         }
-        let mut state = live.lock();
-        self.work_on(live, &mut state);
+        unsent.into_iter().for_each(|turn| self.send_late(live, turn));
+        Ok(())
+    }
+
+    /// Turns that wait in these sessions are worked on, once it is known which of them the agent has or had.
+    pub(super) async fn wait_again(&self, all: &[Arc<Live>]) -> Result<(), Error> {
+        self.store().settle().await;
+        for row in self.store().unfinished_turns().await? {
+            let Some(live) = all.iter().find(|live| live.id == row.session_id) else { continue };
+            let mut state = live.lock();
+            if row.state == "queued" && !state.knows(&row.id) {
+                state.queue.push_back(Turn::from_row(row));
+            }
+        }
+        for live in all {
+            self.work_on(live, &mut live.lock());
+        }
         Ok(())
     }
 

@@ -41,6 +41,8 @@ pub(super) struct Known {
     /// The number of the request by turn, for those under way.
     pub(super) underway: Vec<(String, u64)>,
     pub(super) fresh: Vec<Fresh>,
+    /// Turns of ours that run for the file and were never sent.
+    pub(super) unsent: Vec<String>,
 }
 
 impl Known {
@@ -57,7 +59,7 @@ impl Known {
                 numbers.push((turn.id.clone(), underway.remove(at).number));
             }
         }
-        Self { turns, underway: numbers, fresh: Vec::new() }
+        Self { turns, underway: numbers, fresh: Vec::new(), unsent: Vec::new() }
     }
 
     fn number(&self, turn_id: &str) -> Option<u64> {
@@ -117,9 +119,21 @@ impl Known {
 
     /// Turns that run for the file, and that neither the agent has nor an answer is known of.
     pub(super) fn lost(&self, heard: &[Heard]) -> Vec<Turn> {
-        let lost =
-            |turn: &&Turn| turn.state == "running" && self.number(&turn.id).is_none() && self.answer(turn, heard).is_none();
+        let is_out = |turn: &Turn| self.number(&turn.id).is_none() && !self.unsent.contains(&turn.id);
+        let lost = |turn: &&Turn| turn.state == "running" && is_out(turn) && self.answer(turn, heard).is_none();
         self.turns.iter().filter(lost).cloned().collect()
+    }
+
+    /// Picks those of the lost turns that never got to the agent: each of its requests is known until its answer is in the
+    /// log, which here is whole (`heard`). A message that was taken in is still owed to whoever sent it; a client of ACP whose
+    /// POST was cut off asks again.
+    pub(super) fn find_unsent(&mut self, heard: &[Heard]) {
+        let is_same_agent = |turn: &Turn| {
+            let began = turn.doc.sent.as_ref().map_or(0, |sent| sent.events_after);
+            !heard.iter().any(|heard| matches!(heard.what, What::Restarted) && heard.at > began)
+        };
+        let unsent = self.lost(heard).into_iter().filter(|turn| turn.doc.origin != "acp" && is_same_agent(turn));
+        self.unsent = unsent.map(|turn| turn.id).collect();
     }
 
     /// Turns that were answered, each with the answer's place in the agent's stream.

@@ -148,6 +148,14 @@ impl Display {
         Ok(WindowList { windows, left_out: desk.left_out })
     }
 
+    /// Whether somebody manages windows.
+    ///
+    /// # Errors
+    /// The server refuses or is gone.
+    pub fn has_window_manager(&self) -> Result<bool> {
+        Ok(self.manager()?.is_there)
+    }
+
     /// One window, of the list or not.
     ///
     /// # Errors

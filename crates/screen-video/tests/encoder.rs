@@ -1,0 +1,106 @@
+//! The encoder by itself, as a live stream uses it.
+#![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)] // starts itself and ffmpeg
+
+mod screens;
+
+use std::process::Command;
+use std::time::Duration;
+
+use screen_video::{Encoder, Error, Purpose, Settings};
+use screens::{decoded, noise, psnr, text, typed};
+
+const LIVE: Settings = Settings { fps: 30, bitrate_bps: 3_000_000, purpose: Purpose::Live };
+
+fn at(n: usize) -> Duration {
+    Duration::from_millis(n as u64 * 33)
+}
+
+/// The sizes of NAL units, without start codes, and their types.
+fn units(data: &[u8]) -> Vec<(usize, u8)> {
+    let starts: Vec<usize> = data.windows(3).enumerate().filter(|(_, code)| *code == [0, 0, 1]).map(|(at, _)| at + 3).collect();
+    let ends = starts.iter().skip(1).map(|start| start - 3).chain([data.len()]);
+    starts.iter().zip(ends).map(|(start, end)| (end - start, data[*start] & 0x1f)).collect()
+}
+
+#[test]
+fn keyframes_come_when_asked_for_and_begin_with_parameter_sets() {
+    let mut encoder = Encoder::new(320, 200, LIVE).unwrap();
+    assert_eq!(encoder.encode_again(at(0), true).unwrap(), None, "there is no frame yet");
+    let mut keyframes = Vec::new();
+    for n in 0..30 {
+        let encoded = encoder.encode(&typed(320, 200, n), 320 * 4, at(n), n == 17).unwrap();
+        let Some(encoded) = encoded else { continue };
+        let kinds: Vec<u8> = units(&encoded.data).into_iter().map(|unit| unit.1).collect();
+        if encoded.is_keyframe {
+            keyframes.push(n);
+            assert_eq!(kinds[..3], [7, 8, 5]);
+        } else {
+            assert!(kinds.iter().all(|kind| *kind == 1), "{kinds:?}");
+        }
+    }
+    assert!(keyframes[0] == 0 && keyframes.len() == 2 && keyframes[1] >= 17, "{keyframes:?}");
+    let again = encoder.encode_again(at(60), true).unwrap().unwrap();
+    assert!(again.is_keyframe);
+}
+
+#[test]
+fn a_frame_is_one_slice() {
+    for purpose in [Purpose::Live, Purpose::Recording] {
+        let mut encoder = Encoder::new(640, 480, Settings { purpose, ..LIVE }).unwrap();
+        let encoded = encoder.encode(&noise(640, 480, 1), 640 * 4, at(0), false).unwrap().unwrap();
+        let kinds: Vec<u8> = units(&encoded.data).into_iter().map(|unit| unit.1).collect();
+        assert_eq!(kinds, [7, 8, 5]);
+    }
+}
+
+#[test]
+fn another_bit_rate_begins_with_a_keyframe_and_the_stream_goes_on() {
+    let mut encoder = Encoder::new(320, 200, LIVE).unwrap();
+    let (mut stream, mut frames, mut last) = (Vec::new(), 0, Vec::new());
+    for n in 0..40 {
+        if n == 20 {
+            encoder.set_bitrate(800_000).unwrap();
+            assert_eq!(encoder.settings().bitrate_bps, 800_000);
+        }
+        last = text(320, 200, n / 8);
+        let Some(encoded) = encoder.encode(&last, 320 * 4, at(n), false).unwrap() else { continue };
+        assert!(n != 20 || encoded.is_keyframe);
+        stream.extend(encoded.data);
+        frames += 1;
+    }
+    // nothing changes: no keyframe
+    encoder.set_bitrate(800_000).unwrap();
+    let settled = encoder.encode_again(at(60), false).unwrap().unwrap();
+    assert!(!settled.is_keyframe);
+    stream.extend(settled.data);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stream.h264");
+    std::fs::write(&path, stream).unwrap();
+    let seen = decoded(&path, 320, 200);
+    assert_eq!(seen.len(), frames + 1);
+    let alike = psnr(seen.last().unwrap(), &last);
+    assert!(alike > 28.0, "{alike} dB");
+}
+
+#[test]
+fn sizes_and_settings_have_bounds() {
+    for (width, height) in [(0, 1), (1, 0), (3841, 16), (16, 3841), (2161, 2161), (u32::MAX, u32::MAX)] {
+        assert!(matches!(Encoder::new(width, height, LIVE), Err(Error::Size { .. })), "{width}x{height}");
+    }
+    let wild = Settings { fps: 100_000, bitrate_bps: 0, purpose: Purpose::Live };
+    let encoder = Encoder::new(1, 3, wild).unwrap();
+    assert_eq!((encoder.coded_size(), encoder.settings().fps, encoder.settings().bitrate_bps), ((16, 16), 60, 50_000));
+    // portrait, at the end of the range
+    let mut encoder = Encoder::new(2160, 3840, LIVE).unwrap();
+    let encoded = encoder.encode(&vec![200; 2160 * 3840 * 4], 2160 * 4, at(0), false).unwrap().unwrap();
+    assert!(encoded.is_keyframe);
+}
+
+/// Runs the tests that encode once more, in a process whose stderr is read.
+#[test]
+fn the_library_says_nothing_on_stderr() {
+    let names = ["a_frame_is_one_slice", "sizes_and_settings_have_bounds", "another_bit_rate_begins_with_a_keyframe"];
+    let output = Command::new(std::env::current_exe().unwrap()).args(names).arg("--nocapture").output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}

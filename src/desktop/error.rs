@@ -1,0 +1,64 @@
+//! Why a call on the desktop can't be done.
+
+use super::types::ProcessStatus;
+
+/// Why a call on the desktop can't be done.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the texts say what each is
+pub enum Error {
+    #[error("desktop dependencies are missing: {}; install them: {install}", .missing.join(", "))]
+    DependenciesMissing { missing: Vec<String>, install: String },
+    #[error("the desktop is not running: start it first (POST /v1/desktop/start)")]
+    Inactive,
+    #[error("the desktop is {0}: try again in a moment")]
+    Changing(&'static str),
+    #[error("the desktop failed: {why}")]
+    Failed { why: String, processes: Vec<ProcessStatus> },
+    #[error("{0}")]
+    Invalid(String),
+    #[error("no picture of the screen: {0}")]
+    Screenshot(String),
+    #[error("the input was not made: {0}")]
+    Input(String),
+    #[error("no window has the id {0}")]
+    WindowNotFound(String),
+    #[error("no window has the focus")]
+    NoFocusedWindow,
+    #[error("no program {0:?} in the PATH of the server")]
+    AppNotFound(String),
+    #[error("clipboard: {0}")]
+    Clipboard(String),
+    #[error("{what} did not end within {timeout_ms} ms: the display is busy")]
+    TimedOut { what: &'static str, timeout_ms: u64 },
+    #[error("conflict: {0}")]
+    Conflict(String),
+    #[error("not found: no recording has the id {0}")]
+    RecordingNotFound(String),
+    #[error("not found: the file of the recording {0} is gone")]
+    RecordingFileGone(String),
+    #[error("{0} holds the desktop until its lease ends: wait, or take it over with force")]
+    Leased(String),
+    #[error(transparent)]
+    Process(#[from] crate::processes::Error),
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
+    #[error("the desktop's directory can't be used: {0}")]
+    Home(String),
+    #[error("the server is stopping")]
+    Stopping,
+}
+
+impl Error {
+    /// What an error of X means where `what` was asked for.
+    pub(super) fn of_x(error: x_desktop::Error, what: fn(String) -> Self) -> Self {
+        match error {
+            x_desktop::Error::NoWindow(id) => Self::WindowNotFound(id.to_string()),
+            x_desktop::Error::Invalid(why) => Self::Invalid(why),
+            x_desktop::Error::TimedOut { what, timeout_ms } => Self::TimedOut { what, timeout_ms },
+            error @ (x_desktop::Error::Gone(_) | x_desktop::Error::Connect(_)) => {
+                Self::Failed { why: error.to_string(), processes: Vec::new() }
+            }
+            error => what(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! The desktop room: an X session that is started, seen and used.
+//!
+//! Xvfb, openbox and a D-Bus daemon are processes (owner `desktop`), so they outlive the server; whatever is done in the session
+//! is done over one X connection, without a program being started. The pieces that know X are in the crate `x-desktop`.
+//!
+//! | module | what |
+//! |---|---|
+//! | `supervisor` | **the owner task**: start, restart, stop, taking up; its state machine |
+//! | `bring_up` | what the desktop is made of, started in order |
+//! | `session` | a desktop that runs: its connections |
+//! | `link` | the thread that owns the X connection |
+//! | `home`, `needs` | its directory; what has to be installed |
+//! | `input`, `action` | pointer and keyboard: one action, or a list of them |
+//! | `shots`, `waits` | pictures; waiting for the screen |
+//! | `windows`, `clipboard`, `launch` | windows, selections, programs |
+
+mod action;
+mod bring_up;
+mod clipboard;
+mod error;
+mod home;
+mod input;
+mod launch;
+mod link;
+mod needs;
+mod session;
+mod shots;
+mod supervisor;
+pub mod types;
+mod waits;
+mod windows;
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+pub use action::{Action, ActionButton, Modifiers, Space};
+pub use clipboard::{ClipboardText, SelectionName, SetSelection};
+pub use error::Error;
+pub use needs::PackageManager;
+pub use shots::{CursorStyle, Picture, Shot};
+pub use waits::{WaitFor, Waited};
+pub use windows::WindowChange;
+
+use crate::config::{Bounds, Env};
+use crate::processes::Processes;
+use crate::rt::clock::rfc3339;
+use crate::rt::spawn_owned;
+use crate::store::{Store, Stream};
+use home::Home;
+use session::Session;
+use supervisor::{Command, Phase, Shown, Supervisor};
+use types::{DesktopFailure, DesktopState, DesktopStatus, DisplayInfo, ProcessStatus, StartSpec};
+
+/// Commands that wait for the owner.
+const MAILBOX_MAX: usize = 64;
+
+/// Pictures that are being encoded at once: each takes a core and some copies of the screen.
+const ENCODING_MAX: usize = 4;
+
+/// The room as its callers see it. A cheap handle.
+#[derive(Clone)]
+pub struct Desktop {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    parts: Arc<Parts>,
+    mailbox: mpsc::Sender<Command>,
+    shown: watch::Receiver<Arc<Shown>>,
+    encoding: Semaphore,
+}
+
+/// What the room uses.
+pub struct Parts {
+    /// Starts what the desktop is made of.
+    pub processes: Processes,
+    /// The server's environment.
+    pub env: Env,
+    /// Its bounds.
+    pub bounds: Bounds,
+    /// Where events go.
+    pub store: Store,
+    /// The stream of the desktop's events.
+    pub events: Arc<Stream>,
+    home: Option<Home>,
+}
+
+impl Parts {
+    /// All of them.
+    pub fn new(processes: Processes, env: Env, bounds: Bounds, store: Store, events: Arc<Stream>) -> Self {
+        let home = Home::usual(&env);
+        Self { processes, env, bounds, store, events, home }
+    }
+}
+
+impl Desktop {
+    /// Opens the room, and goes on with a desktop that outlived the last server.
+    pub fn start(parts: Parts) -> Self {
+        let parts = Arc::new(parts);
+        let (mailbox, commands) = mpsc::channel(MAILBOX_MAX);
+        let (publish, shown) = watch::channel(Arc::new(Shown::default()));
+        let supervisor = Supervisor {
+            parts: Arc::clone(&parts),
+            mailbox: commands,
+            publish,
+            shown: Shown::default(),
+            restarted: VecDeque::new(),
+        };
+        spawn_owned("desktop", supervisor.run());
+        Self { inner: Arc::new(Inner { parts, mailbox, shown, encoding: Semaphore::new(ENCODING_MAX) }) }
+    }
+
+    fn shown(&self) -> Arc<Shown> {
+        Arc::clone(&self.inner.shown.borrow())
+    }
+
+    fn parts(&self) -> &Parts {
+        &self.inner.parts
+    }
+
+    /// Starts the desktop; one that is active stays as it is. Dropping the future doesn't stop it.
+    ///
+    /// # Errors
+    /// What is out of range or missing, or why it doesn't come up.
+    pub async fn begin(&self, spec: StartSpec) -> Result<DesktopStatus, Error> {
+        spec.check()?;
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Start { spec: Box::new(spec), reply };
+        self.inner.mailbox.send(command).await.map_err(|_| Error::Stopping)?;
+        answer.await.map_err(|_| Error::Stopping)??;
+        Ok(self.status().await)
+    }
+
+    /// Stops the desktop and everything that runs in it. Dropping the future doesn't keep it up.
+    ///
+    /// # Errors
+    /// [`Error::Stopping`].
+    pub async fn stop(&self) -> Result<DesktopStatus, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.inner.mailbox.send(Command::Stop { reply }).await.map_err(|_| Error::Stopping)?;
+        answer.await.map_err(|_| Error::Stopping)?;
+        let mut status = self.status().await;
+        if status.state == DesktopState::InstallRequired {
+            (status.state, status.last_error) = (DesktopState::Inactive, None);
+        }
+        Ok(status)
+    }
+
+    /// What it is doing.
+    pub async fn status(&self) -> DesktopStatus {
+        let shown = self.shown();
+        let env = &self.parts().env;
+        let missing = needs::missing(env);
+        let mut status = DesktopStatus {
+            state: shown.state.into(),
+            display: shown.session.as_ref().map(|session| session.name()),
+            resolution: None,
+            started_at: shown.started_at_ms.map(rfc3339),
+            last_error: shown.last_error.clone(),
+            optional_dependencies: needs::optional(env),
+            install_command: (!missing.is_empty()).then(|| needs::INSTALL_COMMAND.to_owned()),
+            processes: self.own_processes(&shown),
+            runtime_log_path: shown.home.as_ref().map(|home| path_text(&home.log_path())),
+            home: shown.home.as_ref().map(|home| path_text(&home.home())),
+            restarts: shown.restarts,
+            windows: Vec::new(),
+            missing_dependencies: missing,
+        };
+        if let Some(session) = &shown.session {
+            status.resolution = session.resolution().await.ok();
+            status.windows = self.windows(false).await.unwrap_or_default();
+        } else if !status.missing_dependencies.is_empty() && matches!(shown.state, Phase::Inactive | Phase::Failed) {
+            let message = format!("desktop dependencies are missing: {}", status.missing_dependencies.join(", "));
+            status.last_error = Some(DesktopFailure { code: "desktop_dependencies_missing".to_owned(), message });
+            status.state = DesktopState::InstallRequired;
+        }
+        status
+    }
+
+    fn own_processes(&self, shown: &Shown) -> Vec<ProcessStatus> {
+        let processes = &self.parts().processes;
+        let status = |(name, id): &(&'static str, crate::processes::ProcessId)| {
+            let info = processes.get(&id.to_string()).ok();
+            let running = info.as_ref().is_some_and(|info| info.is_alive());
+            let pid = info.and_then(|info| info.pid).filter(|_| running);
+            ProcessStatus { name: (*name).to_owned(), process_id: id.to_string(), pid, running }
+        };
+        shown.own.iter().map(status).collect()
+    }
+
+    /// The desktop that runs.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn session(&self) -> Result<Arc<Session>, Error> {
+        let shown = self.shown();
+        if let Some(session) = &shown.session {
+            return Ok(Arc::clone(session));
+        }
+        let missing = needs::missing(&self.parts().env);
+        if !missing.is_empty() {
+            return Err(Error::DependenciesMissing { missing, install: needs::INSTALL_COMMAND.to_owned() });
+        }
+        Err(match shown.state {
+            Phase::Inactive | Phase::Active => Error::Inactive,
+            Phase::Starting => Error::Changing("starting"),
+            Phase::Stopping => Error::Changing("stopping"),
+            Phase::Failed => {
+                let why = shown.last_error.as_ref().map_or_else(String::new, |failure| failure.message.clone());
+                Error::Failed { why, processes: self.own_processes(&shown) }
+            }
+        })
+    }
+
+    /// The display and its size.
+    ///
+    /// # Errors
+    /// There is no desktop.
+    pub async fn display_info(&self) -> Result<DisplayInfo, Error> {
+        let session = self.session()?;
+        let resolution = session.resolution().await?;
+        let screen = session.link.call("the screen's size", Error::Screenshot, |display| display.screen()).await?;
+        let (width, height) = (screen.max.width.into(), screen.max.height.into());
+        let max_resolution = types::Resolution { width, height, dpi: None };
+        Ok(DisplayInfo { display: session.name(), resolution, max_resolution })
+    }
+
+    /// Gives the screen another size while it runs.
+    ///
+    /// # Errors
+    /// There is no desktop, or the size is none that it can have.
+    pub async fn resize(&self, width: u32, height: u32) -> Result<DisplayInfo, Error> {
+        let session = self.session()?;
+        let side = |name: &str, pixels: u32| {
+            u16::try_from(pixels).ok().filter(|pixels| *pixels > 0).ok_or_else(|| Error::Invalid(format!("{name} is 1 to 65535")))
+        };
+        let size = x_desktop::Size { width: side("width", width)?, height: side("height", height)? };
+        let dpi = f64::from(session.dpi);
+        let resize = move |display: &mut x_desktop::Display| {
+            display.resize(size, dpi)?;
+            display.set_backdrop(&x_desktop::Backdrop::default())
+        };
+        session.link.call("the change of the screen's size", Error::Invalid, resize).await?;
+        self.display_info().await
+    }
+}
+
+fn path_text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+impl Error {
+    /// Which it is, as a word that programs look for.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::DependenciesMissing { .. } => "desktop_dependencies_missing",
+            Self::Inactive => "desktop_runtime_inactive",
+            Self::Changing(_) => "desktop_runtime_starting",
+            Self::Failed { .. } | Self::Home(_) | Self::Process(_) | Self::Store(_) | Self::Stopping => "desktop_runtime_failed",
+            Self::Invalid(_) => "desktop_invalid_action",
+            Self::Screenshot(_) => "desktop_screenshot_failed",
+            Self::Input(_) | Self::TimedOut { .. } => "desktop_input_failed",
+            Self::WindowNotFound(_) => "window_not_found",
+            Self::NoFocusedWindow => "no_focused_window",
+            Self::AppNotFound(_) => "app_not_found",
+            Self::Clipboard(_) => "clipboard_failed",
+            Self::Conflict(_) => "conflict",
+            Self::RecordingNotFound(_) => "recording_not_found",
+            Self::RecordingFileGone(_) => "recording_file_gone",
+            Self::Leased(_) => "desktop_leased",
+        }
+    }
+}
