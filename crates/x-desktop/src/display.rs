@@ -187,13 +187,11 @@ impl Display {
     /// [`Error::Gone`].
     pub fn pump(&mut self) -> Result<Happened> {
         self.drain()?;
-        let happened = std::mem::take(&mut self.unsaid);
-        self.conn.flush()?;
-        Ok(happened)
+        Ok(std::mem::take(&mut self.unsaid))
     }
 
     /// After a [`Happened::damaged`]: the next change is told again. Until then none is, so that a screen that changes without
-    /// pause costs nothing while nobody looks.
+    /// pause costs nothing while nobody looks. A [`Display::pump`] is due after it, as after each call.
     ///
     /// # Errors
     /// [`Error::Gone`].
@@ -205,7 +203,10 @@ impl Display {
     /// Takes what the server has said, to be told by the next [`Display::pump`].
     pub(crate) fn drain(&mut self) -> Result<()> {
         let mut happened = std::mem::take(&mut self.unsaid);
-        while let Some(event) = self.conn.poll_for_event()? {
+        loop {
+            // Flushing may read: what came is in memory then, and the descriptor says nothing of it.
+            self.conn.flush()?;
+            let Some(event) = self.conn.poll_for_event()? else { break };
             self.take(&event, &mut happened)?;
         }
         self.unsaid = happened;

@@ -1,4 +1,5 @@
 //! Another size of a screen that runs, as the server, other programs and pictures have it.
+#![allow(clippy::unwrap_used)] // a test that can't go on fails
 
 mod support;
 

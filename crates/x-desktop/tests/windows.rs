@@ -1,4 +1,6 @@
 //! Windows of real programs, with a window manager and without. What became of them is asked over another connection.
+#![allow(clippy::unwrap_used)] // a test that can't go on fails
+#![allow(clippy::disallowed_methods)] // and starts programs itself
 
 mod support;
 
@@ -13,6 +15,19 @@ use x11rb::connection::Connection as _;
 use x11rb::protocol::xproto::{AtomEnum, ConnectionExt as _, CreateWindowAux, PropMode, WindowClass};
 use x11rb::rust_connection::RustConnection;
 use x11rb::wrapper::ConnectionExt as _;
+
+/// openbox as it should be for a program: by itself, it moves the frame about for a while when a window comes or goes.
+const OPENBOX: &str = r#"<openbox_config xmlns="http://openbox.org/3.4/rc">
+  <theme><animateIconify>no</animateIconify></theme>
+</openbox_config>"#;
+
+fn managed() -> Screen {
+    let mut screen = Screen::start();
+    std::fs::create_dir(screen.home().join("openbox")).unwrap();
+    std::fs::write(screen.home().join("openbox/rc.xml"), OPENBOX).unwrap();
+    screen.openbox();
+    screen
+}
 
 /// As a caller does it: looks again when the server says something.
 fn settle(display: &mut Display, watch: &WindowWatch) -> Option<WindowInfo> {
@@ -46,20 +61,20 @@ fn of(window: &WindowInfo) -> (i32, i32, u32, u32) {
     (window.x, window.y, window.width, window.height)
 }
 
+/// A terminal that has started all it starts. Gives its window and its process.
 fn xterm(screen: &mut Screen, title: &str, place: &str) -> (u32, u32) {
-    let pid = screen.spawn("xterm", &["-T", title, "-geometry", place, "-e", "sleep", "1000"]);
+    let ready = format!("ready {title}");
+    let command = format!("echo yes > '{ready}'; exec sleep 1000");
+    let pid = screen.spawn("xterm", &["-T", title, "-geometry", place, "-e", "sh", "-c", &command]);
+    screen.wait_for_file(&ready, |text| !text.is_empty());
     let display = screen.open();
-    let id = wait_for(title, || {
-        let windows = display.windows().unwrap().listed(true).windows;
-        windows.into_iter().find(|window| window.title == title)
-    });
-    (id.id, pid)
+    let find = || display.windows().unwrap().listed(true).windows.into_iter().find(|window| window.title == title);
+    (wait_for(title, find).id, pid)
 }
 
 #[test]
 fn windows_are_where_they_are_and_who_they_are() {
-    let mut screen = Screen::start();
-    screen.openbox();
+    let mut screen = managed();
     let (one, pid) = xterm(&mut screen, "one window", "60x20+301+200");
     let mut display = screen.open();
     let watch = display.activate(one).unwrap();
@@ -76,8 +91,7 @@ fn windows_are_where_they_are_and_who_they_are() {
 
 #[test]
 fn moved_and_resized_as_the_answer_says() {
-    let mut screen = Screen::start();
-    screen.openbox();
+    let mut screen = managed();
     let (id, _) = xterm(&mut screen, "moves", "60x20+10+10");
     let mut display = screen.open();
     for (x, y) in [(200, 100), (301, 220), (-20, 40), (301, 220)] {
@@ -100,8 +114,7 @@ fn moved_and_resized_as_the_answer_says() {
 
 #[test]
 fn put_away_brought_back_and_shown_otherwise() {
-    let mut screen = Screen::start();
-    screen.openbox();
+    let mut screen = managed();
     let (id, _) = xterm(&mut screen, "states", "60x20+100+100");
     let mut display = screen.open();
     let watch = display.minimise(id).unwrap();
@@ -134,8 +147,7 @@ fn put_away_brought_back_and_shown_otherwise() {
 
 #[test]
 fn stacked_and_on_other_workspaces() {
-    let mut screen = Screen::start();
-    screen.openbox();
+    let mut screen = managed();
     let (one, _) = xterm(&mut screen, "one", "60x20+100+100");
     let (two, _) = xterm(&mut screen, "two", "60x20+120+120");
     let mut display = screen.open();
@@ -165,8 +177,7 @@ fn stacked_and_on_other_workspaces() {
 
 #[test]
 fn closed_killed_and_none_is_active() {
-    let mut screen = Screen::start();
-    screen.openbox();
+    let mut screen = managed();
     let mut display = screen.open();
     assert_eq!(display.active_window().unwrap(), None);
     screen.spawn("mousepad", &["--disable-server"]);
@@ -198,8 +209,7 @@ fn closed_killed_and_none_is_active() {
 
 #[test]
 fn windows_that_come_and_go_while_they_are_listed() {
-    let mut screen = Screen::start();
-    screen.openbox();
+    let screen = managed();
     let (name, mut display) = (screen.name().to_owned(), screen.open());
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -307,8 +317,7 @@ fn titles_in_every_encoding_and_of_every_length() {
 
 #[test]
 fn many_windows_in_a_list() {
-    let mut screen = Screen::start();
-    screen.openbox();
+    let screen = managed();
     let (conn, root) = screen.connect();
     let display = screen.open();
     let before = display.windows().unwrap();

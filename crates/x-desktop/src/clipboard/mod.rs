@@ -10,8 +10,10 @@
 //! ```
 
 mod fetch;
+mod keep;
 mod offer;
 mod owners;
+mod route;
 mod serve;
 mod task;
 

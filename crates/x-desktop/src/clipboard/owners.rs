@@ -1,21 +1,16 @@
-//! Who owns a selection, what is kept of others' content, and who gets an answer from where.
+//! Who owns a selection.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use x11rb::protocol::xfixes::{ConnectionExt as _, SelectionEvent, SelectionEventMask, SelectionNotifyEvent};
-use x11rb::protocol::xproto::{Atom, AtomEnum, ConnectionExt as _, Timestamp};
+use x11rb::protocol::xproto::{Atom, ConnectionExt as _, Timestamp};
 
-use super::fetch::{Fetch, Outcome, Waiter, Want, too_many};
-use super::offer::{Item, Offer, STRING, text_targets};
+use super::Selection;
+use super::fetch::{Waiter, Want};
+use super::offer::{Offer, STRING};
 use super::task::Task;
-use super::{KEPT_BYTES, Selection};
 use crate::Result;
-
-/// Callers that wait to hear what there is.
-const MAX_WAITING: usize = 64;
-/// Targets of another program that are read.
-const MAX_THEIR_TARGETS: usize = 1024;
 
 /// One selection.
 pub(super) struct Board {
@@ -24,7 +19,7 @@ pub(super) struct Board {
     /// We own it.
     pub own: Option<Own>,
     /// Another program does.
-    theirs: Option<Theirs>,
+    pub theirs: Option<Theirs>,
 }
 
 pub(super) struct Own {
@@ -34,16 +29,17 @@ pub(super) struct Own {
 
 /// What is known of another program's content.
 #[derive(Default)]
-struct Theirs {
-    targets: Targets,
+pub(super) struct Theirs {
+    pub targets: Targets,
     /// Waiting for `targets`.
-    waiting: Vec<Waiter>,
-    kept: Offer,
-    to_keep: VecDeque<Atom>,
+    pub waiting: Vec<Waiter>,
+    pub kept: Offer,
+    /// The first is being fetched.
+    pub to_keep: VecDeque<Atom>,
 }
 
 #[derive(Default)]
-enum Targets {
+pub(super) enum Targets {
     #[default]
     Asked,
     Known(Vec<Atom>),
@@ -68,7 +64,7 @@ impl Board {
 
 impl Theirs {
     /// The `index`th target that would do for `want`, if its owner has so many.
-    fn candidate(&self, want: &Want, index: usize, text: &[Atom]) -> Option<Atom> {
+    pub fn candidate(&self, want: &Want, index: usize, text: &[Atom]) -> Option<Atom> {
         let is_offered = |target: &&Atom| match &self.targets {
             Targets::Known(targets) => targets.contains(target),
             // It doesn't say: the two that programs have which know little.
@@ -187,170 +183,4 @@ impl Task {
         waiting.iter_mut().for_each(|waiter| waiter.refused = 0);
         waiting
     }
-
-    /// Answers from memory, or asks the owner.
-    pub fn route(&mut self, waiter: Waiter) -> Result<()> {
-        let board = &mut self.boards[waiter.board];
-        if let Some(own) = &board.own {
-            let offer = own.offer.clone();
-            return self.give(waiter, &offer);
-        }
-        let Some(theirs) = &mut board.theirs else {
-            waiter.none();
-            return Ok(());
-        };
-        if matches!(theirs.targets, Targets::Asked) {
-            match theirs.waiting.len() < MAX_WAITING {
-                true => theirs.waiting.push(waiter),
-                false => waiter.fail(too_many()),
-            }
-            return Ok(());
-        }
-        let candidate = theirs.candidate(&waiter.want, waiter.refused, &text_targets(&self.atoms));
-        match (candidate, &waiter.want, &theirs.targets) {
-            (Some(target), ..) => {
-                let time = self.now()?;
-                self.fetch(waiter.board, target, time, Some(waiter))?;
-            }
-            (None, Want::Targets(_), Targets::Known(targets)) => {
-                let targets = targets.clone();
-                self.give_names(waiter, &targets)?;
-            }
-            (None, ..) => waiter.none(),
-        }
-        Ok(())
-    }
-
-    /// From an offer that is at hand.
-    fn give(&self, waiter: Waiter, offer: &Offer) -> Result<()> {
-        let item = match &waiter.want {
-            Want::Text(_) => offer.first_of(&text_targets(&self.atoms)),
-            Want::Target(target, _) => offer.find(*target),
-            Want::Targets(_) => {
-                let targets: Vec<_> = offer.items.iter().map(|item| item.target).collect();
-                return self.give_names(waiter, &targets);
-            }
-        };
-        match item {
-            Some(item) => self.give_item(waiter, item),
-            None => {
-                waiter.none();
-                Ok(())
-            }
-        }
-    }
-
-    fn give_item(&self, waiter: Waiter, item: &Item) -> Result<()> {
-        let content = self.content(item)?;
-        match waiter.want {
-            Want::Text(reply) | Want::Target(_, reply) => reply(Ok(Some(content))),
-            Want::Targets(_) => {}
-        }
-        Ok(())
-    }
-
-    fn give_names(&self, waiter: Waiter, targets: &[Atom]) -> Result<()> {
-        let Want::Targets(reply) = waiter.want else { return Ok(()) };
-        let asked = targets.iter().map(|&target| Ok(self.conn.get_atom_name(target)?)).collect::<Result<Vec<_>>>()?;
-        // Who offers a name that isn't one offers nothing.
-        let names = asked.into_iter().filter_map(|name| name.reply().ok());
-        reply(Ok(names.map(|name| String::from_utf8_lossy(&name.name).into_owned()).collect()));
-        Ok(())
-    }
-
-    /// The owner was too slow, but what it had may have been fetched before.
-    pub fn give_kept(&self, waiter: Waiter) -> Result<()> {
-        let kept = self.boards[waiter.board].theirs.as_ref().map(|theirs| &theirs.kept);
-        let item = kept.and_then(|kept| match &waiter.want {
-            Want::Text(_) => kept.first_of(&text_targets(&self.atoms)),
-            Want::Target(target, _) => kept.find(*target),
-            Want::Targets(_) => None,
-        });
-        match item {
-            Some(item) => self.give_item(waiter, item),
-            None => {
-                waiter.miss();
-                Ok(())
-            }
-        }
-    }
-
-    /// A fetch has ended.
-    pub fn fetched(&mut self, fetch: Fetch, outcome: Outcome) -> Result<()> {
-        let Fetch { board, is_current, target, waiters, limit, .. } = fetch;
-        if is_current && target == self.atoms.TARGETS {
-            let targets = match &outcome {
-                Outcome::Content(item) => Targets::Known(their_targets(item)),
-                _ => Targets::Refused,
-            };
-            return self.targets_known(board, targets);
-        }
-        for mut waiter in waiters {
-            match &outcome {
-                Outcome::Content(item) => self.give_item(waiter, item)?,
-                Outcome::TooLarge if limit < self.limits.content_bytes => self.route(waiter)?,
-                Outcome::TooLarge => waiter.fail(self.too_large()),
-                Outcome::TooSlow => self.give_kept(waiter)?,
-                Outcome::Refused => {
-                    // Another owner since: it is asked from the start.
-                    waiter.refused = if is_current { waiter.refused + 1 } else { 0 };
-                    self.route(waiter)?;
-                }
-            }
-        }
-        if is_current { self.keep(board, target, outcome) } else { Ok(()) }
-    }
-
-    fn targets_known(&mut self, board: usize, targets: Targets) -> Result<()> {
-        let Some(theirs) = &mut self.boards[board].theirs else { return Ok(()) };
-        let text = text_targets(&self.atoms);
-        theirs.to_keep = match &targets {
-            // A password: it is to be gone when its program is.
-            Targets::Known(targets) if targets.contains(&self.atoms.SECRET) => VecDeque::new(),
-            Targets::Known(targets) => {
-                let best_text = text.into_iter().find(|target| targets.contains(target));
-                let atoms = &self.atoms;
-                let others = [atoms.IMAGE_PNG, atoms.TEXT_HTML, atoms.URI_LIST, atoms.FILES_COPIED];
-                best_text.into_iter().chain(others.into_iter().filter(|target| targets.contains(target))).collect()
-            }
-            Targets::Asked | Targets::Refused => VecDeque::from([text[0]]),
-        };
-        theirs.targets = targets;
-        let waiting = std::mem::take(&mut theirs.waiting);
-        waiting.into_iter().try_for_each(|waiter| self.route(waiter))?;
-        self.keep_next(board)
-    }
-
-    fn keep_next(&mut self, board: usize) -> Result<()> {
-        let Some(target) = self.boards[board].theirs.as_mut().and_then(|theirs| theirs.to_keep.front().copied()) else {
-            return Ok(());
-        };
-        let time = self.now()?;
-        if !self.fetch(board, target, time, None)?
-            && let Some(theirs) = &mut self.boards[board].theirs
-        {
-            theirs.to_keep.clear();
-        }
-        Ok(())
-    }
-
-    fn keep(&mut self, board: usize, target: Atom, outcome: Outcome) -> Result<()> {
-        let Some(theirs) = &mut self.boards[board].theirs else { return Ok(()) };
-        if theirs.to_keep.front() != Some(&target) {
-            return Ok(());
-        }
-        theirs.to_keep.pop_front();
-        let kept: usize = theirs.kept.items.iter().map(|item| item.bytes.len()).sum();
-        match outcome {
-            Outcome::Content(item) if kept + item.bytes.len() <= KEPT_BYTES => theirs.kept.items.push(item),
-            _ => {}
-        }
-        self.keep_next(board)
-    }
-}
-
-fn their_targets(item: &Item) -> Vec<Atom> {
-    let atoms = item.bytes.chunks_exact(4).take(MAX_THEIR_TARGETS);
-    let numbers = atoms.map(|four| u32::from_ne_bytes([four[0], four[1], four[2], four[3]]));
-    numbers.filter(|&atom| atom != u32::from(AtomEnum::NONE)).collect()
 }

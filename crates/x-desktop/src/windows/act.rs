@@ -150,9 +150,9 @@ impl Display {
     /// # Errors
     /// [`Error::NoWindow`]; [`Error::Invalid`] for more than two; [`Error::Refused`] without a window manager.
     pub fn set_states(&mut self, id: WindowId, states: &[WindowState], on: bool) -> Result<WindowWatch> {
-        let atoms = match states {
-            &[one] => [one.atom(&self.atoms), 0],
-            &[one, two] => [one.atom(&self.atoms), two.atom(&self.atoms)],
+        let atoms = match *states {
+            [one] => [one.atom(&self.atoms), 0],
+            [one, two] => [one.atom(&self.atoms), two.atom(&self.atoms)],
             _ => return Err(Error::Invalid("one or two states can be set at once".into())),
         };
         let manager = self.must_be_managed(id)?;

@@ -1,7 +1,7 @@
 //! Whether a window manager has done what it was asked.
 
 use x11rb::connection::Connection;
-use x11rb::protocol::xproto::{ConnectionExt as _, CreateWindowAux, EventMask, WindowClass};
+use x11rb::protocol::xproto::{ChangeWindowAttributesAux, ConnectionExt as _, CreateWindowAux, EventMask, WindowClass};
 
 use super::desk::Manager;
 use super::{Placement, WindowId, WindowInfo, WindowState, Workspace};
@@ -69,7 +69,8 @@ pub(crate) struct Probes {
 
 impl Display {
     /// Looks whether the window is as wanted. One to three round trips; doesn't wait: ask again when
-    /// [`crate::Happened::windows`] is told, until your deadline. Then [`Settled::NotYet`] has what became of it.
+    /// [`crate::Happened::windows`] is told, until your deadline. Then [`Settled::NotYet`] has what became of it. Pump before
+    /// you wait for the descriptor: what came while this waited for its answers is already read.
     ///
     /// # Errors
     /// [`Error::NoWindow`] when it went and that wasn't wanted.
@@ -104,6 +105,9 @@ impl Display {
             manager if manager.supports(self.atoms._NET_REQUEST_FRAME_EXTENTS) => Question::Asked(self.ask_manager()?),
             _ => Question::Open,
         };
+        // So that its states wake the caller. It may be gone: then there is nothing to hear.
+        let news = ChangeWindowAttributesAux::new().event_mask(EventMask::PROPERTY_CHANGE | EventMask::STRUCTURE_NOTIFY);
+        self.conn.change_window_attributes(id, &news)?;
         self.conn.flush()?;
         Ok(WindowWatch { id, wanted, question })
     }
