@@ -196,17 +196,18 @@ impl Thread {
     }
 
     fn look(&mut self, seen: &mut Seen, told_at: &mut Instant) -> x_desktop::Result<()> {
-        let Happened { damaged, windows, resized, cursor, .. } = self.display.pump()?;
         let before = *seen;
-        self.is_armed &= !damaged;
-        seen.windows += u64::from(windows);
-        seen.resizes += u64::from(resized);
-        seen.cursors += u64::from(cursor);
         if !self.is_armed && self.watchers.load(Ordering::Relaxed) > 0 && told_at.elapsed() >= TOLD_EVERY {
             self.display.rearm()?;
             (self.is_armed, *told_at) = (true, Instant::now());
             seen.changes += 1;
         }
+        // Last: whatever is sent may bring events into memory, of which the descriptor says nothing.
+        let Happened { damaged, windows, resized, cursor, .. } = self.display.pump()?;
+        self.is_armed &= !damaged;
+        seen.windows += u64::from(windows);
+        seen.resizes += u64::from(resized);
+        seen.cursors += u64::from(cursor);
         if *seen != before {
             self.tell.send_replace(*seen);
         }

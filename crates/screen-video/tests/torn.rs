@@ -77,7 +77,7 @@ fn a_file_cut_off_anywhere_plays_to_its_last_whole_fragment() {
         assert_eq!(probe.times.len() as u64, info.frames, "{offset}");
         assert!((probe.duration - info.duration.as_secs_f64()).abs() < 0.11, "{offset}: {} {info:?}", probe.duration);
     }
-    assert!(torn > 150, "most offsets are behind the first fragment: {torn}");
+    assert!(torn > 100, "most offsets are behind the first fragment: {torn}");
     assert!(before.0 >= summary.frames - 20);
     // nothing complains of a repaired file
     assert_eq!(decoded(&path, 160, 96).len() as u64, before.0);

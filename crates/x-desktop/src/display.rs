@@ -191,7 +191,7 @@ impl Display {
     }
 
     /// After a [`Happened::damaged`]: the next change is told again. Until then none is, so that a screen that changes without
-    /// pause costs nothing while nobody looks.
+    /// pause costs nothing while nobody looks. A [`Display::pump`] is due after it, as after each call.
     ///
     /// # Errors
     /// [`Error::Gone`].

@@ -189,3 +189,32 @@ fn keycodes_are_given_back_and_those_of_the_killed_are_found() {
     wait_for("the program to be ready", || terminal.display.restore_keymap().unwrap().then_some(()));
     assert_eq!(keymap(&terminal.screen), before);
 }
+
+#[test]
+fn a_slow_program_reads_right_though_another_is_in_focus_since() {
+    let mut screen = Screen::start();
+    let [slow, quick] = ["slow", "quick"].map(|name| {
+        let script = format!("IFS= read -r line; printf %s \"$line\" > part-{name}; mv part-{name} {name}");
+        let pid = screen.spawn("xterm", &["-u8", "-en", "UTF-8", "-name", name, "-e", "sh", "-c", &script]);
+        (pid, screen.wait_for_window(name))
+    });
+    let mut display = screen.open();
+    let (first, second): (String, String) = (chinese(30), chinese(200).chars().skip(100).collect());
+    let signal = |name| screen.run("kill", &[name, &slow.0.to_string()]);
+    signal("-STOP");
+    focus(&screen, slow.1);
+    Typing::new(&format!("{first}\n"), Duration::ZERO).unwrap().run(&mut display).unwrap();
+    focus(&screen, quick.1);
+    let mut typing = Typing::new(&format!("{second}\n"), Duration::ZERO).unwrap();
+    // Some characters find keycodes that are free; the others wait.
+    for _ in 0..20 {
+        typing.step(&mut display).unwrap();
+    }
+    assert!(typing.typed() < 30, "{}", typing.typed());
+    signal("-CONT");
+    typing.run(&mut display).unwrap();
+    for (name, expected) in [("slow", first), ("quick", second)] {
+        wait_for(name, || screen.home().join(name).exists().then_some(()));
+        assert_eq!(screen.wait_for_file(name, |_| true), expected, "{name}");
+    }
+}

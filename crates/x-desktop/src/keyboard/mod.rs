@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use x11rb::connection::RequestConnection as _;
 use x11rb::protocol::xkb::{self, ConnectionExt as _};
-use x11rb::protocol::xproto::{self, AtomEnum, ConnectionExt as _, Keycode, Keysym, ModMask, PropMode};
+use x11rb::protocol::xproto::{self, AtomEnum, ConnectionExt as _, Keycode, Keysym, ModMask, PropMode, Window};
 use x11rb::protocol::xtest::ConnectionExt as _;
 use x11rb::wrapper::ConnectionExt as _;
 
@@ -41,6 +41,9 @@ const AT_ONCE: u32 = 0;
 /// Three numbers for each keycode.
 const NOTED_MAX: u32 = 3 * 256;
 
+/// Windows that are waited for; one that got keys before these had time enough.
+const UNSETTLED_MAX: usize = 4;
+
 /// So often the keymap is read again when it changes while it is read.
 const READS_MAX: usize = 8;
 
@@ -54,6 +57,10 @@ pub(crate) struct Keyboard {
     held: BTreeMap<Keycode, u32>,
     /// What was asked to stay down.
     down: Vec<(Keysym, Vec<Keycode>)>,
+    /// The window in focus at the last look.
+    focus: Window,
+    /// Where keys went since the last time that all had been handled.
+    unsettled: Vec<Window>,
     settling: Option<settle::Settling>,
     pings: u32,
     pong: Option<u32>,
@@ -68,6 +75,15 @@ impl Keyboard {
     /// An answer to `_NET_WM_PING`.
     pub(crate) fn take_pong(&mut self, token: u32) {
         self.pong = Some(token);
+    }
+
+    /// Keys are about to go to the window in focus.
+    fn note_focus(&mut self) {
+        self.unsettled.retain(|window| *window != self.focus);
+        self.unsettled.push(self.focus);
+        if self.unsettled.len() > UNSETTLED_MAX {
+            self.unsettled.remove(0);
+        }
     }
 
     fn stroke(&self, symbol: Keysym) -> Option<Stroke> {
@@ -102,7 +118,9 @@ impl Display {
             return Err(Error::Missing(xkb::X11_EXTENSION_NAME));
         }
         for _ in 0..READS_MAX {
+            let focus = self.conn.get_input_focus()?;
             let state = self.conn.xkb_get_state(CORE)?.reply()?;
+            self.keyboard.focus = focus.reply()?.focus;
             self.keyboard.locked = Locked { group: state.group.into(), modifiers: state.locked_mods.into() };
             self.drain()?; // what changed the layout before that answer
             if self.keyboard.map.is_none() {
@@ -134,6 +152,7 @@ impl Display {
                     pool.assign(&assignments);
                     self.note_keycodes()?;
                 }
+                self.keyboard.note_focus();
                 return Ok(Prepared::Now(count));
             }
             if pool.is_empty() {

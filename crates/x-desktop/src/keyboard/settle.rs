@@ -1,6 +1,6 @@
-//! Waiting until the program in focus has handled the keys that were pressed.
+//! Waiting until the programs that were in focus have handled the keys that were pressed.
 //!
-//! It is asked with `_NET_WM_PING` (EWMH 1.5), which a program answers when it comes to it in its queue, behind the keys. One
+//! Each is asked with `_NET_WM_PING` (EWMH 1.5), which a program answers when it comes to it in its queue, behind the keys. One
 //! that doesn't know that message is watched: once no thread of its process has run for a while, its queue is empty. Where the
 //! process can't be seen, a pause has to do.
 
@@ -49,6 +49,7 @@ enum By {
 /// A wait that has begun.
 pub(crate) struct Settling {
     by: By,
+    window: Window,
     since: Instant,
     /// What is settled then.
     pub mark: u64,
@@ -65,13 +66,18 @@ impl Display {
             if self.keyboard.pool.is_settled() {
                 return Ok(None);
             }
+            let window = self.keyboard.unsettled.first().copied().unwrap_or(self.keyboard.focus);
             let mark = self.keyboard.pool.mark();
-            self.keyboard.settling = Some(Settling { by: self.begin()?, since: Instant::now(), mark });
+            self.keyboard.settling = Some(Settling { by: self.begin(window)?, window, since: Instant::now(), mark });
             return Ok(Some(LOOK));
         };
         if self.is_over(&mut settling) {
-            self.keyboard.pool.settle(settling.mark);
-            return self.settle(); // something may have been pressed meanwhile
+            // What is pressed meanwhile notes its window again.
+            self.keyboard.unsettled.retain(|window| *window != settling.window);
+            if self.keyboard.unsettled.is_empty() {
+                self.keyboard.pool.settle(settling.mark);
+            }
+            return self.settle();
         }
         if settling.since.elapsed() > LIMIT {
             return Err(Error::TimedOut {
@@ -97,8 +103,8 @@ impl Display {
         }
     }
 
-    fn begin(&mut self) -> Result<By> {
-        let focus = match self.conn.get_input_focus()?.reply()?.focus {
+    fn begin(&mut self, focus: Window) -> Result<By> {
+        let focus = match focus {
             POINTER_ROOT => self.conn.query_pointer(self.root)?.reply()?.child,
             focus => focus,
         };
