@@ -25,6 +25,7 @@ use crate::agents::credentials::{DiscoverOptions, discover};
 use crate::agents::{self, Agents, AgentsConfig};
 use crate::config::{Auth, Config, as_duration, as_usize};
 use crate::crashes::Crashes;
+use crate::desktop::{self, Desktop};
 use crate::fs::{Fs, FsConfig, Uploads};
 use crate::git::Git;
 use crate::http::{self, AppState};
@@ -203,6 +204,9 @@ async fn build(config: Arc<Config>, port: u16, keeper: &Keeper, mut kept: Vec<Ke
         tracing::warn!("agents that outlived the last server are still being taken up");
     }
     worktrees.start();
+    let desktop_events = store.open_stream("desktop").await?;
+    let (env, bounds) = (config.env.clone(), config.bounds.clone());
+    let desktop = Desktop::start(desktop::Parts::new(processes.clone(), env, bounds, store.clone(), desktop_events));
     children.end_unclaimed();
     let remote = Remote::start(acp.clone(), Arc::new(sessions.clone()), config.bounds.clone());
     let subscribers = Arc::new(Semaphore::new(as_usize(config.bounds.sse_subscribers_max)));
@@ -217,6 +221,7 @@ async fn build(config: Arc<Config>, port: u16, keeper: &Keeper, mut kept: Vec<Ke
         fs,
         uploads,
         git,
+        desktop,
         sessions,
         store,
         traces,

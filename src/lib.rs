@@ -6,6 +6,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod crashes;
+pub mod desktop;
 pub mod fs;
 pub mod git;
 pub mod http;

@@ -21,13 +21,31 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("workspace", &["processes"]),
     ("fs", &["store"]),
     ("git", &["processes"]),
+    ("desktop", &["processes", "store"]),
     ("sessions", &["acp", "processes", "store", "traces", "workspace"]),
-    ("http", &["acp", "agents", "crashes", "fs", "git", "keeper", "processes", "sessions", "store", "traces", "workspace"]),
+    (
+        "http",
+        &["acp", "agents", "crashes", "desktop", "fs", "git", "keeper", "processes", "sessions", "store", "traces", "workspace"],
+    ),
     (
         "app",
-        &["acp", "agents", "crashes", "fs", "git", "http", "keeper", "processes", "sessions", "store", "traces", "workspace"],
+        &[
+            "acp",
+            "agents",
+            "crashes",
+            "desktop",
+            "fs",
+            "git",
+            "http",
+            "keeper",
+            "processes",
+            "sessions",
+            "store",
+            "traces",
+            "workspace",
+        ],
     ),
-    ("cli", &["agents", "app", "crashes", "keeper", "mock", "processes", "store"]),
+    ("cli", &["agents", "app", "crashes", "desktop", "keeper", "mock", "processes", "store"]),
 ];
 
 fn root() -> &'static Path {

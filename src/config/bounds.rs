@@ -117,6 +117,11 @@ bounds! {
     permission_rules_max = 500, "Rules of the permission policy, and decisions that are remembered: as many each. A longer policy is refused; the oldest decision is forgotten.";
     permission_rule_max_bytes = 16 * KIB, "One rule as JSON; a longer one is refused, and a decision that would need it isn't remembered.";
 
+    // desktop
+    desktop_call_timeout_ms = 5_000, "Time for the X server to do one thing; then the call fails, and the desktop is busy.";
+    desktop_clipboard_max_bytes = 64 * MIB, "Content of a selection that is set or read; more is refused.";
+    desktop_actions_max = 100, "Actions in one POST /v1/desktop/actions; more is 400.";
+
     // fs
     fs_hash_cache_max = 16_384, "Hashes of files that are remembered; the oldest are forgotten, and such files are read again.";
     fs_transfers_max = 256, "Files and directories that are transferred in pieces at once, up or down; one more is 503.";

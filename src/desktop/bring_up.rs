@@ -181,7 +181,10 @@ pub(super) async fn own_process(
         "dbus" => {
             let socket: PathBuf = home.bus(display);
             let _ = std::fs::remove_file(&socket); // of one that was killed
-            ("dbus-daemon", words(&["--session", "--nofork", "--nopidfile", &format!("--address=unix:path={}", socket.display())]))
+            (
+                "dbus-daemon",
+                words(&["--session", "--nofork", "--nopidfile", &format!("--address=unix:path={}", socket.display())]),
+            )
         }
         _ => ("openbox", words(&["--sm-disable"])),
     };
@@ -235,7 +238,8 @@ async fn answers(parts: &Parts, number: u32, xvfb: ProcessId) -> Result<Display,
 /// The size that was asked for, and something to look at.
 fn dress(display: &mut Display, spec: &StartSpec) -> x_desktop::Result<()> {
     let (width, height) = spec.size();
-    let side = |pixels: u32| u16::try_from(pixels).map_err(|_| x_desktop::Error::Invalid(format!("{pixels} pixels are too many")));
+    let side =
+        |pixels: u32| u16::try_from(pixels).map_err(|_| x_desktop::Error::Invalid(format!("{pixels} pixels are too many")));
     let size = Size { width: side(width)?, height: side(height)? };
     if display.size() != size {
         display.resize(size, f64::from(spec.dpi.unwrap_or(DPI)))?;

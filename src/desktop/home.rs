@@ -77,7 +77,11 @@ impl Home {
     /// The socket of the D-Bus session of this display.
     pub(super) fn bus(&self, display: u32) -> PathBuf {
         let usual = self.dir.join(format!("bus-{display}"));
-        if usual.as_os_str().len() <= SOCKET_PATH_MAX_BYTES { usual } else { PathBuf::from(format!("/tmp/.sandboxd-bus-{display}")) }
+        if usual.as_os_str().len() <= SOCKET_PATH_MAX_BYTES {
+            usual
+        } else {
+            PathBuf::from(format!("/tmp/.sandboxd-bus-{display}"))
+        }
     }
 
     /// Makes what isn't there. Blocks.

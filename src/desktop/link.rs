@@ -137,11 +137,6 @@ impl Link {
         let mut seen = self.inner.seen.clone();
         while seen.changed().await.is_ok() {}
     }
-
-    /// Whether the connection is gone.
-    pub(super) fn is_gone(&self) -> bool {
-        self.inner.seen.has_changed().is_err()
-    }
 }
 
 fn ring(wake: &OwnedFd) {

@@ -36,7 +36,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-pub use action::{Action, ActionButton, Modifiers, Space};
+pub use action::{Action, ActionButton, Modifiers, Point, Space};
 pub use clipboard::{ClipboardText, SelectionName, SetSelection};
 pub use error::Error;
 pub use needs::PackageManager;

@@ -58,10 +58,9 @@ impl PackageManager {
     /// The packages of a desktop; fonts last, and only `with_fonts`.
     pub fn packages(self, with_fonts: bool) -> Vec<&'static str> {
         let (programs, fonts): (&[&str], &[&str]) = match self {
-            Self::Apt => (
-                &["xvfb", "openbox", "xterm", "dbus", "at-spi2-core", "xdg-utils", "adwaita-icon-theme"],
-                &["fonts-dejavu-core"],
-            ),
+            Self::Apt => {
+                (&["xvfb", "openbox", "xterm", "dbus", "at-spi2-core", "xdg-utils", "adwaita-icon-theme"], &["fonts-dejavu-core"])
+            }
             Self::Dnf => (
                 &["xorg-x11-server-Xvfb", "openbox", "xterm", "dbus-daemon", "at-spi2-core", "xdg-utils", "adwaita-cursor-theme"],
                 &["dejavu-sans-fonts", "dejavu-sans-mono-fonts"],
@@ -98,7 +97,9 @@ pub(super) fn missing(env: &Env) -> Vec<String> {
 /// Programs whose lack is told.
 pub(super) fn optional(env: &Env) -> Vec<OptionalDependency> {
     let lacking = OPTIONAL.iter().filter(|(program, _)| !is_there(env, program));
-    lacking.map(|(name, needed_for)| OptionalDependency { name: (*name).to_owned(), needed_for: (*needed_for).to_owned() }).collect()
+    lacking
+        .map(|(name, needed_for)| OptionalDependency { name: (*name).to_owned(), needed_for: (*needed_for).to_owned() })
+        .collect()
 }
 
 /// What a user types to install what is missing.

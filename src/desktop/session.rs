@@ -48,7 +48,8 @@ impl Session {
         let limits = Limits { content_bytes: as_usize(bounds.desktop_clipboard_max_bytes), ..Limits::default() };
         let clipboard = Clipboard::open(Some(&format!(":{number}")), limits, Box::new(|_, _| {}));
         let clipboard = clipboard.map_err(|error| Error::of_x(error, failed))?;
-        let link = Link::start(display, as_duration(bounds.desktop_call_timeout_ms)).map_err(|error| failed(error.to_string()))?;
+        let link =
+            Link::start(display, as_duration(bounds.desktop_call_timeout_ms)).map_err(|error| failed(error.to_string()))?;
         let bus = env.get(BUS_VARIABLE).cloned();
         Ok(Self {
             display: number,

@@ -223,6 +223,7 @@ pub struct Window {
 #[serde(rename_all = "camelCase")]
 pub struct Launched {
     /// Its id in `/v1/processes`.
+    #[schema(value_type = String)]
     pub process_id: ProcessId,
     /// Its pid.
     #[serde(skip_serializing_if = "Option::is_none")]

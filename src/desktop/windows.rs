@@ -126,10 +126,14 @@ fn ask(display: &mut Display, id: u32, change: WindowChange) -> x_desktop::Resul
         WindowChange::Lower => display.lower(id),
         WindowChange::Minimize => display.minimise(id),
         WindowChange::Restore => {
-            let states = [maximised[0], maximised[1], WindowState::Fullscreen];
             let window = display.window(id)?;
-            let watch = display.restore(id)?;
-            if window.states.iter().any(|state| states.contains(state)) { display.set_states(id, &states, false) } else { Ok(watch) }
+            let mut watch = display.restore(id)?;
+            for states in [&maximised[..], &[WindowState::Fullscreen]] {
+                if window.states.iter().any(|state| states.contains(state)) {
+                    watch = display.set_states(id, states, false)?;
+                }
+            }
+            Ok(watch)
         }
         WindowChange::Maximize => display.set_states(id, &maximised, true),
         WindowChange::Fullscreen => display.set_states(id, &[WindowState::Fullscreen], true),

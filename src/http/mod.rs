@@ -35,6 +35,7 @@ use crate::acp::remote::Remote;
 use crate::agents::Agents;
 use crate::config::{Config, as_duration, as_usize};
 use crate::crashes::Crashes;
+use crate::desktop::Desktop;
 use crate::fs::{Fs, Uploads};
 use crate::git::Git;
 use crate::keeper::Keeper;
@@ -67,6 +68,8 @@ pub struct AppState {
     pub uploads: Uploads,
     /// Repositories.
     pub git: Git,
+    /// The X session.
+    pub desktop: Desktop,
     /// ACP sessions that last.
     pub sessions: Sessions,
     /// The log.

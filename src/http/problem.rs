@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use crate::acp::{self, LaunchError};
-use crate::{agents, fs, git, processes, sessions, store, traces, workspace};
+use crate::{agents, desktop, fs, git, processes, sessions, store, traces, workspace};
 
 tokio::task_local! {
     /// The id of the request being answered; every problem names it.
@@ -53,6 +53,17 @@ codes! {
     ExecutableNotFound = "executable_not_found", "Executable Not Found", UNPROCESSABLE_ENTITY;
     CwdNotFound = "cwd_not_found", "Working Directory Not Found", UNPROCESSABLE_ENTITY;
     InvalidShape = "invalid_request", "Invalid Request", UNPROCESSABLE_ENTITY;
+    DesktopInvalidAction = "desktop_invalid_action", "Desktop Invalid Action", BAD_REQUEST;
+    WindowNotFound = "window_not_found", "Window Not Found", NOT_FOUND;
+    NoFocusedWindow = "no_focused_window", "No Focused Window", NOT_FOUND;
+    AppNotFound = "app_not_found", "App Not Found", NOT_FOUND;
+    DesktopRuntimeInactive = "desktop_runtime_inactive", "Desktop Runtime Inactive", CONFLICT;
+    DesktopRuntimeStarting = "desktop_runtime_starting", "Desktop Runtime Starting", CONFLICT;
+    ClipboardFailed = "clipboard_failed", "Clipboard Failed", INTERNAL_SERVER_ERROR;
+    DesktopScreenshotFailed = "desktop_screenshot_failed", "Desktop Screenshot Failed", BAD_GATEWAY;
+    DesktopInputFailed = "desktop_input_failed", "Desktop Input Failed", BAD_GATEWAY;
+    DesktopDependenciesMissing = "desktop_dependencies_missing", "Desktop Dependencies Missing", SERVICE_UNAVAILABLE;
+    DesktopRuntimeFailed = "desktop_runtime_failed", "Desktop Runtime Failed", SERVICE_UNAVAILABLE;
     InstallFailed = "install_failed", "Install Failed", INTERNAL_SERVER_ERROR;
     Internal = "internal", "Internal Server Error", INTERNAL_SERVER_ERROR;
     GitUnavailable = "git_unavailable", "Git Unavailable", NOT_IMPLEMENTED;
@@ -244,6 +255,36 @@ impl From<processes::Error> for ApiError {
             | Error::TooMany { .. } => Self::with_message(ErrorCode::Conflict, "conflict", &text),
             Error::LogUnreadable { .. } => Self::new(ErrorCode::Internal, text),
             Error::TooManyViewers { .. } => Self::new(ErrorCode::Busy, format!("{text}: detach one that is no longer needed")),
+            Error::Store(error) => error.into(),
+            Error::Stopping => Self::new(ErrorCode::Stopping, "the server is stopping: try again once it is back"),
+        }
+    }
+}
+
+impl From<desktop::Error> for ApiError {
+    fn from(error: desktop::Error) -> Self {
+        use desktop::Error;
+        let (text, word) = (error.to_string(), error.code());
+        let of = |code| Self::new(code, text.clone()).member("code", word);
+        match error {
+            Error::DependenciesMissing { missing, install } => {
+                of(ErrorCode::DesktopDependenciesMissing).member("missingDependencies", missing).member("installCommand", install)
+            }
+            Error::Inactive => of(ErrorCode::DesktopRuntimeInactive),
+            Error::Changing(_) => of(ErrorCode::DesktopRuntimeStarting),
+            Error::Failed { processes, .. } => of(ErrorCode::DesktopRuntimeFailed).member("processes", json!(processes)),
+            Error::Home(_) => of(ErrorCode::DesktopRuntimeFailed),
+            Error::Invalid(_) => of(ErrorCode::DesktopInvalidAction),
+            Error::Screenshot(_) => of(ErrorCode::DesktopScreenshotFailed),
+            Error::Input(_) | Error::TimedOut { .. } => of(ErrorCode::DesktopInputFailed),
+            Error::WindowNotFound(_) => of(ErrorCode::WindowNotFound),
+            Error::NoFocusedWindow => of(ErrorCode::NoFocusedWindow),
+            Error::AppNotFound(_) => of(ErrorCode::AppNotFound),
+            Error::Clipboard(_) => of(ErrorCode::ClipboardFailed),
+            Error::Conflict(_) | Error::Leased(_) => Self::with_message(ErrorCode::Conflict, "conflict", &text),
+            Error::RecordingNotFound(id) => Self::not_found("desktop_recording", id, "no such recording"),
+            Error::RecordingFileGone(id) => Self::not_found("desktop_recording_file", id, "its file is gone"),
+            Error::Process(error) => error.into(),
             Error::Store(error) => error.into(),
             Error::Stopping => Self::new(ErrorCode::Stopping, "the server is stopping: try again once it is back"),
         }

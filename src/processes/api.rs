@@ -117,6 +117,11 @@ impl Processes {
         }
     }
 
+    /// The process that a pid belongs to, or belonged to before it went into the background. Reads `/proc`.
+    pub fn process_of(&self, pid: u32) -> Option<ProcessId> {
+        self.room.children.owner_of(pid).map(|(id, _)| id)
+    }
+
     /// An agent, a run or an errand.
     fn child(&self, id: &str) -> Option<Child> {
         let id: ProcessId = id.parse().ok()?;

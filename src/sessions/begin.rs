@@ -55,7 +55,8 @@ impl Live {
     /// gets it.
     pub(super) fn prompted_late(&self, prompt: &Prompted<'_>) -> bool {
         let mut state = self.lock();
-        let unsent = state.running.iter_mut().find(|running| running.request == 0 && Some(running.turn.id.as_str()) == prompt.tag);
+        let unsent =
+            state.running.iter_mut().find(|running| running.request == 0 && Some(running.turn.id.as_str()) == prompt.tag);
         unsent.map(|running| running.request = prompt.number).is_some()
     }
 

@@ -3,6 +3,7 @@
 mod acp;
 pub(super) mod acp_remote;
 mod agents;
+mod desktop;
 mod directory_config;
 mod events;
 mod fs;
@@ -54,6 +55,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(directory_config::router())
         .merge(fs::router())
         .merge(git::router())
+        .merge(desktop::router())
         .merge(requests::router())
         .merge(traces::router())
 }

@@ -1,0 +1,35 @@
+//! `/v1/desktop`: an X session.
+
+mod clipboard;
+mod input;
+mod pictures;
+mod session;
+mod windows;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::http::AppState;
+
+pub(super) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .merge(session::router())
+        .merge(pictures::router())
+        .merge(input::router())
+        .merge(windows::router())
+        .merge(clipboard::router())
+}
+
+/// It is done.
+#[derive(Debug, Serialize, ToSchema)]
+struct Done {
+    /// True.
+    ok: bool,
+}
+
+impl Done {
+    fn new() -> axum::Json<Self> {
+        axum::Json(Self { ok: true })
+    }
+}
