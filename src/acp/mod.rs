@@ -29,7 +29,7 @@ pub use envelope::{Envelope, Kind, ParseError, raw_member, string_member};
 pub use readers::{Reader, Readers};
 use server::Handshake;
 pub use server::Server;
-pub use tap::{Asked, Decided, Fact, NoTaps, Prompted, Tap, TapServer, TapSource, Transcript, Underway, Verdict};
+pub use tap::{Asked, Decided, Fact, NoTaps, Outlived, Prompted, Tap, TapServer, TapSource, Transcript, Underway, Verdict};
 pub use types::{AgentSource, BoxFuture, Error, Launch, LaunchError, Posted, Quirks, ServerInfo, Status};
 
 use crate::config::{Bounds, as_usize};

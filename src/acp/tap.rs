@@ -31,11 +31,10 @@ pub struct TapServer {
 /// One server's tap. Its calls never wait but [`Tap::resume`], [`Tap::load`] and [`Tap::transcript`].
 pub trait Tap: Send {
     /// The agent outlived the run of ours before this one, and goes on talking once this is done: called at most once, before
-    /// anything else. `underway` are its prompts that no answer was logged for, in the order in which they were sent;
-    /// `asked` its ids, as written, of requests that nobody answered. All that it has said up to the newest of
-    /// [`TapServer::events`] is in the log; what the tap made of that may be missing there, and is made up for. Gives the
-    /// answers to its requests that were decided: they may not have reached it.
-    fn resume(&mut self, underway: Vec<Underway>, asked: Vec<String>) -> BoxFuture<'_, Vec<Decided>>;
+    /// anything else. All that it has said up to the newest of [`TapServer::events`] is in the log; what the tap made of that may
+    /// be missing there, and is made up for. Gives the answers to its requests that were decided: they may not have reached
+    /// it.
+    fn resume(&mut self, outlived: Outlived) -> BoxFuture<'_, Vec<Decided>>;
 
     /// True when what is known of a session must be fetched before its next envelope passes.
     fn wants(&self, session: &str) -> bool;
@@ -70,6 +69,17 @@ pub struct Transcript {
     pub text: String,
     /// True when the oldest part was left out.
     pub truncated: bool,
+}
+
+/// What an agent that outlived the run of ours before this one was in the middle of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outlived {
+    /// Its prompts that no answer was logged for, in the order in which they were sent.
+    pub underway: Vec<Underway>,
+    /// Its ids, as written, of requests that nobody answered.
+    pub asked: Vec<String>,
+    /// Its ids of requests that were answered of late, each with the result: the log doesn't have all that was said.
+    pub answered: Vec<(String, String)>,
 }
 
 /// A prompt that is under way at an agent which outlived the run of ours that sent it.
@@ -258,7 +268,7 @@ impl TapSource for NoTaps {
 }
 
 impl Tap for NoTaps {
-    fn resume(&mut self, _: Vec<Underway>, _: Vec<String>) -> BoxFuture<'_, Vec<Decided>> {
+    fn resume(&mut self, _: Outlived) -> BoxFuture<'_, Vec<Decided>> {
         Box::pin(std::future::ready(Vec::new()))
     }
 

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::OnceCell;
 use x_desktop::clipboard::{Clipboard, Limits};
 use x_desktop::picture::Seen as Pictures;
 use x_desktop::{Display, Size};
@@ -28,7 +27,6 @@ pub(super) struct Session {
     /// Variables of everything that runs in it, on top of the server's.
     pub(super) env: BTreeMap<String, String>,
     pub(super) bus: Option<String>,
-    pub(super) access: OnceCell<accessibility::Accessibility>,
     pictures: Mutex<Pictures>,
 }
 
@@ -59,7 +57,6 @@ impl Session {
             input: Arc::default(),
             env,
             bus,
-            access: OnceCell::new(),
             pictures: Mutex::default(),
         })
     }

@@ -12,7 +12,7 @@ use super::projection::Source;
 use super::resume::Tail;
 use super::types::ExitDoc;
 use super::{Error, Sessions};
-use crate::acp::{Asked, Decided, Fact, Prompted, Tap, TapServer, TapSource, Transcript, Underway, Verdict};
+use crate::acp::{Asked, Decided, Fact, Outlived, Prompted, Tap, TapServer, TapSource, Transcript, Verdict};
 use crate::processes::Exit;
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
@@ -41,9 +41,9 @@ struct ServerTap {
 }
 
 impl Tap for ServerTap {
-    fn resume(&mut self, underway: Vec<Underway>, asked: Vec<String>) -> BoxFuture<'_, Vec<Decided>> {
+    fn resume(&mut self, outlived: Outlived) -> BoxFuture<'_, Vec<Decided>> {
         Box::pin(async move {
-            match self.go_on(underway, &asked).await {
+            match self.go_on(outlived).await {
                 Ok(decided) => decided,
                 Err(error) => {
                     tracing::error!(%error, server = self.server.server_id, "sessions could not be taken up whole");
@@ -173,7 +173,8 @@ impl Tap for ServerTap {
 
 impl ServerTap {
     /// Its agent goes on, and its sessions with it.
-    async fn go_on(&mut self, underway: Vec<Underway>, asked: &[String]) -> Result<Vec<Decided>, Error> {
+    async fn go_on(&mut self, outlived: Outlived) -> Result<Vec<Decided>, Error> {
+        let Outlived { underway, asked, answered } = outlived;
         let tail = self.sessions.tail(&self.server).await?;
         self.live = self.sessions.sessions_of(&self.server, &underway).await?;
         self.prune_at = 2 * self.live.len() + PRUNE_MIN;
@@ -190,7 +191,7 @@ impl ServerTap {
             }
         }
         self.sessions.wait_again(&gone_on).await?;
-        let closed = self.sessions.answered_meanwhile(&server_id, &left, asked, &tail);
+        let closed = self.sessions.answered_meanwhile(&server_id, &left, (&asked, &answered), &tail);
         closed.iter().for_each(|closed| self.resolved(closed));
         let mut decided = Vec::new();
         for id in asked.iter().filter(|id| !gate.waits(&server_id, id)) {

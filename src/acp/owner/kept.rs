@@ -17,7 +17,7 @@ use crate::acp::envelope::Envelope;
 use crate::acp::ids::{Ids, Pending};
 use crate::acp::messages;
 use crate::acp::restore::Heard;
-use crate::acp::tap::Underway;
+use crate::acp::tap::{Outlived, Underway};
 use crate::acp::types::Status;
 use crate::config::as_usize;
 use crate::rt::clock::now_ms;
@@ -298,8 +298,9 @@ impl Running {
             .map(|(number, (sent, line))| (number, pending_again(sent), line))
             .collect();
         let underway = open.iter().filter_map(|(number, pending, line)| underway(*number, pending, line)).collect();
-        let mut waiting = Vec::new();
+        let (mut waiting, mut answers) = (Vec::new(), Vec::new());
         for (asked, replied) in asked {
+            answers.extend(replied.as_ref().and_then(|replied| Some((replied.id.clone(), replied.result.clone()?))));
             if withdrawn.get(&asked.id).is_some_and(|at| *at <= in_log) {
                 continue;
             }
@@ -330,7 +331,8 @@ impl Running {
             "an agent outlived the last server and goes on"
         );
         self.owner.status.send_replace(Status::Running { since_ms: now_ms() });
-        for decided in self.owner.tap.resume(underway, waiting).await {
+        let outlived = Outlived { underway, asked: waiting, answered: answers };
+        for decided in self.owner.tap.resume(outlived).await {
             self.answer_agent(&decided.id, &decided.result, &decided.by);
         }
         self.owner.tap.flush();

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::child::{Record, Way};
 use super::scan::Snapshot;
 use super::tree::{self, Target};
-use super::{Child, Children, Stat, Uncollected, read_stat};
+use super::{Child, Children, Stat, Uncollected};
 use crate::keeper::Ended;
 use crate::processes::cgroup::Cgroup;
 use crate::processes::desk::Left;
@@ -74,9 +74,6 @@ impl Children {
             let mut inherited = self.inner.inherited();
             let Some(kept) = inherited.get_mut(&id.0) else { continue };
             self.inner.keeper.found(kept, stat.pid.cast_unsigned());
-            if read_stat(stat.pid).is_none_or(|now| now.start_ticks != stat.start_ticks) {
-                kept.ended = Some(Ended::Code(-1)); // the keeper had taken it away before it knew whose it was
-            }
             tracing::info!(%id, pid = stat.pid, "a process that was just being started is found");
         }
     }

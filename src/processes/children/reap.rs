@@ -24,6 +24,9 @@ const LOOK_WHEN_ALONE: Duration = Duration::from_secs(1);
 /// How often a process is looked at whose end somebody else tells, which takes less.
 const LOOK_WHEN_TOLD: Duration = Duration::from_secs(2);
 
+/// How long that one has once it is gone: more than a busy machine holds up a task.
+const TOLD_PATIENCE: Duration = Duration::from_secs(15);
+
 /// Where there is no pidfd_open(2), as before Linux 5.3, a child is looked at this often.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -103,7 +106,7 @@ pub(super) async fn taken_away(pid: u32) {
     while known.is_some() && began() == known {
         tokio::time::sleep(LOOK_WHEN_TOLD).await;
     }
-    tokio::time::sleep(LOOK_WHEN_TOLD).await;
+    tokio::time::sleep(TOLD_PATIENCE).await;
 }
 
 /// Waits for a child of ours, and collects it unless it `stays`. Not to be called twice for one child.

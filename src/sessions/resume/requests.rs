@@ -23,18 +23,18 @@ enum Fate {
 }
 
 impl Sessions {
-    /// Requests that the file has as pending, and that are not among those that wait for the agent: those that were answered
-    /// end with that.
+    /// Requests that the file has as pending, and that are not among those that wait for the agent (`asked`): those that were
+    /// answered end with that; `answered` knows how.
     pub(in crate::sessions) fn answered_meanwhile(
         &self,
         server_id: &str,
         left: &[Arc<RequestInfo>],
-        asked: &[String],
+        (asked, answered): (&[String], &[(String, String)]),
         tail: &Tail,
     ) -> Vec<Closed> {
         let mut over = Vec::new();
         for info in left {
-            match self.fate(server_id, info, asked, tail) {
+            match self.fate(server_id, info, (asked, answered), tail) {
                 Fate::Waits => {}
                 Fate::Again => self.gate().expect_again(info),
                 Fate::Over(closed) => over.extend(closed.map(|closed| *closed)),
@@ -43,7 +43,13 @@ impl Sessions {
         over
     }
 
-    fn fate(&self, server_id: &str, info: &RequestInfo, asked: &[String], tail: &Tail) -> Fate {
+    fn fate(
+        &self,
+        server_id: &str,
+        info: &RequestInfo,
+        (asked, answered): (&[String], &[(String, String)]),
+        tail: &Tail,
+    ) -> Fate {
         let agent_id = &info.agent_request_id;
         if asked.contains(agent_id) {
             return Fate::Waits;
@@ -56,6 +62,9 @@ impl Sessions {
             Some(What::Answered { by, outcome, .. }) => {
                 let result = outcome.as_ref().filter(|outcome| *outcome != "null" && info.kind == RequestKind::Permission);
                 let result = result.map(|outcome| format!(r#"{{"outcome":{outcome}}}"#));
+                // The log has only what was decided of permissions.
+                let told = || answered.iter().rev().find(|(id, _)| id == agent_id).map(|(_, result)| result.clone());
+                let result = result.or_else(told);
                 Fate::Over(self.gate().answered(server_id, agent_id, result.as_deref(), by, now_ms()).map(Box::new))
             }
             Some(What::Withdrawn { .. }) => Fate::Over(self.gate().withdrawn(server_id, agent_id, now_ms()).map(Box::new)),

@@ -13,7 +13,8 @@ const WAIT_MS = 20_000;
 /** An answer that is no success, as an error. */
 export class Refusal extends Error {
   constructor(status, problem) {
-    super(`${status}: ${problem?.detail ?? JSON.stringify(problem)}`);
+    const resolution = problem?.request?.resolution;
+    super(`${status}: ${problem?.detail ?? JSON.stringify(problem)}${resolution ? ` ${JSON.stringify(resolution)}` : ''}`);
     this.status = status;
     this.problem = problem;
   }

@@ -117,6 +117,29 @@ fn what_was_answered_without_our_noting_it_is_over() {
 }
 
 #[test]
+fn an_answer_of_which_the_log_has_no_words_is_known_all_the_same() {
+    let result = json!({"action": "accept", "content": {"answer": "yes"}}).to_string();
+    twice(
+        async |life, agent| {
+            life.prompt(agent, "1", "go");
+            let params = json!({"sessionId": SESSION, "mode": "form", "message": "?", "requestedSchema": {"type": "object"}});
+            life.question(agent, "5", &params);
+            let resolved = json!({"requestId": 5, "sessionId": SESSION, "by": "client"});
+            life.emit(&json!({"jsonrpc": "2.0", "method": "_adapter/request_resolved", "params": resolved}));
+            agent.asked.clear();
+            agent.answered.push(("5".to_owned(), result.clone()));
+            only_request(life, &life.live().await.id).0
+        },
+        async |life, agent, request| {
+            assert_eq!(life.resume(agent).await, []);
+            let content = serde_json::from_value(json!({"decision": "allow", "content": {"answer": "yes"}})).expect("an answer");
+            let again = life.sessions.gate().resolve(&request, content).await.expect("the same answer is no conflict");
+            assert!(again.already_resolved);
+        },
+    );
+}
+
+#[test]
 fn what_is_said_after_a_turn_is_made_up_for_too() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut agent = Agent::default();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::acp::{Asked, Decided, Fact, Prompted, Tap, TapServer, TapSource, Underway, Verdict};
+use crate::acp::{Asked, Decided, Fact, Outlived, Prompted, Tap, TapServer, TapSource, Underway, Verdict};
 use crate::config::{Bounds, Config, Env, ServerFlags};
 use crate::processes::Children;
 use crate::sessions::gate::Gate;
@@ -37,6 +37,7 @@ pub(super) struct Agent {
     /// Prompts under way: the client's id, the params and the tag.
     pub(super) underway: Vec<(String, String, Option<String>)>,
     pub(super) asked: Vec<String>,
+    pub(super) answered: Vec<(String, String)>,
 }
 
 impl Life {
@@ -89,7 +90,7 @@ impl Life {
             let (client_id, params, tag) = (client_id.clone(), params.clone(), tag.clone());
             underway.push(Underway { session: SESSION.into(), number, client_id, params, tag });
         }
-        self.tap.resume(underway, agent.asked.clone()).await
+        self.tap.resume(Outlived { underway, asked: agent.asked.clone(), answered: agent.answered.clone() }).await
     }
 
     fn number(&mut self, client_id: &str) -> u64 {
@@ -132,6 +133,15 @@ impl Life {
         }
         agent.asked.push(id.to_owned());
         verdict
+    }
+
+    /// The agent asks its user something.
+    pub(super) fn question(&mut self, agent: &mut Agent, id: &str, params: &Value) {
+        let (method, text) = ("elicitation/create", params.to_string());
+        assert_eq!(self.tap.asked(Asked { session: Some(SESSION), id, method, params: &text }), Verdict::Ask);
+        let id_json: Value = serde_json::from_str(id).expect("JSON");
+        self.emit(&json!({"jsonrpc": "2.0", "id": id_json, "method": method, "params": params}));
+        agent.asked.push(id.to_owned());
     }
 
     /// The same, but for the raw log.
