@@ -20,7 +20,8 @@ impl Desktop {
     /// # Errors
     /// There is no desktop.
     pub async fn pointer(&self) -> Result<PointerPosition, Error> {
-        pointer(&*self.session()?).await
+        let session = self.session()?;
+        pointer(&session).await
     }
 
     /// Does one thing; gives where the pointer is then. Dropping the future ends it where it is, and releases what it held.
@@ -36,7 +37,7 @@ impl Desktop {
     }
 }
 
-async fn pointer(session: &Session) -> Result<PointerPosition, Error> {
+pub(super) async fn pointer(session: &Session) -> Result<PointerPosition, Error> {
     let at = session.link.call("the pointer's place", Error::Input, |display| display.pointer_position()).await?;
     let screen = i32::try_from(at.screen).unwrap_or(0);
     Ok(PointerPosition { x: at.x, y: at.y, screen, window: at.window.to_string() })

@@ -10,11 +10,12 @@
 //! | `session` | a desktop that runs: its connections |
 //! | `link` | the thread that owns the X connection |
 //! | `home`, `needs` | its directory; what has to be installed |
-//! | `input`, `action` | pointer and keyboard: one action, or a list of them |
+//! | `input`, `action`, `actions` | pointer and keyboard: one action, or a list of them |
 //! | `shots`, `waits` | pictures; waiting for the screen |
 //! | `windows`, `clipboard`, `launch` | windows, selections, programs |
 
 mod action;
+mod actions;
 mod bring_up;
 mod clipboard;
 mod error;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 pub use action::{Action, ActionButton, Modifiers, Point, Space};
+pub use actions::{ActionsResult, ActionsSpec};
 pub use clipboard::{ClipboardText, SelectionName, SetSelection};
 pub use error::Error;
 pub use needs::PackageManager;

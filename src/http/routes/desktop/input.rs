@@ -9,7 +9,7 @@ use utoipa_axum::routes;
 
 use super::Done;
 use crate::desktop::types::PointerPosition;
-use crate::desktop::{Action, ActionButton, Modifiers, Point, Space};
+use crate::desktop::{Action, ActionButton, ActionsResult, ActionsSpec, Modifiers, Point, Space};
 use crate::http::extract::ApiJson;
 use crate::http::problem::ApiError;
 use crate::http::{AppState, ProblemDetails};
@@ -27,6 +27,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(press_key))
         .routes(routes!(key_down))
         .routes(routes!(key_up))
+        .routes(routes!(perform_actions))
 }
 
 type Position = Result<Json<PointerPosition>, ApiError>;
@@ -289,4 +290,16 @@ async fn key_down(State(state): State<AppState>, ApiJson(body): ApiJson<KeyBody>
               (status = 422, body = ProblemDetails), (status = 502, body = ProblemDetails), (status = 503, body = ProblemDetails)))]
 async fn key_up(State(state): State<AppState>, ApiJson(body): ApiJson<KeyBody>) -> Ok {
     keys(&state, Action::KeyUp { key: body.key }).await
+}
+
+/// Does a list of actions, one after the other, with nobody else in between. The first that fails ends the list. What is wrong
+/// with one of them is a 400 before anything is done.
+#[utoipa::path(post, path = "/v1/desktop/actions", tag = "desktop", operation_id = "perform_desktop_actions", request_body = ActionsSpec,
+    responses((status = 200, body = ActionsResult), (status = 400, body = ProblemDetails), (status = 409, body = ProblemDetails),
+              (status = 422, body = ProblemDetails), (status = 502, body = ProblemDetails), (status = 503, body = ProblemDetails)))]
+async fn perform_actions(
+    State(state): State<AppState>,
+    ApiJson(spec): ApiJson<ActionsSpec>,
+) -> Result<Json<ActionsResult>, ApiError> {
+    Ok(Json(state.desktop.perform(spec).await?))
 }
