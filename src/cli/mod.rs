@@ -10,6 +10,7 @@ mod credentials;
 mod daemon;
 mod failure;
 mod install;
+mod install_desktop;
 mod json;
 mod report;
 mod rooms;
@@ -79,6 +80,9 @@ enum Command {
     Api(api::ApiCommand),
     /// Installs coding agents on this machine, without a server.
     InstallAgent(install::InstallArgs),
+    /// Installs what parts of the server need.
+    #[command(subcommand)]
+    Install(install_desktop::InstallCommand),
     /// Adds an agent of your own: any program that speaks ACP on stdin and stdout.
     AddAgent(add_agent::AddArgs),
     /// Shows which credentials agents will find.
@@ -111,6 +115,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Server(args) => server::run(args, cli.token, env),
         Command::Api(command) => finish(api::run(command, &cli.token, &env)),
         Command::InstallAgent(args) => finish(install::run(&args, env)),
+        Command::Install(command) => finish(install_desktop::run(&command, &env)),
         Command::AddAgent(args) => finish(add_agent::run(args, env)),
         Command::Credentials(command) => finish(credentials::run(&command, &env)),
         Command::Daemon(command) => finish(daemon::run(command, cli.token, env)),

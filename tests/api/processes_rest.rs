@@ -52,7 +52,8 @@ async fn who_resumes_a_log_gets_all_that_came_since() {
 #[tokio::test]
 async fn who_follows_gets_far_more_than_the_log_holds() {
     let home = Home::new();
-    let server = Server::start(&home);
+    // Beside many other tests this one may not run for longer than a follower is waited for.
+    let server = Server::start_with(&home, &Options::default().env("SANDBOXD_TERMINAL_VIEWER_PATIENCE_MS", "20000"));
     let mut config = server.get("/v1/processes/config").await.1;
     config["maxLogBytesPerProcess"] = json!(1_000_000);
     post(&server, "/v1/processes/config", config).await;

@@ -65,3 +65,41 @@ fn a_manifest_is_checked_before_it_is_added() {
     assert_eq!(home.run(&["add-agent", "mine"]).code, Some(2));
     assert_eq!(home.run(&["add-agent", "mine", "--file", "good.toml"]).code, Some(2));
 }
+
+/// A package manager that notes what it is told.
+fn with_manager(name: &str, script: &str) -> Home {
+    let home = Home::new();
+    home.write(&format!("bin/{name}"), script);
+    let path = home.path().join("bin").join(name);
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
+    let bin = home.path().join("bin").display().to_string();
+    home.env("PATH", &format!("{bin}:/usr/bin:/bin"))
+}
+
+#[test]
+fn a_desktop_is_installed_by_the_package_manager() {
+    let home = with_manager("apt-get", "#!/bin/sh\necho \"$DEBIAN_FRONTEND $*\" >> \"$HOME/told\"\n");
+    home.run(&["install", "desktop", "--yes"]).ok();
+    let told = std::fs::read_to_string(home.path().join("told")).expect("it was told");
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(lines[0].trim(), "update");
+    assert!(lines[1].starts_with("noninteractive install -y") && lines[1].contains("xvfb openbox"), "{told}");
+    assert!(lines[1].ends_with("fonts-dejavu-core"), "{told}");
+}
+
+#[test]
+fn what_would_be_installed_is_printed() {
+    let home = Home::new();
+    let ran = home.run(&["install", "desktop", "--print-only", "--package-manager", "apk", "--no-fonts"]).ok();
+    assert!(ran.out.contains("apk add --no-cache xvfb openbox") && !ran.out.contains("ttf"), "{ran:?}");
+    let ran = home.run(&["install", "desktop", "--print-only", "--package-manager", "dnf"]).ok();
+    assert!(ran.out.contains("dnf install -y") && ran.out.contains("xorg-x11-server-Xvfb"), "{ran:?}");
+}
+
+#[test]
+fn an_installation_that_fails_or_is_not_wanted_says_so() {
+    let home = with_manager("apt-get", "#!/bin/sh\nexit 7\n");
+    home.run(&["install", "desktop", "--yes"]).fails(1, "apt-get update: exit status: 7");
+    home.run(&["install", "desktop"]).fails(1, "nobody to ask: run it with --yes");
+    home.run(&["install", "desktop", "--package-manager", "brew"]).fails(2, "brew is not one of apt, dnf, apk");
+}
