@@ -1,6 +1,6 @@
 # Each target installs what it needs on a bare Debian 12 with a Rust toolchain.
 .DEFAULT_GOAL := help
-.PHONY: help run test check unit api cli npm chaos agents bench static gen clean tools-build tools-node tools-test tools-browser
+.PHONY: help run test check unit desktop api cli npm chaos agents bench static gen clean tools-build tools-node tools-test tools-browser tools-desktop
 
 PORT ?= 2468
 # Tests must not depend on who runs them.
@@ -15,7 +15,7 @@ run: tools-build ## builds, starts the server on 127.0.0.1:2468, says what to do
 	@scripts/first-steps.sh $(PORT) &
 	exec target/release/sandboxd server --no-token --port $(PORT)
 
-test: check unit api cli agents npm ## everything
+test: check unit desktop api cli agents npm ## everything
 
 check: tools-build ## format, lints, documentation, dependencies
 	cargo fmt --all --check
@@ -26,7 +26,10 @@ check: tools-build ## format, lints, documentation, dependencies
 unit: tools-build ## what stands beside the code, and the rules of the house
 	cargo test --locked --workspace --lib --test house
 
-api: tools-build tools-test ## the real binary over HTTP, chaos and full disks included
+desktop: tools-build tools-desktop ## the crates of the desktop on a real X server
+	cargo test --locked -p x-desktop -p screen-video -p accessibility
+
+api: tools-build tools-test tools-desktop ## the real binary over HTTP, chaos and full disks included
 	cargo build --locked --bins --examples
 	cargo test --locked --test api
 
@@ -37,7 +40,7 @@ agents: tools-build tools-node ## installing agents from the npm registry; what 
 	scripts/npm-install.sh tests/npm
 	cargo test --locked --test agents_install --test workspace
 
-npm: tools-build tools-node tools-test tools-browser ## the published npm packages and real agents against us
+npm: tools-build tools-node tools-test tools-browser tools-desktop ## the published npm packages and real agents against us
 	cargo build --locked
 	tests/npm/run.sh
 
@@ -45,7 +48,7 @@ chaos: tools-build tools-node ## agents, terminals and processes on a server tha
 	cargo build --locked
 	CHAOS_KILLS=$(or $(CHAOS_KILLS),1000) tests/npm/run.sh keeper_chaos.test.mjs
 
-bench: tools-build tools-node ## side by side with the system our users run today
+bench: tools-build tools-node tools-desktop ## side by side with the system our users run today
 	cargo build --release --locked
 	scripts/npm-install.sh tests/npm
 	chmod +x tests/npm/node_modules/@sandbox-agent/cli-linux-x64/bin/sandbox-agent
@@ -74,3 +77,6 @@ tools-test:
 
 tools-browser:
 	@scripts/install-tools.sh browser
+
+tools-desktop:
+	@scripts/install-tools.sh desktop

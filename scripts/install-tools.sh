@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Installs what a set of targets needs, from Debian's packages and the npm registry; quick when it is all there.
-#   build   a C compiler (SQLite, ring, mimalloc)
+#   build   a C compiler (SQLite, ring, mimalloc), a C++ compiler and NASM (OpenH264)
 #   node    Node.js 20 or newer with npm; below .tools/ where Debian's is older
 #   test    small programs that tests start
 #   browser Chromium, for tests of what people see
+#   desktop an X server, a window manager and programs with windows; what the reference needs for its desktop
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,10 +20,16 @@ need() { # package command...
   for command; do command -v "$command" >/dev/null || { install "$package"; return; }; done
 }
 
-case ${1:?build, node, test or browser} in
+need_file() { # package file
+  [ -e "$2" ] || install "$1"
+}
+
+case ${1:?build, node, test, browser or desktop} in
 build)
   command -v cargo >/dev/null || { echo "cargo is missing: install a Rust toolchain (rustup) first" >&2; exit 1; }
   need gcc gcc
+  need g++ g++
+  need nasm nasm
   [ -e /usr/include/stdlib.h ] || install libc6-dev
   for component in rustfmt clippy; do
     cargo "${component/rust/}" --version >/dev/null 2>&1 || { echo "the toolchain lacks $component: rustup component add $component" >&2; exit 1; }
@@ -51,5 +58,22 @@ test)
   ;;
 browser)
   need chromium chromium
+  ;;
+desktop)
+  need xvfb Xvfb
+  need openbox openbox
+  need xterm xterm
+  need mousepad mousepad
+  need xclip xclip
+  need dbus-daemon dbus-daemon
+  need_file at-spi2-core /usr/libexec/at-spi-bus-launcher
+  need_file fonts-dejavu-core /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
+  need_file fonts-noto-cjk /usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc
+  need ffmpeg ffmpeg ffprobe
+  need x11-xkb-utils setxkbmap
+  need x11-xserver-utils xsetroot xrandr
+  # The reference has its desktop done by these.
+  need xdotool xdotool
+  need imagemagick import convert
   ;;
 esac

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # End-to-end tests with the published npm packages and real coding agents, against the binary in SANDBOXD_BIN
 # (default: target/debug/sandboxd of this repository). Extra arguments go to `node --test`; without test files among
-# them, all run. With AGAINST=reference, the tests of the process API and of directories run against the server whose contract we keep:
+# them, all run. With AGAINST=reference, the tests of the process API, of directories and of the desktop run against the server whose contract we keep:
 # what passes there is the contract, what is skipped there we do better. With LONG=1, the turn behind a proxy that cuts takes
 # more than 5 minutes, as in life. CHAOS_KILLS (25) says how often keeper_chaos kills its server, CHAOS_SEED repeats its dice.
 set -euo pipefail
@@ -25,7 +25,7 @@ fi
 
 # The chaos test of the keeper is asked for by name (`make chaos`) until it has been green for 1 000 kills: docs/PROMISES.md.
 mapfile -t files < <(printf '%s\n' *.test.mjs | grep -v '^keeper_chaos')
-if [[ "${AGAINST:-}" == reference ]]; then files=(process*.test.mjs terminals.test.mjs react.test.mjs directory_config.test.mjs files.test.mjs); fi
+if [[ "${AGAINST:-}" == reference ]]; then files=(process*.test.mjs terminals.test.mjs react.test.mjs directory_config.test.mjs files.test.mjs desktop*.test.mjs); fi
 for argument in "$@"; do
   if [[ "$argument" == *.test.mjs ]]; then files=(); fi
 done

@@ -14,12 +14,17 @@ const HANG_GUARD_MS = 60_000;
 
 /**
  * Declares a test; `body` gets a ProcessStage. `betterThanReference` says which defect of the reference makes the test
- * fail there; it is skipped against the reference alone.
+ * fail there; it is skipped against the reference alone. `todo` says which defect of ours does.
  */
-export function processScenario(title, body, { betterThanReference, ...serverOptions } = {}) {
+export function processScenario(title, body, options) {
+  stageScenario(ProcessStage, title, body, options);
+}
+
+/** The same on another kind of ProcessStage. */
+export function stageScenario(Stage, title, body, { betterThanReference, todo, ...stageOptions } = {}) {
   const skip = isReference && betterThanReference ? `better than the reference: ${betterThanReference}` : false;
-  test(title, { skip }, async () => {
-    const stage = new ProcessStage(serverOptions);
+  test(title, { skip, todo: isReference ? false : todo }, async () => {
+    const stage = new Stage(stageOptions);
     let failure;
     try {
       await stage.open();
@@ -33,7 +38,7 @@ export function processScenario(title, body, { betterThanReference, ...serverOpt
   });
 }
 
-class ProcessStage {
+export class ProcessStage {
   #terminals = [];
   #follows = [];
 
