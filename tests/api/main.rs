@@ -8,6 +8,7 @@ mod acp_remote_client;
 mod acp_remote_load;
 mod acp_remote_socket;
 mod chaos;
+mod desktop_recordings;
 mod directory_config;
 mod edge;
 mod events;
