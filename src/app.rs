@@ -25,7 +25,7 @@ use crate::agents::credentials::{DiscoverOptions, discover};
 use crate::agents::{self, Agents, AgentsConfig};
 use crate::config::{Auth, Config, as_duration, as_usize};
 use crate::crashes::Crashes;
-use crate::desktop::{self, Desktop};
+use crate::desktop::{self, Desktop, EndReason};
 use crate::fs::{Fs, FsConfig, Uploads};
 use crate::git::Git;
 use crate::http::{self, AppState};
@@ -296,6 +296,7 @@ async fn secrets(config: &Arc<Config>) -> Vec<String> {
 /// agent of a client that left, is killed; with that, whoever waits for it is answered.
 async fn shut_down(state: &AppState, children: &Children, server: tokio::task::JoinHandle<()>) {
     state.stop.cancel();
+    state.desktop.shut_down(EndReason::ServerStopped).await; // before its X server ends
     let grace = as_duration(state.config.bounds.process_shutdown_grace_ms);
     tokio::join!(state.acp.shut_down(), state.processes.shut_down(grace));
     children.end_all().await;

@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::{ANSWER_TIME, CLOSE_TIME};
 use crate::crashes::Ending;
+use crate::desktop::EndReason;
 use crate::http::AppState;
 use crate::keeper::RESTART_CODE;
 use crate::store;
@@ -23,6 +24,7 @@ pub(super) async fn let_go(state: &AppState, server: JoinHandle<()>) -> ! {
     if tokio::time::timeout(ANSWER_TIME, server).await.is_err() {
         tracing::info!("requests that were not answered in time are cut");
     }
+    state.desktop.shut_down(EndReason::ServerRestarted).await;
     let _ = tokio::time::timeout(CLOSE_TIME, state.store.settle()).await; // a disk that hangs can't be waited for
     leave()
 }

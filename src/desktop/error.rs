@@ -30,7 +30,7 @@ pub enum Error {
     Clipboard(String),
     #[error("{what} did not end within {timeout_ms} ms: the display is busy")]
     TimedOut { what: &'static str, timeout_ms: u64 },
-    #[error("conflict: {0}")]
+    #[error("{0}")]
     Conflict(String),
     #[error("not found: no recording has the id {0}")]
     RecordingNotFound(String),

@@ -13,6 +13,7 @@
 //! | `input`, `action`, `actions` | pointer and keyboard: one action, or a list of them |
 //! | `shots`, `waits` | pictures; waiting for the screen |
 //! | `windows`, `clipboard`, `launch` | windows, selections, programs |
+//! | `recording` | videos of the screen |
 
 mod action;
 mod actions;
@@ -24,6 +25,7 @@ mod input;
 mod launch;
 mod link;
 mod needs;
+mod recording;
 mod session;
 mod shots;
 mod supervisor;
@@ -42,6 +44,7 @@ pub use actions::{ActionsResult, ActionsSpec};
 pub use clipboard::{ClipboardText, SelectionName, SetSelection};
 pub use error::Error;
 pub use needs::PackageManager;
+pub use recording::{EndReason, Recording, RecordingSpec, RecordingStatus};
 pub use shots::{CursorStyle, Picture, Shot};
 pub use waits::{WaitFor, Waited};
 pub use windows::WindowChange;
@@ -52,6 +55,7 @@ use crate::rt::clock::rfc3339;
 use crate::rt::spawn_owned;
 use crate::store::{Store, Stream};
 use home::Home;
+use recording::Recordings;
 use session::Session;
 use supervisor::{Command, Phase, Shown, Supervisor};
 use types::{DesktopFailure, DesktopState, DesktopStatus, DisplayInfo, ProcessStatus, StartSpec};
@@ -73,6 +77,7 @@ struct Inner {
     mailbox: mpsc::Sender<Command>,
     shown: watch::Receiver<Arc<Shown>>,
     encoding: Semaphore,
+    recordings: Recordings,
 }
 
 /// What the room uses.
@@ -112,7 +117,12 @@ impl Desktop {
             restarted: VecDeque::new(),
         };
         spawn_owned("desktop", supervisor.run());
-        Self { inner: Arc::new(Inner { parts, mailbox, shown, encoding: Semaphore::new(ENCODING_MAX) }) }
+        let recordings = Recordings::new(Arc::clone(&parts));
+        if let Some(home) = &parts.home {
+            let (recordings, dir) = (recordings.clone(), home.recordings());
+            spawn_owned("desktop-recordings", async move { recordings.look_into(dir).await }); // repairs what was cut off
+        }
+        Self { inner: Arc::new(Inner { parts, mailbox, shown, encoding: Semaphore::new(ENCODING_MAX), recordings }) }
     }
 
     fn shown(&self) -> Arc<Shown> {
@@ -144,6 +154,7 @@ impl Desktop {
         let (reply, answer) = oneshot::channel();
         self.inner.mailbox.send(Command::Stop { reply }).await.map_err(|_| Error::Stopping)?;
         answer.await.map_err(|_| Error::Stopping)?;
+        self.inner.recordings.until_over().await;
         let mut status = self.status().await;
         if status.state == DesktopState::InstallRequired {
             (status.state, status.last_error) = (DesktopState::Inactive, None);

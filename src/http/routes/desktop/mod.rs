@@ -3,6 +3,7 @@
 mod clipboard;
 mod input;
 mod pictures;
+mod recordings;
 mod session;
 mod windows;
 
@@ -19,6 +20,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .merge(input::router())
         .merge(windows::router())
         .merge(clipboard::router())
+        .merge(recordings::router())
 }
 
 /// It is done.

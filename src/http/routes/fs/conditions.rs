@@ -9,7 +9,7 @@ use crate::fs::{Expected, Sha256Hex};
 use crate::http::problem::{ApiError, ErrorCode};
 
 /// What a read is answered with.
-pub(super) enum Read {
+pub(in crate::http::routes) enum Read {
     /// 200.
     All,
     /// 206.
@@ -27,7 +27,7 @@ pub(super) fn are_there(headers: &HeaderMap) -> bool {
 ///
 /// # Errors
 /// 412 when `If-Match` doesn't fit, 416 for a range beyond the end.
-pub(super) fn read(headers: &HeaderMap, etags: &[String], size: u64) -> Result<Read, ApiError> {
+pub(in crate::http::routes) fn read(headers: &HeaderMap, etags: &[String], size: u64) -> Result<Read, ApiError> {
     let parsed = || etags.iter().filter_map(|text| Some((text, text.parse::<ETag>().ok()?)));
     if let Some(expected) = headers.typed_get::<IfMatch>()
         && !parsed().any(|(_, etag)| expected.precondition_passes(&etag))

@@ -2,7 +2,7 @@
 
 mod archive;
 mod batch;
-mod conditions;
+pub(super) mod conditions;
 mod conflicts;
 mod edit;
 mod entries;
