@@ -27,7 +27,7 @@ unit: tools-build ## what stands beside the code, and the rules of the house
 	cargo test --locked --workspace --lib --test house
 
 desktop: tools-build tools-desktop ## the crates of the desktop on a real X server
-	cargo test --locked -p x-desktop -p screen-video -p accessibility
+	cargo test --locked --workspace $(patsubst %,--test %,$(basename $(notdir $(wildcard crates/*/tests/*.rs))))
 
 api: tools-build tools-test tools-desktop ## the real binary over HTTP, chaos and full disks included
 	cargo build --locked --bins --examples

@@ -45,7 +45,7 @@ pub(super) fn run(command: &InstallCommand, env: &Env) -> Result<(), Failure> {
         return lines.iter().try_for_each(print);
     }
     if !args.yes {
-        lines.iter().for_each(|line| say(line));
+        lines.iter().for_each(say);
         ask()?;
     }
     commands.iter().zip(&lines).try_for_each(|(words, line)| execute(words, line))
