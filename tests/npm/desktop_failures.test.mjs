@@ -1,6 +1,7 @@
 // What becomes of a desktop when parts of it, or the server, are killed.
 
 import assert from 'node:assert/strict';
+import fs from 'node:fs';
 
 import { desktopProblem, desktopScenario } from './lib/desktop_scenario.mjs';
 import { describePicture } from './lib/pictures.mjs';
@@ -147,6 +148,15 @@ desktopScenario('leaves nothing behind when its server ends', async (stage) => {
   await stage.lines('typed');
   await stage.server.stop('SIGTERM');
   await stage.server.waitUntilNoProcessIsLeft();
+}, { betterThanReference: 'it leaves everything behind' });
+
+desktopScenario('gives its display back when its server ends', async (stage) => {
+  const socket = `/tmp/.X11-unix/X${stage.status.display.slice(1)}`;
+  await stage.server.stop('SIGTERM');
+  await stage.server.waitUntilNoProcessIsLeft();
+  const left = fs.existsSync(socket);
+  for (const file of [socket, `/tmp/.X${stage.status.display.slice(1)}-lock`]) fs.rmSync(file, { force: true });
+  assert.ok(!left, 'the socket of Xvfb is left');
 }, { betterThanReference: 'it leaves everything behind' });
 
 /** With `victim`, until another Xvfb than that runs. */
