@@ -14,6 +14,7 @@
               programs it measures and prints its findings"
 )]
 
+mod desktop;
 mod files;
 mod flood;
 mod flood_agent;
@@ -60,7 +61,8 @@ usage: cargo bench --bench compare -- [options]
   --reference PATH   the reference (or REFERENCE_BIN; default: from tests/npm/node_modules)
   --only ROW         start, kill, rss, size, echo, echo-sse, bootstrap, flood1, flood8, sdk, run, create,
                      finished, follow, pty-echo, pty-flood, pty-rss, turn_submit, chunks, tools,
-                     resume_10k, list_10k, idle_session, fs_list, fs_transfer, fs_large, fs_upload, fs_search, fs_watch;
+                     resume_10k, list_10k, idle_session, fs_list, fs_transfer, fs_large, fs_upload, fs_search, fs_watch, desktop_start,
+                     desktop_900, desktop_1080;
                      may be repeated
   --json FILE        write the result as JSON, too
   --quick            a fifth of the repetitions: to see that it works, not for figures
@@ -71,7 +73,7 @@ The SDK rows use node and SDK_DIR (default tests/npm), a directory with node_mod
 type Group = fn(&Context) -> Result<Vec<Row>>;
 
 /// Every group, in the order in which they run and are shown.
-const GROUPS: [(&str, Group); 29] = [
+const GROUPS: [(&str, Group); 32] = [
     ("start", rows::start),
     ("kill", gaps::kills),
     ("rss", rows::idle_memory),
@@ -101,6 +103,9 @@ const GROUPS: [(&str, Group); 29] = [
     ("fs_upload", trees::upload),
     ("fs_search", trees::search),
     ("fs_watch", trees::watch),
+    ("desktop_start", desktop::start),
+    ("desktop_900", desktop::small),
+    ("desktop_1080", desktop::large),
 ];
 
 fn main() -> ExitCode {

@@ -289,14 +289,15 @@ fn end_strays(home: &Path) {
     }
 }
 
-/// The numbers of the processes that live in this home.
+/// The numbers of the processes that live in this home, or in one below it, as those of a desktop do.
 fn strays(home: &Path) -> Vec<String> {
     let entry = [b"HOME=", home.as_os_str().as_bytes()].concat();
     let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = numbers.filter_map(|e| e.file_name().into_string().ok()).filter(|n| n.parse::<u32>().is_ok());
     let lives_there = |pid: &String| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|b| *b == 0).any(|e| e == entry)
+        let is_below = |rest: &[u8]| rest.is_empty() || rest.starts_with(b"/");
+        environment.split(|b| *b == 0).any(|e| e.strip_prefix(&entry[..]).is_some_and(is_below))
     };
     numbers.filter(lives_there).collect()
 }
