@@ -158,8 +158,8 @@ async fn a_scrolling_terminal_is_recorded_and_plays_while_it_grows() {
     assert_eq!(part_headers["etag"], etag);
     assert_eq!(download(&server, "rec_1", Some("bytes=-10")).await.2, whole[whole.len() - 10..]);
     assert_eq!(download(&server, "rec_1", Some("bytes=999999999-")).await.0, 416);
-    let seen = events.until(|event| event.name == "desktop.recording_ended").await;
-    assert!(seen.iter().any(|event| event.name == "desktop.recording_started"), "{seen:?}");
+    let seen = events.until(|event| event.data["type"] == "desktop.recording_ended").await;
+    assert!(seen.iter().any(|event| event.data["type"] == "desktop.recording_started"), "{seen:?}");
 }
 
 #[tokio::test]
