@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use screen_video::{FPS, GREATEST_LONG_SIDE, GREATEST_SHORT_SIDE, Limits};
@@ -298,9 +299,9 @@ impl Running {
 
     async fn resume(&mut self, done: oneshot::Sender<()>) {
         if self.is_paused {
+            self.owner.live.paused.store(false, Ordering::Relaxed);
             let _ = self.work.send(Work::Resume(self.began.elapsed())).await; // it ended
             (self.is_paused, self.is_dirty) = (false, true);
-            self.owner.live.paused.store(false, std::sync::atomic::Ordering::Relaxed);
         }
         let _ = done.send(()); // who asked has left
     }
