@@ -91,7 +91,7 @@ impl Owner {
 
     async fn begin(self) -> Result<(u64, Recording, Running), Error> {
         let watcher = self.session.link.watch(); // before the picture: what changes after it is heard of
-        let began = Instant::now();
+        let (began, started_at_ms) = (Instant::now(), now_ms());
         let (frame, pointer) = self.picture().await?;
         let size = (frame.rect.width, frame.rect.height);
         let (long, short) = (size.0.max(size.1), size.0.min(size.1));
@@ -102,7 +102,7 @@ impl Owner {
             );
             return Err(Error::Invalid(why));
         }
-        let (number, file, recording) = self.made(size).await?;
+        let (number, file, recording) = self.made(size, started_at_ms).await?;
         let folder = &self.order.folder;
         let plan = Plan {
             size,
@@ -155,7 +155,7 @@ impl Owner {
     }
 
     /// Its place on the disk and in the list.
-    async fn made(&self, (width, height): (u32, u32)) -> Result<(u64, File, Recording), Error> {
+    async fn made(&self, (width, height): (u32, u32), started_at_ms: i64) -> Result<(u64, File, Recording), Error> {
         let (folder, fps, last) = (self.order.folder.clone(), self.order.fps, self.recordings.last());
         let made = tokio::task::spawn_blocking(move || {
             let (number, file) = folder.create(last)?;
@@ -164,7 +164,7 @@ impl Owner {
                 status: RecordingStatus::Recording,
                 file_name: format!("{}.mp4", id(number)),
                 bytes: 0,
-                started_at: rfc3339(now_ms()),
+                started_at: rfc3339(started_at_ms),
                 ended_at: None,
                 duration_ms: 0,
                 width: Some(coded(width)),
