@@ -244,6 +244,8 @@ fn dress(display: &mut Display, spec: &StartSpec) -> x_desktop::Result<()> {
     if display.size() != size {
         display.resize(size, f64::from(spec.dpi.unwrap_or(DPI)))?;
     }
+    // It was in the middle of the largest size.
+    display.move_pointer(i32::from(size.width / 2), i32::from(size.height / 2))?;
     display.set_backdrop(&x_desktop::Backdrop::default())
 }
 

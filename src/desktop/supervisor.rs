@@ -254,8 +254,9 @@ impl Supervisor {
     /// Something ended that should not.
     async fn mend(&mut self, ended: Ended) {
         let name = match ended {
-            Ended::Process(name) => name,
-            Ended::Connection => "Xvfb",
+            // The others go with it, and may be seen first.
+            Ended::Process(name) if self.has("Xvfb") => name,
+            Ended::Process(_) | Ended::Connection => "Xvfb",
         };
         let Some(home) = self.shown.home.clone() else { return };
         self.log(&home, &format!("{name} ended; starting it again"));
@@ -273,6 +274,13 @@ impl Supervisor {
         } else {
             self.restart_one(name, &home).await;
         }
+    }
+
+    /// Whether one of the desktop's own runs.
+    fn has(&self, name: &str) -> bool {
+        let own = self.shown.own.iter().find(|(known, _)| *known == name);
+        let info = own.and_then(|(_, id)| self.parts.processes.get(&id.to_string()).ok());
+        info.is_some_and(|info| info.is_alive())
     }
 
     async fn restart_one(&mut self, name: &'static str, home: &Home) {

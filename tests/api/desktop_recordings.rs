@@ -26,9 +26,10 @@ async fn post(server: &Server, path: &str, body: Value) -> Value {
 /// An xterm that never stops scrolling.
 async fn scroll(server: &Server) {
     let script = "i=0; while :; do i=$((i+1)); echo line $i of a text that scrolls; sleep 0.02; done";
-    let args = json!({"app": "xterm", "args": ["-geometry", "80x24", "-e", "sh", "-c", script], "wait": true});
-    let launched = post(server, "/v1/desktop/launch", args).await;
-    assert!(launched["windowId"].is_string(), "{launched}");
+    let args = json!({"app": "xterm", "args": ["-geometry", "80x24", "-e", "sh", "-c", script]});
+    post(server, "/v1/desktop/launch", args).await;
+    let seen = post(server, "/v1/desktop/wait", json!({"for": "window", "class": "xterm", "timeoutMs": 30_000})).await;
+    assert_eq!(seen["met"], true, "{seen}");
 }
 
 async fn recording(server: &Server, id: &str) -> Value {
@@ -158,8 +159,8 @@ async fn a_scrolling_terminal_is_recorded_and_plays_while_it_grows() {
     assert_eq!(part_headers["etag"], etag);
     assert_eq!(download(&server, "rec_1", Some("bytes=-10")).await.2, whole[whole.len() - 10..]);
     assert_eq!(download(&server, "rec_1", Some("bytes=999999999-")).await.0, 416);
-    let seen = events.until(|event| event.name == "desktop.recording_ended").await;
-    assert!(seen.iter().any(|event| event.name == "desktop.recording_started"), "{seen:?}");
+    let seen = events.until(|event| event.data["type"] == "desktop.recording_ended").await;
+    assert!(seen.iter().any(|event| event.data["type"] == "desktop.recording_started"), "{seen:?}");
 }
 
 #[tokio::test]
@@ -185,7 +186,7 @@ async fn a_still_screen_costs_nearly_nothing_and_the_pointer_is_seen() {
     let moved = post(&server, "/v1/desktop/recording/stop", json!({})).await;
     assert_eq!(json!([moved["width"], moved["height"]]), json!([200, 480]), "clipped to the screen");
     let moved = probe(&folder(&home).join("rec_2.mp4"));
-    assert!(moved["frames"].as_f64() > Some(6.0), "{moved}");
+    assert!(moved["frames"].as_f64() > Some(3.0), "{moved}");
     let bytes = still["bytes"].as_u64().expect("a number");
     assert!(bytes < 300_000, "{bytes} bytes");
 }

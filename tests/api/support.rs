@@ -40,15 +40,17 @@ impl Home {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("executable");
     }
 
-    /// Processes that still carry this home in their environment.
+    /// Processes that still carry this home in their environment, or one below it, as a desktop's do.
     pub fn processes(&self) -> Vec<(u32, String)> {
         let needle = format!("HOME={}", self.path().display());
+        let below = format!("{needle}/");
+        let is_here = |variable: &[u8]| variable == needle.as_bytes() || variable.starts_with(below.as_bytes());
         let pids =
             std::fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let ours = pids.filter(|pid: &u32| {
             let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            !stat.contains(") Z ") && environ.split(|byte| *byte == 0).any(|variable| variable == needle.as_bytes())
+            !stat.contains(") Z ") && environ.split(|byte| *byte == 0).any(is_here)
         });
         ours.map(|pid| (pid, std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ")))
             .collect()

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use screen_video::{FPS, GREATEST_LONG_SIDE, GREATEST_SHORT_SIDE, Limits};
@@ -90,7 +91,7 @@ impl Owner {
 
     async fn begin(self) -> Result<(u64, Recording, Running), Error> {
         let watcher = self.session.link.watch(); // before the picture: what changes after it is heard of
-        let began = Instant::now();
+        let (began, started_at_ms) = (Instant::now(), now_ms());
         let (frame, pointer) = self.picture().await?;
         let size = (frame.rect.width, frame.rect.height);
         let (long, short) = (size.0.max(size.1), size.0.min(size.1));
@@ -101,7 +102,7 @@ impl Owner {
             );
             return Err(Error::Invalid(why));
         }
-        let (number, file, recording) = self.made(size).await?;
+        let (number, file, recording) = self.made(size, started_at_ms).await?;
         let folder = &self.order.folder;
         let plan = Plan {
             size,
@@ -154,7 +155,7 @@ impl Owner {
     }
 
     /// Its place on the disk and in the list.
-    async fn made(&self, (width, height): (u32, u32)) -> Result<(u64, File, Recording), Error> {
+    async fn made(&self, (width, height): (u32, u32), started_at_ms: i64) -> Result<(u64, File, Recording), Error> {
         let (folder, fps, last) = (self.order.folder.clone(), self.order.fps, self.recordings.last());
         let made = tokio::task::spawn_blocking(move || {
             let (number, file) = folder.create(last)?;
@@ -163,7 +164,7 @@ impl Owner {
                 status: RecordingStatus::Recording,
                 file_name: format!("{}.mp4", id(number)),
                 bytes: 0,
-                started_at: rfc3339(now_ms()),
+                started_at: rfc3339(started_at_ms),
                 ended_at: None,
                 duration_ms: 0,
                 width: Some(coded(width)),
@@ -298,9 +299,9 @@ impl Running {
 
     async fn resume(&mut self, done: oneshot::Sender<()>) {
         if self.is_paused {
+            self.owner.live.paused.store(false, Ordering::Relaxed);
             let _ = self.work.send(Work::Resume(self.began.elapsed())).await; // it ended
             (self.is_paused, self.is_dirty) = (false, true);
-            self.owner.live.paused.store(false, std::sync::atomic::Ordering::Relaxed);
         }
         let _ = done.send(()); // who asked has left
     }

@@ -90,6 +90,7 @@ const LEAST_BITRATE_BPS: u32 = 1_000_000;
 
 impl Writer {
     fn take(&mut self, work: Work) -> screen_video::Result<Progress> {
+        let mut told = None;
         let progress = match work {
             Work::Frame { frame, pointer, at } => self.frame(frame, pointer.as_ref(), at)?,
             Work::Touch(at) | Work::Finish(at) => self.touch(at)?,
@@ -97,16 +98,18 @@ impl Writer {
                 self.video.pause(at)?;
                 self.latest = self.latest.max(at);
                 self.live.paused.store(true, Ordering::Relaxed);
-                let _ = done.send(()); // who asked has left
+                told = Some(done);
                 Progress::Paused
             }
             Work::Resume(at) => {
                 self.latest = self.latest.max(at);
-                self.live.paused.store(false, Ordering::Relaxed);
                 self.video.resume(at)?
             }
         };
         self.live.duration_ms.store(millis(self.video.summary(self.latest).duration), Ordering::Relaxed);
+        if let Some(done) = told {
+            let _ = done.send(()); // who asked has left
+        }
         Ok(progress)
     }
 

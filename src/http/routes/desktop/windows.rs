@@ -10,8 +10,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Done;
-use crate::desktop::WindowChange;
 use crate::desktop::types::Window;
+use crate::desktop::{Error, WindowChange};
 use crate::http::extract::{ApiJson, ApiPath, ApiQuery};
 use crate::http::problem::ApiError;
 use crate::http::{AppState, ProblemDetails};
@@ -59,6 +59,12 @@ async fn get_focused_window(State(state): State<AppState>) -> Result<Json<Window
     Ok(Json(state.desktop.focused_window().await?))
 }
 
+/// What can't be done without the window.
+async fn changed(state: &AppState, id: &str, change: WindowChange) -> Result<Json<Window>, ApiError> {
+    let window = state.desktop.change_window(id, change).await?;
+    Ok(Json(window.ok_or_else(|| Error::WindowNotFound(id.to_owned()))?))
+}
+
 async fn change(state: &AppState, id: &str, change: WindowChange) -> Result<Response, ApiError> {
     Ok(match state.desktop.change_window(id, change).await? {
         Some(window) => Json(window).into_response(),
@@ -71,8 +77,8 @@ async fn change(state: &AppState, id: &str, change: WindowChange) -> Result<Resp
     params(("id" = String, Path, description = "X id, decimal")),
     responses((status = 200, body = Window), (status = 404, body = ProblemDetails), (status = 409, body = ProblemDetails),
               (status = 503, body = ProblemDetails)))]
-async fn focus_window(State(state): State<AppState>, ApiPath(id): ApiPath<String>) -> Result<Response, ApiError> {
-    change(&state, &id, WindowChange::Focus).await
+async fn focus_window(State(state): State<AppState>, ApiPath(id): ApiPath<String>) -> Result<Json<Window>, ApiError> {
+    changed(&state, &id, WindowChange::Focus).await
 }
 
 /// Where to.
@@ -93,8 +99,8 @@ async fn move_window(
     State(state): State<AppState>,
     ApiPath(id): ApiPath<String>,
     ApiJson(body): ApiJson<PlaceBody>,
-) -> Result<Response, ApiError> {
-    change(&state, &id, WindowChange::Move { x: body.x, y: body.y }).await
+) -> Result<Json<Window>, ApiError> {
+    changed(&state, &id, WindowChange::Move { x: body.x, y: body.y }).await
 }
 
 /// How large.
@@ -115,8 +121,8 @@ async fn resize_window(
     State(state): State<AppState>,
     ApiPath(id): ApiPath<String>,
     ApiJson(body): ApiJson<SizeBody>,
-) -> Result<Response, ApiError> {
-    change(&state, &id, WindowChange::Resize { width: body.width, height: body.height }).await
+) -> Result<Json<Window>, ApiError> {
+    changed(&state, &id, WindowChange::Resize { width: body.width, height: body.height }).await
 }
 
 /// What a window is to become.
