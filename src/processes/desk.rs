@@ -79,6 +79,8 @@ impl Left {
 /// All desks of a server.
 pub(super) struct Desks {
     free: Mutex<Vec<Desk>>,
+    /// With something that an earlier server left: it lies there until it is where it belongs, as this server may be killed, too.
+    held: Mutex<Vec<(ProcessId, Desk)>>,
 }
 
 impl Desks {
@@ -88,24 +90,53 @@ impl Desks {
         if !keeper.is_there() {
             return (None, Vec::new());
         }
-        let mut left = Vec::new();
-        let mut kept = kept;
-        let desks = (0..DESKS).map(|number| {
-            let key = format!("{KEY_PREFIX}{number}");
-            if let Some(at) = kept.iter().position(|entry| entry.key == key)
-                && let Some(mut desk) = Desk::of(kept.swap_remove(at))
-            {
-                left.extend(desk.recover());
-                return Ok(desk);
+        let (mut free, mut held, mut left, mut used) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for entry in kept {
+            let key = entry.key.clone();
+            let Some(mut desk) = Desk::of(entry) else { continue };
+            used.push(key);
+            match desk.recover() {
+                Some(what) => {
+                    held.push((what.process(), desk));
+                    left.push(what);
+                }
+                None => free.push(desk),
             }
-            Desk::make(keeper, &key)
-        });
-        match desks.collect::<io::Result<Vec<_>>>() {
-            Ok(desks) => (Some(Self { free: Mutex::new(desks) }), left),
-            Err(error) => {
-                tracing::warn!(%error, "no desks: if the server is killed, output that it is just reading is lost");
-                (None, left)
+        }
+        // As many as are held come on top, each time at most one for each thread that was reading.
+        let mut keys = (0..).map(|number| format!("{KEY_PREFIX}{number}")).filter(|key| !used.contains(key));
+        while free.len() < DESKS
+            && let Some(key) = keys.next()
+        {
+            match Desk::make(keeper, &key) {
+                Ok(desk) => free.push(desk),
+                Err(error) => {
+                    tracing::warn!(%error, "no desks: if the server is killed, output that it is just reading is lost");
+                    return (None, left);
+                }
             }
+        }
+        (Some(Self { free: Mutex::new(free), held: Mutex::new(held) }), left)
+    }
+
+    /// What was left of this process is where it belongs, or of no use.
+    pub(super) fn release(&self, process: ProcessId) {
+        self.release_where(|of| of == process);
+    }
+
+    /// What nobody took up is of no use.
+    pub(super) fn release_all(&self) {
+        self.release_where(|_| true);
+    }
+
+    fn release_where(&self, is_it: impl Fn(ProcessId) -> bool) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let (done, others) = std::mem::take(&mut *held).into_iter().partition(|(process, _)| is_it(*process));
+        *held = others;
+        drop(held);
+        for (_, mut desk) in done {
+            desk.clear();
+            self.free.lock().unwrap_or_else(PoisonError::into_inner).push(desk);
         }
     }
 
@@ -236,7 +267,13 @@ impl Desk {
         }
     }
 
-    /// What an earlier server left here; then it is free.
+    /// Nothing lies here any more.
+    fn clear(&mut self) {
+        self.set(AT_STATE, IDLE);
+        self.empty();
+    }
+
+    /// What an earlier server left here. It stays until [`Desk::clear`], and is found again by whoever looks again.
     fn recover(&mut self) -> Option<Left> {
         let waiting = rustix::io::ioctl_fionread(&self.reader).ok().and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
         let (process, base) = (ProcessId(self.get(AT_PROCESS)), self.get(AT_BASE));
@@ -246,6 +283,7 @@ impl Desk {
                 // Not noted yet: all that was moved is in the pipe.
                 let count = if count == 0 { waiting.min(DESK_BYTES) } else { count };
                 let read = count.saturating_sub(waiting);
+                self.set(AT_COUNT, count as u64); // before anything of it leaves the pipe
                 let rest = self.memory.bytes_mut(AT_BYTES + read, count - read);
                 let is_whole = read_exactly(&self.reader, rest).is_ok();
                 let stream = Stream::ALL.into_iter().find(|stream| stream_number(*stream) == self.get(AT_STREAM));
@@ -257,8 +295,9 @@ impl Desk {
             GIVING if count > 0 => Some(Left::Given { process, position: base + count.saturating_sub(waiting) as u64 }),
             _ => None,
         };
-        self.set(AT_STATE, IDLE);
-        self.empty();
+        if left.is_none() {
+            self.clear();
+        }
         left
     }
 }
@@ -343,6 +382,16 @@ mod tests {
         Desk { reader: clone(&desk.reader), writer: clone(&desk.writer), memory }
     }
 
+    /// What the next server finds; and the one after it, when that one was killed before it had put it where it belongs.
+    fn recovered(desk: &Desk) -> Option<Left> {
+        let first = found(desk).recover();
+        let mut next = found(desk);
+        assert_eq!(next.recover(), first);
+        next.clear();
+        assert_eq!(found(desk).recover(), None);
+        first
+    }
+
     fn owner(base: u64) -> Owner {
         Owner { process: ProcessId(7), stream: Stream::Stdout, base, carry: pack(b"\xc3") }
     }
@@ -362,21 +411,21 @@ mod tests {
     async fn whatever_step_a_kill_comes_after_nothing_taken_is_lost() {
         let desk = Desk::make(&Keeper::none(), "desk").expect("a desk");
         let (from, mut to) = io::pipe().expect("a pipe");
-        assert_eq!(found(&desk).recover(), None, "nothing was done");
+        assert_eq!(recovered(&desk), None, "nothing was done");
         desk.begin(TAKING, owner(10));
-        assert_eq!(found(&desk).recover(), None, "nothing was moved");
+        assert_eq!(recovered(&desk), None, "nothing was moved");
         // Moved, and not noted.
         io::Write::write_all(&mut to, b"hello").expect("written");
         desk.begin(TAKING, owner(10));
         moved(from.as_fd(), desk.writer.as_fd(), DESK_BYTES).expect("moved");
-        assert_eq!(found(&desk).recover(), taken(b"hello"));
-        assert_eq!(found(&desk).recover(), None, "once");
+        assert_eq!(recovered(&desk), taken(b"hello"));
+        assert_eq!(recovered(&desk), None, "once");
         // Noted, and not read.
         io::Write::write_all(&mut to, b"again").expect("written");
         desk.begin(TAKING, owner(10));
         moved(from.as_fd(), desk.writer.as_fd(), DESK_BYTES).expect("moved");
         desk.set(AT_COUNT, 5);
-        assert_eq!(found(&desk).recover(), taken(b"again"));
+        assert_eq!(recovered(&desk), taken(b"again"));
         // Read in part, and read whole.
         for read in [2, 5] {
             let mut desk = found(&desk);
@@ -385,7 +434,7 @@ mod tests {
             moved(from.as_fd(), desk.writer.as_fd(), DESK_BYTES).expect("moved");
             desk.set(AT_COUNT, 5);
             read_exactly(&desk.reader, desk.memory.bytes_mut(AT_BYTES, read)).expect("read");
-            assert_eq!(found(&desk).recover(), taken(b"parts"));
+            assert_eq!(recovered(&desk), taken(b"parts"));
         }
         // All of it, without a kill.
         let wire = Wire::new(from.into(), Interest::READABLE).expect("a wire");
@@ -394,7 +443,7 @@ mod tests {
         let mut desk = found(&desk);
         let mut seen = Vec::new();
         assert_eq!(desk.take(&wire, owner(10), |bytes| seen = bytes.to_vec()).expect("taken"), 4);
-        assert_eq!((seen.as_slice(), found(&desk).recover()), (&b"done"[..], None));
+        assert_eq!((seen.as_slice(), recovered(&desk)), (&b"done"[..], None));
         drop(to);
         wire.readable().await;
         assert_eq!(desk.take(&wire, owner(14), |_| panic!("nothing comes")).expect("the end"), 0);
@@ -407,21 +456,21 @@ mod tests {
         let given = |position| Some(Left::Given { process: ProcessId(7), position });
         desk.begin(GIVING, owner(10));
         rustix::io::write(&desk.writer, b"abc").expect("written");
-        assert_eq!(found(&desk).recover(), None, "nothing was sent");
+        assert_eq!(recovered(&desk), None, "nothing was sent");
         desk.begin(GIVING, owner(10));
         rustix::io::write(&desk.writer, b"abcd").expect("written");
         desk.set(AT_COUNT, 4);
-        assert_eq!(found(&desk).recover(), given(10), "nor here");
+        assert_eq!(recovered(&desk), given(10), "nor here");
         desk.begin(GIVING, owner(10));
         rustix::io::write(&desk.writer, b"abcd").expect("written");
         desk.set(AT_COUNT, 4);
         moved(desk.reader.as_fd(), to.as_fd(), 3).expect("moved");
-        assert_eq!(found(&desk).recover(), given(13));
+        assert_eq!(recovered(&desk), given(13));
         let wire = Wire::new(to.into(), Interest::WRITABLE).expect("a wire");
         wire.writable().await;
         let mut noted = 0;
         assert_eq!(desk.give(&wire, owner(13), b"def", |count| noted = count).expect("given"), 3);
-        assert_eq!((noted, found(&desk).recover()), (3, None));
+        assert_eq!((noted, recovered(&desk)), (3, None));
         let mut read = [0; 6];
         io::Read::read_exact(&mut from, &mut read).expect("read");
         assert_eq!(&read, b"abcdef");
@@ -447,7 +496,7 @@ mod tests {
         from.readable().await;
         let mut seen = Vec::new();
         assert_eq!(desk.take(&from, owner(0), |bytes| seen = bytes.to_vec()).expect("taken"), 8);
-        assert_eq!((seen.as_slice(), found(&desk).recover()), (&number[..], None));
+        assert_eq!((seen.as_slice(), recovered(&desk)), (&number[..], None));
         let nothing = desk.take(&from, owner(8), |_| panic!("nothing comes")).expect_err("empty");
         assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
     }

@@ -138,6 +138,9 @@ impl Children {
                 Left::Taken { .. } => {}
             }
         }
+        if let Some(desks) = self.desks() {
+            desks.release(id);
+        }
         let read_to = read_to.max(tape.freed());
         let unsettled = tape.unsettled(read_to)?;
         let known = Known {

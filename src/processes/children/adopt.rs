@@ -134,6 +134,9 @@ impl Children {
             let children = self.clone();
             spawn_owned("process-end", async move { children.end_inherited(id).await });
         }
+        if let Some(desks) = self.desks() {
+            desks.release_all();
+        }
     }
 
     /// Ends a process that can't be gone on with.

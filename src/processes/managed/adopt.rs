@@ -51,6 +51,9 @@ pub(in crate::processes) fn adopt(adoption: Adoption) -> std::io::Result<Handle>
     let (mailbox_tx, mailbox) = mpsc::channel(as_usize(room.bounds.process_mailbox_max_messages));
     let mut output = Output::new(&room.spool_dir, info.id.0, room.config().max_log_bytes_per_process, true);
     let input = made_up(&mut output, Input::new(info.id, slate), left);
+    if let Some(desks) = room.children.desks() {
+        desks.release(info.id);
+    }
     let close_stdin = input.slate.as_ref().is_some_and(Slate::closes) && stdio.has_stdin();
     let size = info.terminal.filter(|_| spec.tty);
     let terminal = size.map(|size| Terminal::new(size, &room.bounds).of_log(output.log().index));
