@@ -64,6 +64,7 @@ desktop)
   need openbox openbox
   need xterm xterm
   need mousepad mousepad
+  need mtpaint mtpaint
   need xclip xclip
   need dbus-daemon dbus-daemon
   need_file at-spi2-core /usr/libexec/at-spi-bus-launcher

@@ -23,11 +23,20 @@ pub(super) struct Agent {
     channel: Channel,
     /// Whole lines that the agent hasn't read yet; written in order, whatever clients do meanwhile.
     outgoing: BytesMut,
+    /// The last lines of `outgoing`, of which the journal doesn't tell yet.
+    unnoted: Vec<Unnoted>,
     queue_max_bytes: usize,
     is_input_closed: bool,
     pub(super) lines: LineCutter,
     stderr: Arc<Mutex<StderrTail>>,
     stderr_task: JoinHandle<()>,
+}
+
+/// A line that waits to be written, and to be noted for the next server.
+struct Unnoted {
+    kind: u32,
+    about: Vec<u8>,
+    bytes: usize,
 }
 
 /// What the agent's side of its owner's loop brings.
@@ -117,6 +126,7 @@ impl Agent {
             quirks,
             channel,
             outgoing: BytesMut::new(),
+            unnoted: Vec::new(),
             queue_max_bytes: as_usize(bounds.acp_stdin_queue_max_bytes),
             is_input_closed: false,
             lines: LineCutter::from(read_to, as_usize(bounds.acp_line_max_bytes)),
@@ -154,19 +164,27 @@ impl Agent {
         self.channel.is_read_to_its_end()
     }
 
-    /// Queues one line, with what the next server has to know of it. False when the agent has left too much unread, or closed
-    /// its stdin.
+    /// Queues one line, with what the next server has to know of it: that is noted right before something is written. False
+    /// when the agent has left too much unread, or closed its stdin.
     pub(super) fn send(&mut self, line: &Bytes, kind: u32, about: impl FnOnce() -> Vec<u8>) -> bool {
         if self.is_input_closed || self.outgoing.len() + line.len() > self.queue_max_bytes {
             return false;
         }
-        let start = self.outgoing.len();
         self.outgoing.extend_from_slice(line);
         self.outgoing.extend_from_slice(b"\n");
         if self.channel.is_kept() {
-            self.channel.note(kind, &about(), &self.outgoing[start..]);
+            self.unnoted.push(Unnoted { kind, about: about(), bytes: line.len() + 1 });
         }
         true
+    }
+
+    /// From here on the next server would write the lines that wait, were we killed.
+    fn note_lines(&mut self) {
+        let mut start = self.outgoing.len() - self.unnoted.iter().map(|line| line.bytes).sum::<usize>();
+        for Unnoted { kind, about, bytes } in self.unnoted.drain(..) {
+            self.channel.note(kind, &about, &self.outgoing[start..start + bytes]);
+            start += bytes;
+        }
     }
 
     /// Tells the next server something.
@@ -186,6 +204,7 @@ impl Agent {
 
     /// Writes the journal anew: these records, and the lines that wait.
     pub(super) fn tidy(&mut self, records: &[(u32, Vec<u8>)], line_kind: u32) {
+        self.note_lines();
         let records = records.iter().map(|(kind, about)| (*kind, &about[..]));
         self.channel.tidy(records, line_kind, &self.outgoing);
     }
@@ -196,6 +215,7 @@ impl Agent {
         if self.outgoing.is_empty() {
             return true;
         }
+        self.note_lines();
         match self.channel.try_write(&self.outgoing) {
             Ok(count) => self.outgoing.advance(count),
             Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => {}
@@ -217,6 +237,7 @@ impl Agent {
         self.channel.close_stdin();
         self.is_input_closed = true;
         self.outgoing.clear();
+        self.unnoted.clear();
     }
 }
 

@@ -20,6 +20,14 @@ pub struct Pending<W> {
     pub waiter: W,
 }
 
+impl<W> Pending<W> {
+    /// Who waits, and the rest.
+    pub fn without_waiter(self) -> (W, Pending<()>) {
+        let Self { client_id, method, params, session, tag, waiter } = self;
+        (waiter, Pending { client_id, method, params, session, tag, waiter: () })
+    }
+}
+
 /// What an answer to a request of the agent's is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {

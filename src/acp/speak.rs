@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::envelope::Envelope;
-use super::owner::{Answer, Command};
+use super::owner::{Answer, Command, Post};
 use super::server::Server;
 use super::types::{Error, Posted};
 use super::{Acp, Made};
@@ -26,7 +26,7 @@ impl Acp {
     /// # Errors
     /// [`Error`], before anything was sent.
     pub async fn post(&self, server_id: &str, agent: Option<&str>, envelope: Envelope) -> Result<Posted, Error> {
-        self.post_tagged(server_id, agent, envelope, None).await
+        self.send(server_id, agent, Post { envelope, tag: None, is_logged: false }).await
     }
 
     /// The same with something for the server's [`Tap`](super::Tap) to know the request by.
@@ -40,9 +40,21 @@ impl Acp {
         envelope: Envelope,
         tag: Option<String>,
     ) -> Result<Posted, Error> {
+        self.send(server_id, agent, Post { envelope, tag, is_logged: false }).await
+    }
+
+    /// The same of an envelope that an earlier server wrote into the log, and never sent.
+    ///
+    /// # Errors
+    /// As [`Acp::post`].
+    pub async fn post_late(&self, server_id: &str, agent: &str, envelope: Envelope, tag: String) -> Result<Posted, Error> {
+        self.send(server_id, Some(agent), Post { envelope, tag: Some(tag), is_logged: true }).await
+    }
+
+    async fn send(&self, server_id: &str, agent: Option<&str>, post: Post) -> Result<Posted, Error> {
         self.check(server_id, agent)?;
         let (reply, answer) = oneshot::channel();
-        let command = Command::Post { envelope, tag, reply };
+        let command = Command::Post { post, reply };
         let server = match self.ready(server_id) {
             Some((server, room)) => {
                 room.send(command);
@@ -75,7 +87,11 @@ impl Acp {
     pub async fn submit(&self, server_id: &str, server: &Server, envelope: Envelope) -> Result<(), Error> {
         self.inner.store.room().await;
         let (reply, _) = oneshot::channel();
-        server.mailbox.send(Command::Post { envelope, tag: None, reply }).await.map_err(|_| self.gone(server_id))
+        server
+            .mailbox
+            .send(Command::Post { post: Post { envelope, tag: None, is_logged: false }, reply })
+            .await
+            .map_err(|_| self.gone(server_id))
     }
 
     /// Puts an answer of our own on a server's event stream. Cancel safe.

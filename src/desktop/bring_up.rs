@@ -18,7 +18,7 @@ use crate::processes::{Owner, ProcessId};
 /// Display numbers that are tried, from the one that was asked for.
 const CANDIDATES: u32 = 10;
 
-/// How often it is looked whether Xvfb answers.
+/// How often it is looked whether Xvfb and openbox answer.
 const POLL: Duration = Duration::from_millis(3);
 
 /// How long the window manager is waited for. Without it, windows have no frames, and that is all.
@@ -249,17 +249,25 @@ fn dress(display: &mut Display, spec: &StartSpec) -> x_desktop::Result<()> {
     display.set_backdrop(&x_desktop::Backdrop::default())
 }
 
-async fn wait_for_manager(session: &Session) {
-    let mut watcher = session.link.watch();
-    let managed = async {
-        loop {
-            let is_there = session.link.call("the window manager", Error::Input, |display| display.has_window_manager()).await;
-            if !matches!(is_there, Ok(false)) || !watcher.changed().await {
-                return;
-            }
-        }
-    };
-    if tokio::time::timeout(MANAGER_PATIENCE, managed).await.is_err() {
+/// Until openbox does its work: before, windows stay without a frame, and keys go to nobody.
+pub(super) async fn wait_for_manager(session: &Session) {
+    if tokio::time::timeout(MANAGER_PATIENCE, answer_of_manager(session)).await.is_err() {
         tracing::warn!("openbox manages no windows yet");
+    }
+}
+
+/// Ends, too, when the X server is gone: whoever asks for more will hear it.
+async fn answer_of_manager(session: &Session) {
+    let mut asked = None;
+    loop {
+        let step = session.link.call("the window manager", Error::Input, move |display| match asked {
+            None => Ok((display.question_manager()?, false)),
+            Some(question) => Ok((Some(question), display.has_answered(question)?)),
+        });
+        match step.await {
+            Ok((_, true)) | Err(_) => return,
+            Ok((question, false)) => asked = question,
+        }
+        tokio::time::sleep(POLL).await;
     }
 }

@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::bring_up::{Up, own_process};
+use super::bring_up::{Up, own_process, wait_for_manager};
 use super::home::{Home, Remembered};
 use super::session::Session;
 use super::types::{DesktopFailure, DesktopState, StartSpec};
@@ -289,6 +289,9 @@ impl Supervisor {
             Ok(id) => {
                 self.shown.own.iter_mut().filter(|(other, _)| *other == name).for_each(|(_, known)| *known = id);
                 self.remember();
+                if name == "openbox" {
+                    wait_for_manager(&session).await;
+                }
                 self.tell("desktop.restarted");
                 self.show();
             }

@@ -162,39 +162,39 @@ impl Live {
         while !self.lock().ending.is_empty() && changed.changed().await.is_ok() {}
     }
 
-    /// Appends events in order; `change` is made with the last one. To be called under the lock: what is in order there is
-    /// in order in the stream.
+    /// Appends events in order; they and `change` are committed together. To be called under the lock: what is in order there
+    /// is in order in the stream.
     pub(super) fn append(&self, out: Vec<Projected>, change: Option<RowChange>) {
-        self.each(out, change, |kind, payload, change| drop(self.store.append_in_order(&self.stream, kind, payload, change)));
+        if let Some(events) = self.to_append(out, change.as_ref()) {
+            self.store.append_all_in_order(&self.stream, events, change);
+        }
     }
 
     /// The same for what the agent says, and for what nobody waits for: the raw envelopes don't wait until it is committed.
     pub(super) fn append_later(&self, state: &mut State, out: Vec<Projected>, change: Option<RowChange>) {
         let (out, change) = state.new_of(out, change);
-        self.each(out, change, |kind, payload, change| self.store.append_later(&self.stream, kind, payload, change));
+        if let Some(events) = self.to_append(out, change.as_ref()) {
+            self.store.append_later(&self.stream, events, change);
+        }
     }
 
-    /// The same; resolves once the last one is in the file.
+    /// The same; resolves once all of it is in the file.
     fn append_later_acked(&self, state: &mut State, out: Vec<Projected>, wanted: bool) -> oneshot::Receiver<u64> {
-        let (mut out, _) = state.new_of(out, None);
-        let last = out.pop().filter(|_| !self.is_deleted());
-        self.each(out, None, |kind, payload, change| self.store.append_later(&self.stream, kind, payload, change));
-        match last {
-            Some(Projected { kind, payload }) => self.store.append_later_acked(&self.stream, kind, payload, wanted),
+        let (out, _) = state.new_of(out, None);
+        match self.to_append(out, None) {
+            Some(events) => self.store.append_later_acked(&self.stream, events, wanted),
             None => oneshot::channel().1,
         }
     }
 
-    fn each(&self, out: Vec<Projected>, change: Option<RowChange>, append: impl Fn(&'static str, Bytes, Option<RowChange>)) {
+    /// `None` when there is nothing to append, or the session is deleted.
+    fn to_append(&self, out: Vec<Projected>, change: Option<&RowChange>) -> Option<Vec<(&'static str, Bytes)>> {
         if self.is_deleted() {
-            return;
+            return None;
         }
-        let last = out.len().saturating_sub(1);
-        let mut change = change;
-        change.iter().for_each(|change| self.tell_spans(change));
-        for (at, Projected { kind, payload }) in out.into_iter().enumerate() {
-            append(kind, payload, if at == last { change.take() } else { None });
-        }
+        change.into_iter().for_each(|change| self.tell_spans(change));
+        Some(out.into_iter().map(|Projected { kind, payload }| (kind, payload)).collect())
+            .filter(|events: &Vec<_>| !events.is_empty())
     }
 
     /// One event of ours.

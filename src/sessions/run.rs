@@ -59,7 +59,7 @@ impl Sessions {
     /// queue, to be tried again.
     async fn run(&self, live: &Arc<Live>, turn: &Turn, tries: usize) {
         let began = turn.taken_up.unwrap_or_else(Instant::now);
-        let sending = self.send(live, turn);
+        let sending = self.send(live, turn, false);
         tokio::pin!(sending);
         let sent = loop {
             tokio::select! {
@@ -90,7 +90,7 @@ impl Sessions {
     pub(super) fn send_late(&self, live: &Arc<Live>, turn: Turn) {
         let (sessions, live) = (self.clone(), Arc::clone(live));
         spawn_owned("session-turns", async move {
-            if let Err(error) = sessions.send(&live, &turn).await {
+            if let Err(error) = sessions.send(&live, &turn, true).await {
                 tracing::warn!(%error, turn = turn.id, "a turn could not be sent after a restart");
             }
             // What reached the agent has ended with its answer.
@@ -100,7 +100,8 @@ impl Sessions {
         });
     }
 
-    async fn send(&self, live: &Arc<Live>, turn: &Turn) -> Result<Value, Error> {
+    /// `is_late`: an earlier server was about to.
+    async fn send(&self, live: &Arc<Live>, turn: &Turn, is_late: bool) -> Result<Value, Error> {
         let (server_id, agent, acp_session_id) = live.address();
         // A server that is being deleted fails its turns before its agent has ended.
         if !live.lock().agent_runs || self.acp()?.initialized(&server_id).is_none() {
@@ -113,7 +114,12 @@ impl Sessions {
             json!(acp_session_id)
         );
         let envelope = Envelope::parse(text.into()).map_err(|error| Error::invalid(error.to_string()))?;
-        match self.acp()?.post_tagged(&server_id, Some(&agent), envelope, Some(turn.id.clone())).await? {
+        let (acp, tag) = (self.acp()?, turn.id.clone());
+        let posted = match is_late {
+            true => acp.post_late(&server_id, &agent, envelope, tag).await,
+            false => acp.post_tagged(&server_id, Some(&agent), envelope, Some(tag)).await,
+        };
+        match posted? {
             Posted::Response { text, .. } => Ok(serde_json::from_slice(&text).unwrap_or_default()),
             Posted::Accepted => Ok(Value::Null),
         }

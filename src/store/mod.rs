@@ -280,24 +280,25 @@ impl Store {
         self.inner.readers.run(move |connection| extent::read_to(connection, &name)).await
     }
 
-    /// As [`Store::append`], but it is committed after what others append meanwhile: they don't wait for it. When somebody
-    /// follows the stream, that is soon; otherwise within a few milliseconds. Whoever appends to the same stream otherwise calls [`Store::append_in_order`].
-    pub fn append_later(&self, stream: &Arc<Stream>, kind: &'static str, payload: Bytes, change: Option<RowChange>) {
-        let append = self.clean(stream, kind, payload, change, None);
-        self.inner.queue.put_later(append, stream.is_followed());
+    /// Appends several events; they and `change` are committed together, after what others append meanwhile: they don't wait for
+    /// it. When somebody follows the stream, that is soon; otherwise within a few milliseconds. Whoever appends to the same
+    /// stream otherwise calls [`Store::append_in_order`].
+    pub fn append_later(&self, stream: &Arc<Stream>, events: Vec<(&'static str, Bytes)>, change: Option<RowChange>) {
+        let appends = self.joined(stream, events, change, None);
+        self.inner.queue.put_later(appends, stream.is_followed());
     }
 
-    /// The same; resolves as [`Store::append_acked`]. Without `wanted`, nobody but followers of the stream waits for it.
+    /// The same; resolves as [`Store::append_acked`], with the last one's position. Without `wanted`, nobody but followers of
+    /// the stream waits for it.
     pub fn append_later_acked(
         &self,
         stream: &Arc<Stream>,
-        kind: &'static str,
-        payload: Bytes,
+        events: Vec<(&'static str, Bytes)>,
         wanted: bool,
     ) -> oneshot::Receiver<u64> {
         let (ack, acked) = oneshot::channel();
-        let append = self.clean(stream, kind, payload, None, Some(ack));
-        self.inner.queue.put_later(append, wanted || stream.is_followed());
+        let appends = self.joined(stream, events, None, Some(ack));
+        self.inner.queue.put_later(appends, wanted || stream.is_followed());
         acked
     }
 
@@ -320,10 +321,34 @@ impl Store {
         acked
     }
 
+    /// The same of several events: they and `change` are committed together.
+    pub fn append_all_in_order(&self, stream: &Arc<Stream>, events: Vec<(&'static str, Bytes)>, change: Option<RowChange>) {
+        let appends = self.joined(stream, events, change, None);
+        self.inner.queue.put_all_in_order(appends.into_iter().map(Command::Append));
+    }
+
     /// Has what is queued committed. A little is committed on the spot, which saves two changes of thread and is what
     /// makes a turn quick; much, or when the disk was slow a moment ago, is left to the writer's thread.
     pub fn flush(&self) {
         self.inner.writer.flush();
+    }
+
+    /// `change` and `ack` go with the last one.
+    fn joined(
+        &self,
+        stream: &Arc<Stream>,
+        events: Vec<(&'static str, Bytes)>,
+        change: Option<RowChange>,
+        ack: Option<oneshot::Sender<u64>>,
+    ) -> Vec<Append> {
+        let (count, mut change, mut ack) = (events.len(), change, ack);
+        let each = events.into_iter().enumerate().map(|(at, (kind, payload))| {
+            if at + 1 < count {
+                return Append { is_joined: true, ..self.clean(stream, kind, payload, None, None) };
+            }
+            self.clean(stream, kind, payload, change.take(), ack.take())
+        });
+        each.collect()
     }
 
     fn put(
@@ -383,7 +408,7 @@ impl Store {
             change.iter_mut().for_each(|change| redaction::clean(change, redactor));
         }
         stream.count_append();
-        Append { stream: Arc::clone(stream), kind, payload, change, read_to: None, ack }
+        Append { stream: Arc::clone(stream), kind, payload, change, read_to: None, ack, is_joined: false }
     }
 
     /// Changes rows; resolves once committed. Dropping the future doesn't take the change back. A refused change is

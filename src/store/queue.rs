@@ -34,6 +34,8 @@ pub(super) struct Append {
     /// How far its source is read with it.
     pub(super) read_to: Option<u64>,
     pub(super) ack: Option<oneshot::Sender<u64>>,
+    /// It is committed together with the next one in the queue, or neither is.
+    pub(super) is_joined: bool,
 }
 
 pub(super) enum Command {
@@ -45,6 +47,10 @@ pub(super) enum Command {
 }
 
 impl Command {
+    fn is_joined(&self) -> bool {
+        matches!(self, Self::Append(append) if append.is_joined)
+    }
+
     fn bytes(&self) -> u64 {
         match self {
             Self::Append(append) => append_bytes(append),
@@ -89,6 +95,16 @@ struct Waiting {
 }
 
 impl Waiting {
+    /// After closing, they are dropped.
+    fn put(&mut self, commands: impl IntoIterator<Item = Command>, to: fn(&mut Self) -> &mut VecDeque<Command>) {
+        if self.closed {
+            return;
+        }
+        let before = to(self).len();
+        to(self).extend(commands);
+        self.bytes += to(self).range(before..).map(Command::bytes).sum::<u64>();
+    }
+
     fn is_empty(&self) -> bool {
         self.commands.is_empty() && self.later.is_empty()
     }
@@ -135,21 +151,28 @@ impl Queue {
     /// Leaves the command in the queue: whoever commits next takes it, the writer's thread within two ticks.
     pub(super) fn put(&self, command: Command) {
         let mut waiting = self.lock();
-        if waiting.closed {
-            return;
-        }
-        waiting.bytes += command.bytes();
-        waiting.commands.push_back(command);
-        // Waking a thread costs more than all the rest of a commit: a thread that ticks already isn't woken.
-        if !std::mem::replace(&mut waiting.ticking, true) {
+        waiting.put([command], |waiting| &mut waiting.commands);
+        self.tick(&mut waiting);
+    }
+
+    /// Waking a thread costs more than all the rest of a commit: a thread that ticks already isn't woken.
+    fn tick(&self, waiting: &mut Waiting) {
+        if !waiting.closed && !std::mem::replace(&mut waiting.ticking, true) {
             self.filled.notify_one();
         }
     }
 
     /// The same, after what was put to be later: that is later no more.
     pub(super) fn put_in_order(&self, command: Command) {
-        self.promote();
-        self.put(command);
+        self.put_all_in_order([command]);
+    }
+
+    /// The same of several at once: with [`Append::is_joined`], nobody takes them apart.
+    pub(super) fn put_all_in_order(&self, commands: impl IntoIterator<Item = Command>) {
+        let mut waiting = self.lock();
+        waiting.promote();
+        waiting.put(commands, |waiting| &mut waiting.commands);
+        self.tick(&mut waiting);
     }
 
     /// What was put to be later is so no more.
@@ -158,18 +181,12 @@ impl Queue {
     }
 
     /// The same for what may be committed after everything that is put. With `wanted`, somebody waits for it all the same.
-    pub(super) fn put_later(&self, append: Append, wanted: bool) {
+    pub(super) fn put_later(&self, appends: impl IntoIterator<Item = Append>, wanted: bool) {
         let mut waiting = self.lock();
-        if waiting.closed {
-            return;
-        }
-        waiting.bytes += append_bytes(&append);
-        waiting.later.push_back(Command::Append(append));
+        waiting.put(appends.into_iter().map(Command::Append), |waiting| &mut waiting.later);
         waiting.later_since.get_or_insert_with(Instant::now);
         waiting.later_wanted |= wanted;
-        if !std::mem::replace(&mut waiting.ticking, true) {
-            self.filled.notify_one();
-        }
+        self.tick(&mut waiting);
     }
 
     /// From here on what may be later stays in the queue until it is promoted.
@@ -267,11 +284,11 @@ impl Queue {
     /// The oldest commands, in order. Whoever takes holds the writer, so that order stays.
     pub(super) fn take(&self, max: usize) -> Vec<Command> {
         let mut waiting = self.lock();
-        let count = waiting.commands.len().min(max);
+        let count = whole(&waiting.commands, max);
         let mut batch: Vec<_> = waiting.commands.drain(..count).collect();
         // A slice: what comes meanwhile doesn't wait for all of it. Of much, a larger one.
         let slice = LATER_SLICE.max(waiting.later.len() / 4);
-        let room = if waiting.may_take_later() { (max - count).min(slice).min(waiting.later.len()) } else { 0 };
+        let room = if waiting.may_take_later() { whole(&waiting.later, max.saturating_sub(count).min(slice)) } else { 0 };
         batch.extend(waiting.later.drain(..room));
         waiting.later_taken();
         waiting.taken += batch.len() as u64;
@@ -290,12 +307,13 @@ impl Queue {
             return (Vec::new(), is_later);
         }
         let first = if is_later { &mut waiting.later } else { &mut waiting.commands };
-        let mut little = Vec::new();
+        let mut little: Vec<Append> = Vec::new();
         let mut bytes = 0;
-        while little.len() < LITTLE_COMMANDS {
+        loop {
             let Some(next @ Command::Append(_)) = first.front() else { break };
             bytes += next.bytes();
-            if bytes > LITTLE_BYTES {
+            let is_full = little.len() >= LITTLE_COMMANDS || bytes > LITTLE_BYTES;
+            if is_full && !little.last().is_some_and(|last| last.is_joined) {
                 break;
             }
             if let Some(Command::Append(append)) = first.pop_front() {
@@ -333,6 +351,15 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner) // each change leaves it whole
     }
+}
+
+/// How many to take from the front: `max`, and what belongs to the last one of them.
+fn whole(commands: &VecDeque<Command>, max: usize) -> usize {
+    let mut count = commands.len().min(max);
+    while count > 0 && count < commands.len() && commands[count - 1].is_joined() {
+        count += 1;
+    }
+    count
 }
 
 /// What comes before a request to close, and the reply to it.

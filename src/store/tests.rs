@@ -1,11 +1,13 @@
 //! The store against a file that another connection meddles with.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rusqlite::Connection;
 
+use super::queue::{Command, Queue};
 use super::{AcpServerRow, AcpSessionRow, GapReason, Health, Item, RowChange, Store, Stream};
 use crate::config::Bounds;
 
@@ -13,6 +15,7 @@ struct Fixture {
     store: Store,
     /// Another process, as it were.
     other: Connection,
+    path: PathBuf,
     _folder: tempfile::TempDir,
 }
 
@@ -24,7 +27,7 @@ impl Fixture {
         let other = Connection::open(&path).expect("a second connection");
         other.pragma_update(None, "foreign_keys", false).expect("set");
         other.busy_timeout(Duration::from_secs(5)).expect("set");
-        Self { store, other, _folder: folder }
+        Self { store, other, path, _folder: folder }
     }
 
     fn run(&self, sql: &str) {
@@ -268,4 +271,46 @@ fn streams_of_servers_that_were_never_finished_are_orphans_after_a_restart() {
     super::sweep::orphan_left_behind(&all.other).expect("marked");
     assert_eq!(all.number("SELECT count(*) FROM streams WHERE orphaned_at_ms IS NOT NULL"), 2);
     assert_eq!(all.number("SELECT count(*) FROM streams WHERE orphaned_at_ms IS NOT NULL AND name LIKE 'acp/lost/%'"), 2);
+}
+
+#[tokio::test]
+async fn what_belongs_together_is_taken_together() {
+    let fixture = Fixture::new(&Bounds::default());
+    let stream = fixture.store.open_stream("s").await.expect("a stream");
+    let group = |count: usize| {
+        let events = vec![("test", Bytes::from_static(b"{}")); count];
+        fixture.store.joined(&stream, events, None, None)
+    };
+    let queue = Queue::new(u64::MAX);
+    let all = group(2).into_iter().chain(group(50)).chain(group(1));
+    queue.put_all_in_order(all.map(Command::Append));
+    queue.put_later(group(60), false);
+    assert_eq!(queue.take(1).len(), 2);
+    assert_eq!(queue.take_little().0.len(), 50, "more than is little, but one group");
+    assert_eq!(queue.take(2).len(), 61, "room for one more, and it is of a group");
+    assert!(queue.is_empty() && queue.has_room());
+    queue.close();
+    queue.put_later(group(2), true);
+    assert!(queue.is_empty());
+}
+
+#[tokio::test]
+async fn a_wal_that_was_left_is_moved_into_the_file_at_the_start() {
+    let fixture = Fixture::new(&Bounds::default());
+    let stream = fixture.store.open_stream("s").await.expect("a stream");
+    let text: &'static str = "x".repeat(60_000).leak();
+    for _ in 0..200 {
+        fixture.write(&stream, text, None).await;
+    }
+    // As a SIGKILL leaves it.
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("test.db");
+    for end in ["", "-wal"] {
+        std::fs::copy(fixture.path.with_extension(format!("db{end}")), path.with_extension(format!("db{end}"))).expect("a copy");
+    }
+    let length = |path: &Path| path.metadata().expect("a file").len();
+    assert!(length(&path) < 1_000_000, "nothing has moved it so far");
+    let again = Store::open(&path, &path, &Bounds::default()).expect("a store");
+    fixture.until("a checkpoint", || length(&path) > 12_000_000).await;
+    again.close().await;
 }

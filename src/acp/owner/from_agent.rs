@@ -167,7 +167,7 @@ impl Running {
     }
 
     /// Tells of what an answer says about a session.
-    fn told_of(&mut self, number: u64, pending: &Pending<Waiter>, answer: &Envelope) {
+    fn told_of(&mut self, number: u64, pending: &Pending<()>, answer: &Envelope) {
         let (params, method) = (pending.params.as_deref().unwrap_or("null"), pending.method.as_str());
         let text = std::str::from_utf8(answer.text()).unwrap_or_default();
         let result = answer.result();
@@ -204,8 +204,14 @@ impl Running {
     pub(super) fn answered(&mut self, envelope: &Envelope, pending: Pending<Waiter>) {
         let number = envelope.id().and_then(|id| id.parse().ok()).unwrap_or_default();
         self.note_done(number);
-        self.told_of(number, &pending, envelope);
-        let reply = match pending.waiter {
+        let (waiter, pending) = pending.without_waiter();
+        // A turn ends with its answer: were its end in the file and the answer not in the log, the next server would take it
+        // for one that goes on. The rest is in the file before a client is told.
+        let is_prompt = pending.method == "session/prompt";
+        if !is_prompt {
+            self.told_of(number, &pending, envelope);
+        }
+        let reply = match waiter {
             Waiter::Client(reply) => reply,
             Waiter::Step(step) => {
                 self.own_done.insert(number, self.read_to());
@@ -220,7 +226,11 @@ impl Running {
             self.owner.memory.refused(&pending.method);
         }
         let change = learned.map(|learned| self.row_change(learned));
-        self.answer_with(envelope.with_id(&pending.client_id), reply, change);
+        let answer = self.log_answer(envelope.with_id(&pending.client_id), change);
+        if is_prompt {
+            self.told_of(number, &pending, envelope);
+        }
+        let _ = reply.send(answer); // the client may have left: the stream has it
         self.go_on(); // something may have waited for just this answer
     }
 

@@ -41,10 +41,19 @@ use crate::store::{Store, Stream};
 const FROM_CLIENT: &str = "acp.client";
 const FROM_AGENT: &str = "acp.agent";
 
+/// An envelope from a client.
+pub(super) struct Post {
+    pub(super) envelope: Envelope,
+    /// What its sender gives along.
+    pub(super) tag: Option<String>,
+    /// An earlier server wrote it into the log.
+    pub(super) is_logged: bool,
+}
+
 /// What the owner is asked.
 pub(super) enum Command {
-    /// An envelope from a client, and what its sender gives along.
-    Post { envelope: Envelope, tag: Option<String>, reply: Reply },
+    /// An envelope from a client.
+    Post { post: Post, reply: Reply },
     /// A result for a request of the agent's. The reply says whether it was the first.
     Answer { id: String, result: String, by: String, reply: oneshot::Sender<bool> },
     /// A session that another server carried before; see [`Acp::remember`](super::Acp::remember).
@@ -228,11 +237,11 @@ impl Running {
             tokio::select! {
                 () = stop.cancelled() => return None,
                 command = self.owner.mailbox.recv() => match command {
-                    Some(Command::Post { envelope, tag, reply }) => {
-                        if let Some(session) = envelope.session_id() {
+                    Some(Command::Post { post, reply }) => {
+                        if let Some(session) = post.envelope.session_id() {
                             self.load(&session).await;
                         }
-                        self.post(envelope, tag, reply);
+                        self.post(post, reply);
                         may_wait = true;
                     }
                     Some(Command::Answer { id, result, by, reply }) => {
@@ -261,8 +270,9 @@ impl Running {
                 self.agent_gone().await;
             }
             if std::mem::take(&mut self.sends_turn) {
-                // Were we killed before the file says that it has begun, the next run would send it once more. A disk that
-                // is full keeps nobody from working.
+                // Were we killed before the file says that it has begun, the next run would send it once more, and would not know
+                // whose message it is. So the agent's journal hears of it only then. A disk that is full keeps nobody from
+                // working.
                 self.owner.store.settle().await;
             }
             if let Some(agent) = &mut self.agent {

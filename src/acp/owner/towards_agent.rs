@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::kept::{LINE, REPLIED, Replied, SENT, Said, json};
-use super::{Answer, FROM_AGENT, FROM_CLIENT, Held, Reply, Running, Waiter};
+use super::{Answer, FROM_AGENT, FROM_CLIENT, Held, Post, Reply, Running, Waiter};
 use crate::acp::envelope::{Envelope, Kind};
 use crate::acp::ids::{Pending, Taken};
 use crate::acp::messages;
@@ -16,9 +16,14 @@ const ANSWERS_TELL: &[&str] =
     &["session/prompt", "session/load", "session/close", "session/delete", "session/set_mode", "session/set_config_option"];
 
 impl Running {
-    pub(super) fn post(&mut self, envelope: Envelope, tag: Option<String>, reply: Reply) {
-        self.owner.store.append(&self.owner.inbound, FROM_CLIENT, envelope.text().clone(), None);
-        let in_seq = self.owner.inbound.appended();
+    pub(super) fn post(&mut self, post: Post, reply: Reply) {
+        let Post { envelope, tag, is_logged } = post;
+        let in_seq = if is_logged {
+            0
+        } else {
+            self.owner.store.append(&self.owner.inbound, FROM_CLIENT, envelope.text().clone(), None);
+            self.owner.inbound.appended()
+        };
         let reply = match envelope.kind() {
             Kind::Request => Some(reply),
             Kind::Notification | Kind::Response => {
@@ -235,13 +240,15 @@ impl Running {
 
     /// An answer reaches the log and the event stream first, then the POST.
     pub(super) fn answer(&mut self, text: Bytes, reply: Reply) {
-        self.answer_with(text, reply, None);
+        let answer = self.log_answer(text, None);
+        let _ = reply.send(answer); // the client may have left: the stream has it
     }
 
-    /// The same, with what was learned from it in one transaction: a session that a client knows can be restored.
-    pub(super) fn answer_with(&mut self, text: Bytes, reply: Reply, change: Option<RowChange>) {
+    /// What a client is answered, on its way into the log, with what was learned from it in one transaction: a session that a
+    /// client knows can be restored.
+    pub(super) fn log_answer(&mut self, text: Bytes, change: Option<RowChange>) -> Answer {
         self.noted_to = self.read_to();
         let committed = self.owner.store.append_read_acked(&self.owner.outbound, FROM_AGENT, text.clone(), change, self.noted_to);
-        let _ = reply.send(Answer::Response { text, committed }); // the client may have left: the stream has it
+        Answer::Response { text, committed }
     }
 }

@@ -98,6 +98,10 @@ impl Known {
                 next = ids.next();
                 continue;
             }
+            // Ours have their turn's id. A server that was killed before it sent one wrote it into the log, too.
+            if self.turns.iter().any(|turn| is_id_of(turn, prompt.client_id)) {
+                continue;
+            }
             let is_underway = underway.iter().any(|other| other.client_id == prompt.client_id);
             if is_underway || prompted(heard, prompt.client_id, |heard| heard.seq > prompt.seq).is_some() {
                 unknown.push(prompt);
@@ -186,6 +190,11 @@ impl Known {
     }
 }
 
+/// True of the id, as it is written, under which we send this turn.
+fn is_id_of(turn: &Turn, client_id: &str) -> bool {
+    client_id.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) == Some(turn.id.as_str())
+}
+
 /// The answer to a prompt under this id of its client's: its place in the agent's stream. The id may be another client's,
 /// too: an answer that gives a stop reason is a prompt's.
 fn prompted(heard: &[Heard], client_id: &str, is_later: impl Fn(&Heard) -> bool) -> Option<u64> {
@@ -200,5 +209,34 @@ impl Fresh {
     fn begin(self, events_after: u64) -> Op {
         let sent = Some((self.client_id, events_after));
         Op::Begin { turn: Box::new(self.turn), request: self.request, sent }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sessions::begin::Sent;
+
+    /// A turn that the file has with its beginning, sent under this id.
+    fn turn(id: &str, client_id: &str) -> Turn {
+        let mut turn = Turn::of_acp(1, "null", 0);
+        id.clone_into(&mut turn.id);
+        turn.sent(Sent { client_id: client_id.to_owned(), events_after: 5, ..Sent::default() }, 0);
+        turn
+    }
+
+    #[test]
+    fn what_is_in_the_log_twice_is_one_message() {
+        let prompts = [10, 12].map(|seq| Prompt { seq, client_id: r#""turn_a""#, params: "null" });
+        let answer = What::Answer { id: r#""turn_a""#.to_owned(), answer: Ok(r#"{"stopReason":"end_turn"}"#.to_owned()) };
+        let heard = [Heard { seq: 20, at: 6, what: answer, time_ms: 0 }];
+        let known = Known::new(vec![turn("turn_a", r#""turn_a""#)], &mut Vec::new());
+        assert!(known.unknown(&prompts, 9, &[], &heard).is_empty());
+        // A client of ACP may give its id again: that is another message.
+        let prompts = [10, 12].map(|seq| Prompt { seq, client_id: "1", params: "null" });
+        let answer = What::Answer { id: "1".to_owned(), answer: Ok(r#"{"stopReason":"end_turn"}"#.to_owned()) };
+        let heard = [Heard { seq: 20, at: 6, what: answer, time_ms: 0 }];
+        let known = Known::new(vec![turn("turn_a", "1")], &mut Vec::new());
+        assert_eq!(known.unknown(&prompts, 9, &[], &heard).len(), 1);
     }
 }

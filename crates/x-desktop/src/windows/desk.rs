@@ -13,7 +13,7 @@ const MAX_SUPPORTED: u32 = 1024;
 /// How deep the window with the keyboard may be inside of a top-level one.
 const MAX_DEPTH: usize = 32;
 /// Focus values that are no window: None and PointerRoot (X11 protocol, SetInputFocus).
-const LAST_NO_WINDOW: u32 = 1;
+pub(super) const LAST_NO_WINDOW: u32 = 1;
 
 /// Who manages the windows.
 #[derive(Debug, Default)]

@@ -14,7 +14,7 @@ mod settle;
 use x11rb::protocol::xproto;
 
 pub use act::{Placement, Workspaces};
-pub use settle::{Settled, Wanted, WindowWatch};
+pub use settle::{ManagerQuestion, Settled, Wanted, WindowWatch};
 
 pub(crate) use settle::Probes;
 
@@ -146,14 +146,6 @@ impl Display {
             (0..).zip(&mut windows).for_each(|(place, window)| window.stacking = Some(place));
         }
         Ok(WindowList { windows, left_out: desk.left_out })
-    }
-
-    /// Whether somebody manages windows.
-    ///
-    /// # Errors
-    /// The server refuses or is gone.
-    pub fn has_window_manager(&self) -> Result<bool> {
-        Ok(self.manager()?.is_there)
     }
 
     /// One window, of the list or not.

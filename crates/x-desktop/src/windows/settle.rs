@@ -3,7 +3,7 @@
 use x11rb::connection::Connection;
 use x11rb::protocol::xproto::{ChangeWindowAttributesAux, ConnectionExt as _, CreateWindowAux, EventMask, WindowClass};
 
-use super::desk::Manager;
+use super::desk::{LAST_NO_WINDOW, Manager};
 use super::{Placement, WindowId, WindowInfo, WindowState, Workspace};
 use crate::{Display, Error, Result};
 
@@ -38,6 +38,10 @@ pub struct WindowWatch {
     pub wanted: Wanted,
     question: Question,
 }
+
+/// What the window manager was asked. It holds nothing: it may be dropped at any time.
+#[derive(Debug, Clone, Copy)]
+pub struct ManagerQuestion(u64);
 
 /// How to know that the window manager has come to our request.
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +88,7 @@ impl Display {
         };
         let is_done = match &watch.wanted {
             // The manager asks a program to leave, or gives it the keyboard: the effect comes after the manager's part.
-            Wanted::Active => window.is_active && !window.is_minimised,
+            Wanted::Active => window.is_active && !window.is_minimised && self.is_keyboard_used()?,
             // Some hide their window to show it again: to the manager it is gone, and off its list.
             Wanted::Gone => !window.is_visible && window.stacking.is_none(),
             Wanted::Minimised(wanted) => window.is_minimised == *wanted && window.is_visible != *wanted,
@@ -110,6 +114,35 @@ impl Display {
         self.conn.change_window_attributes(id, &news)?;
         self.conn.flush()?;
         Ok(WindowWatch { id, wanted, question })
+    }
+
+    /// Asks the window manager something that it answers once it does its work, and has taken over the windows that were there
+    /// before it. `None` while nobody manages windows, or doesn't say yet what it knows.
+    ///
+    /// # Errors
+    /// The server refuses or is gone.
+    pub fn question_manager(&mut self) -> Result<Option<ManagerQuestion>> {
+        if !self.manager()?.supports(self.atoms._NET_REQUEST_FRAME_EXTENTS) {
+            return Ok(None);
+        }
+        let question = ManagerQuestion(self.ask_manager()?);
+        self.conn.flush()?;
+        Ok(Some(question))
+    }
+
+    /// Whether it has answered.
+    ///
+    /// # Errors
+    /// The server refuses or is gone.
+    pub fn has_answered(&self, question: ManagerQuestion) -> Result<bool> {
+        Ok(self.is_handled(Question::Asked(question.0))? == Some(true))
+    }
+
+    /// Whether anybody has the keyboard: a window manager that has died leaves its word on who is active, and nobody with keys.
+    /// Not whether this window has it: programs give it to other windows of theirs.
+    fn is_keyboard_used(&self) -> Result<bool> {
+        let focus = self.conn.get_input_focus()?.reply()?.focus;
+        Ok(focus > LAST_NO_WINDOW && focus != self.root)
     }
 
     fn ask_manager(&mut self) -> Result<u64> {
