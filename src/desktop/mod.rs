@@ -13,6 +13,7 @@
 //! | `input`, `action`, `actions` | pointer and keyboard: one action, or a list of them |
 //! | `shots`, `waits` | pictures; waiting for the screen |
 //! | `windows`, `clipboard`, `launch` | windows, selections, programs |
+//! | `lease` | who has it, where several use it |
 //! | `recording` | videos of the screen |
 
 mod action;
@@ -23,6 +24,7 @@ mod error;
 mod home;
 mod input;
 mod launch;
+mod lease;
 mod link;
 mod needs;
 mod recording;
@@ -43,6 +45,7 @@ pub use action::{Action, ActionButton, Modifiers, Point, Space};
 pub use actions::{ActionsResult, ActionsSpec};
 pub use clipboard::{ClipboardText, SelectionName, SetSelection};
 pub use error::Error;
+pub use lease::{Held, LeaseHandle, LeaseInfo, LeaseSpec};
 pub use needs::PackageManager;
 pub use recording::{EndReason, Recording, RecordingSpec, RecordingStatus};
 pub use shots::{CursorStyle, Picture, Shot};
@@ -78,6 +81,7 @@ struct Inner {
     shown: watch::Receiver<Arc<Shown>>,
     encoding: Semaphore,
     recordings: Recordings,
+    lease: LeaseHandle,
 }
 
 /// What the room uses.
@@ -122,7 +126,13 @@ impl Desktop {
             let (recordings, dir) = (recordings.clone(), home.recordings());
             spawn_owned("desktop-recordings", async move { recordings.look_into(dir).await }); // repairs what was cut off
         }
-        Self { inner: Arc::new(Inner { parts, mailbox, shown, encoding: Semaphore::new(ENCODING_MAX), recordings }) }
+        let lease = LeaseHandle::start(&parts);
+        Self { inner: Arc::new(Inner { parts, mailbox, shown, encoding: Semaphore::new(ENCODING_MAX), recordings, lease }) }
+    }
+
+    /// Who has it.
+    pub fn lease(&self) -> &LeaseHandle {
+        &self.inner.lease
     }
 
     fn shown(&self) -> Arc<Shown> {
@@ -283,7 +293,7 @@ impl Error {
             Self::Conflict(_) => "conflict",
             Self::RecordingNotFound(_) => "recording_not_found",
             Self::RecordingFileGone(_) => "recording_file_gone",
-            Self::Leased(_) => "desktop_leased",
+            Self::Leased { .. } => "desktop_leased",
         }
     }
 }

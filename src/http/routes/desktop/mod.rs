@@ -2,6 +2,7 @@
 
 mod clipboard;
 mod input;
+mod lease;
 mod pictures;
 mod recordings;
 mod session;
@@ -19,6 +20,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .merge(pictures::router())
         .merge(input::router())
         .merge(windows::router())
+        .merge(lease::router())
         .merge(clipboard::router())
         .merge(recordings::router())
 }
