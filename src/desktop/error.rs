@@ -40,6 +40,8 @@ pub enum Error {
         "{holder} has the desktop until {expires_at}: wait for the event desktop.control, or take it over (POST /v1/desktop/lease with takeOver)"
     )]
     Leased { holder: String, expires_at: String },
+    #[error("no {kind} theme {name:?} is installed: there are {}", .available.join(", "))]
+    ThemeNotFound { kind: &'static str, name: String, available: Vec<String> },
     #[error(transparent)]
     Process(#[from] crate::processes::Error),
     #[error(transparent)]

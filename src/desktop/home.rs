@@ -4,6 +4,7 @@
 //! desktop-runtime.log   what happened, one line an event
 //! session.json          which processes it is made of, for a server that takes it up
 //! lease.json            who has it
+//! backdrop.json, backdrop.picture, displays.json   what its screen is like
 //! home/                 HOME of everything in the desktop
 //! recordings/rec_N.mp4
 //! ```
@@ -77,6 +78,11 @@ impl Home {
 
     pub(super) fn log_path(&self) -> PathBuf {
         self.dir.join("desktop-runtime.log")
+    }
+
+    /// A file of the directory.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
     }
 
     /// The socket of the D-Bus session of this display.

@@ -286,6 +286,9 @@ impl From<desktop::Error> for ApiError {
             Error::Leased { holder, expires_at } => {
                 of(ErrorCode::DesktopLeased).member("holder", holder).member("expiresAt", expires_at)
             }
+            Error::ThemeNotFound { name, available, .. } => {
+                Self::not_found("desktop_theme", name, &text).member("code", word).member("available", available)
+            }
             Error::RecordingNotFound(id) => Self::not_found("desktop_recording", id, "no such recording"),
             Error::RecordingFileGone(id) => Self::not_found("desktop_recording_file", id, "its file is gone"),
             Error::Process(error) => error.into(),

@@ -3,6 +3,7 @@
 mod clipboard;
 mod input;
 mod lease;
+mod looks;
 mod pictures;
 mod recordings;
 mod session;
@@ -21,6 +22,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .merge(input::router())
         .merge(windows::router())
         .merge(lease::router())
+        .merge(looks::router())
         .merge(clipboard::router())
         .merge(recordings::router())
 }
