@@ -1,4 +1,4 @@
-//! Several displays: parts of the one screen that programs take for monitors.
+//! Several displays: parts of the one screen that the window manager takes for monitors.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -81,10 +81,7 @@ impl Desktop {
         let (session, home) = (self.session()?, self.home()?);
         let _alone = session.looks.lock().await;
         let (dpi, wanted) = (f64::from(session.dpi), parts.clone());
-        let divide = move |display: &mut Display| {
-            display.set_monitors(&wanted, dpi)?;
-            display.reconfigure_openbox() // it looks for monitors only then
-        };
+        let divide = move |display: &mut Display| display.set_monitors(&wanted, dpi);
         session.link.call("the displays", Error::Invalid, divide).await?;
         blocking(move || {
             home.keep(FILE, Some(&kept(&parts)));

@@ -33,7 +33,7 @@ pub struct ScreenInfo {
 
 /// What a mode is set on.
 pub(crate) struct Target {
-    crtc: Crtc,
+    pub(crate) crtc: Crtc,
     pub(crate) output: randr::Output,
     pub(crate) resources: GetScreenResourcesCurrentReply,
 }

@@ -1,9 +1,9 @@
-//! Several monitors on one screen (RANDR 1.5): window managers and toolkits take each for a display of its own.
+//! Several monitors on one screen (RANDR 1.5): window managers take each for a display of its own.
 
-use x11rb::protocol::randr::{self, ConnectionExt as _};
+use x11rb::protocol::randr::{self, ConnectionExt as _, Rotation, SetConfig};
 use x11rb::protocol::xproto::{Atom, ConnectionExt as _};
 
-use crate::modes::MM_PER_INCH;
+use crate::modes::{MM_PER_INCH, Target};
 use crate::{Display, Error, Rect, Result, Size};
 
 /// A monitor.
@@ -60,31 +60,42 @@ impl Display {
         if !monitors.is_empty() {
             self.able(Size { width, height })?;
         }
-        for old in self.conn.randr_get_monitors(self.root, false)?.reply()?.monitors {
-            if !old.automatic {
-                self.conn.randr_delete_monitor(self.root, old.name)?.ignore_error(); // gone meanwhile
-            }
+        let mut old = self.conn.randr_get_monitors(self.root, false)?.reply()?.monitors;
+        old.retain(|monitor| !monitor.automatic);
+        for monitor in &old {
+            self.conn.randr_delete_monitor(self.root, monitor.name)?.ignore_error(); // gone meanwhile
         }
         if monitors.is_empty() {
-            return self.sync();
+            // The output shows the screen again.
+            return if old.is_empty() { Ok(()) } else { self.resize(self.size, dpi) };
         }
         self.resize(Size { width, height }, dpi)?;
         for (index, (name, rect)) in monitors.iter().enumerate() {
             let name = self.conn.intern_atom(false, name.as_bytes())?.reply()?.atom;
-            // The output is shown by one of them; without that it would be a monitor of its own.
-            let outputs = if index == 0 { vec![target.output] } else { Vec::new() };
-            let set = self.conn.randr_set_monitor(self.root, info_of(name, *rect, index == 0, outputs, dpi))?.check();
+            let set = self.conn.randr_set_monitor(self.root, info_of(name, *rect, index == 0, dpi))?.check();
             if let Err(error) = set {
                 self.set_monitors(&[], dpi)?;
                 return Err(error.into());
             }
         }
-        Ok(())
+        self.switch_off(&target)
+    }
+
+    /// The only output shows nothing, so it is no monitor. GTK takes for monitors what has an output: had one of ours the only
+    /// one, menus of windows on all others would open there. So it takes the screen for one monitor.
+    fn switch_off(&self, target: &Target) -> Result<()> {
+        let time = target.resources.config_timestamp;
+        let set =
+            self.conn.randr_set_crtc_config(target.crtc, x11rb::CURRENT_TIME, time, 0, 0, x11rb::NONE, Rotation::ROTATE0, &[])?;
+        match set.reply()?.status {
+            SetConfig::SUCCESS => self.sync(),
+            status => Err(Error::Refused(format!("the output stays: {status:?}"))),
+        }
     }
 }
 
 /// All within the screen, whose sides X has as 16 bits.
-fn info_of(name: Atom, rect: Rect, is_primary: bool, outputs: Vec<randr::Output>, dpi: f64) -> randr::MonitorInfo {
+fn info_of(name: Atom, rect: Rect, is_primary: bool, dpi: f64) -> randr::MonitorInfo {
     let place = |value: u32| i16::try_from(value).unwrap_or(i16::MAX);
     let side = |value: u32| u16::try_from(value).unwrap_or(u16::MAX);
     let mm = |pixels: u32| (f64::from(pixels) * MM_PER_INCH / dpi).round().max(1.0) as u32;
@@ -98,6 +109,6 @@ fn info_of(name: Atom, rect: Rect, is_primary: bool, outputs: Vec<randr::Output>
         height: side(rect.height),
         width_in_millimeters: mm(rect.width),
         height_in_millimeters: mm(rect.height),
-        outputs,
+        outputs: Vec::new(),
     }
 }

@@ -39,6 +39,7 @@ fn the_screen_is_divided_and_one_again() {
     let told: Vec<_> = monitors.iter().map(|monitor| (monitor.name.clone(), monitor.rect)).collect();
     assert_eq!((told, monitors[0].is_primary, monitors[1].is_primary), (parts, true, false));
     let heads = screen.run("xdpyinfo", &["-ext", "XINERAMA"]);
+    assert_eq!(screen.run("xrandr", &["--listactivemonitors"]).lines().count(), 3, "none of the output");
     assert!(heads.contains("head #0: 1280x720 @ 0,0") && heads.contains("head #1: 800x600 @ 1280,100"), "{heads}");
     // Others in their place, and what can't be.
     display.set_monitors(&two(rect(0, 0, 640, 480), rect(640, 0, 640, 480)), 96.0).unwrap();
@@ -50,7 +51,7 @@ fn the_screen_is_divided_and_one_again() {
     assert_eq!(display.monitors().unwrap().len(), 2, "as they were");
     display.set_monitors(&[], 96.0).unwrap();
     let one = display.monitors().unwrap();
-    assert_eq!((one.len(), one[0].rect), (1, rect(0, 0, 1280, 480)));
+    assert_eq!((one.len(), one[0].rect, &one[0].name), (1, rect(0, 0, 1280, 480), &whole[0].name));
 }
 
 #[test]
