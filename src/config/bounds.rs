@@ -121,6 +121,10 @@ bounds! {
     desktop_call_timeout_ms = 5_000, "Time for the X server to do one thing; then the call fails, and the desktop is busy.";
     desktop_clipboard_max_bytes = 64 * MIB, "Content of a selection that is set or read; more is refused.";
     desktop_actions_max = 100, "Actions in one POST /v1/desktop/actions; more is 400.";
+    desktop_displays_max = 8, "Displays that one screen is divided into; more is 400.";
+    desktop_backdrop_max_bytes = 32 * MIB, "File of a picture for the desktop's backdrop; a longer one is 400.";
+    desktop_backdrop_max_pixels = 40_000_000, "Pixels of such a picture, 4 bytes each while it is prepared; more is 400.";
+    desktop_lease_ttl_max_ms = 3_600_000, "The longest time that a lease of the desktop may be taken or renewed for; more is 400.";
     desktop_recording_max_bytes = 4 * GIB, "File of one recording; then it ends (size). More can't be asked for.";
     desktop_recording_max_ms = 4 * 3_600_000, "Video of one recording, without pauses; then it ends (duration). More can't be asked for.";
     desktop_recordings_max = 100, "Recordings that are kept; one more is 409 until some are deleted.";

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use x_desktop::picture::fit;
-use x_desktop::{Button, Click, Drag, KeyChange, Plan, Press, Scroll, Typing};
+use x_desktop::{Button, Click, Drag, KeyChange, Plan, Press, Rect, Scroll, Typing};
 
 use super::Error;
 
@@ -68,7 +68,7 @@ impl Modifiers {
 }
 
 /// The picture that a client's coordinates count in: the screen made to fit, as `maxWidth` and `maxHeight` of a screenshot do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Space {
     /// Pixels, at least 1; without a bound when absent.
@@ -77,16 +77,34 @@ pub struct Space {
     /// Pixels, at least 1; without a bound when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_height: Option<u32>,
+    /// The display that the picture shows, and whose corner coordinates count from; the whole screen when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub display: Option<String>,
+}
+
+/// What coordinates mean.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct View {
+    /// Pixels of the picture by pixels of the screen.
+    pub(super) factor: f64,
+    /// The part of the screen that they count in; all of it when absent.
+    pub(super) part: Option<Rect>,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        Self { factor: 1.0, part: None }
+    }
 }
 
 impl Space {
-    /// Whether it is other than the screen's own.
-    pub(super) fn is_scaled(self) -> bool {
+    /// Whether the picture is other than as large as the screen.
+    pub(super) fn is_scaled(&self) -> bool {
         self.max_width.is_some() || self.max_height.is_some()
     }
 
     /// Pixels of the picture by pixels of the screen.
-    pub(super) fn factor(self, width: u32, height: u32) -> f64 {
+    pub(super) fn factor(&self, width: u32, height: u32) -> f64 {
         fit(width, height, self.max_width.unwrap_or(u32::MAX), self.max_height.unwrap_or(u32::MAX)).factor
     }
 }
@@ -248,37 +266,37 @@ pub(super) enum Step {
 }
 
 impl Action {
-    /// The steps, with coordinates of the screen; `factor` is that of the picture that the given ones count in.
+    /// The steps, with coordinates of the screen.
     ///
     /// # Errors
     /// [`Error::Invalid`]: what is out of range, or a name that no key has.
-    pub(super) fn steps(&self, factor: f64) -> Result<Vec<Step>, Error> {
+    pub(super) fn steps(&self, view: View) -> Result<Vec<Step>, Error> {
         let invalid = |error: x_desktop::Error| Error::of_x(error, Error::Invalid);
         let mut steps = Vec::new();
         match self {
             Self::Move { x, y } => {
-                let (x, y) = place(*x, *y, factor)?;
+                let (x, y) = place(*x, *y, view)?;
                 steps.push(Step::Move(x, y));
             }
             Self::Click { x, y, button, click_count, modifiers, hold_ms } => {
-                steps.extend(at(*x, *y, factor)?);
+                steps.extend(at(*x, *y, view)?);
                 let hold = within("holdMs", *hold_ms, HOLD_MAX_MS)?;
                 let click = Click::new((*button).into(), click_count.unwrap_or(1), hold, &modifiers.names());
                 steps.push(Step::Follow(Box::new(click.map_err(invalid)?)));
             }
             Self::MouseDown { x, y, button } | Self::MouseUp { x, y, button } => {
-                steps.extend(at(*x, *y, factor)?);
+                steps.extend(at(*x, *y, view)?);
                 steps.push(Step::Button((*button).into(), matches!(self, Self::MouseDown { .. })));
             }
             Self::Drag { path, button, duration_ms, steps: motions, modifiers } => {
-                let path = path.iter().map(|point| place(point.x, point.y, factor)).collect::<Result<Vec<_>, _>>()?;
+                let path = path.iter().map(|point| place(point.x, point.y, view)).collect::<Result<Vec<_>, _>>()?;
                 let duration = duration_ms.map(|ms| within("durationMs", ms, WAIT_MAX_MS)).transpose()?;
                 let drag = Drag::new((*button).into(), &path, *motions, duration, &modifiers.names());
                 steps.push(Step::Follow(Box::new(drag.map_err(invalid)?)));
             }
             Self::Scroll { x, y, delta_x, delta_y, modifiers } => {
                 let scroll = Scroll::new(delta_x.unwrap_or(0), delta_y.unwrap_or(0), &modifiers.names());
-                steps.extend(at(*x, *y, factor)?);
+                steps.extend(at(*x, *y, view)?);
                 steps.push(Step::Follow(Box::new(scroll.map_err(invalid)?)));
             }
             Self::Type { text, delay_ms } => {
@@ -325,11 +343,11 @@ fn chord(key: &str, modifiers: Modifiers) -> Result<String, Error> {
 }
 
 /// Both or none.
-fn at(x: Option<i32>, y: Option<i32>, factor: f64) -> Result<Option<Step>, Error> {
+fn at(x: Option<i32>, y: Option<i32>, view: View) -> Result<Option<Step>, Error> {
     match (x, y) {
         (None, None) => Ok(None),
         (Some(x), Some(y)) => {
-            let (x, y) = place(x, y, factor)?;
+            let (x, y) = place(x, y, view)?;
             Ok(Some(Step::Move(x, y)))
         }
         _ => Err(Error::Invalid("x and y belong together: give both or none".to_owned())),
@@ -337,12 +355,18 @@ fn at(x: Option<i32>, y: Option<i32>, factor: f64) -> Result<Option<Step>, Error
 }
 
 /// The middle of the screen's pixels that this pixel of the picture stands for.
-fn place(x: i32, y: i32, factor: f64) -> Result<(i32, i32), Error> {
+fn place(x: i32, y: i32, view: View) -> Result<(i32, i32), Error> {
     if x < 0 || y < 0 {
         return Err(Error::Invalid(format!("coordinates are not negative: {x}, {y}")));
     }
+    let View { factor, part } = view;
     let on_screen = |value: i32| if factor >= 1.0 { value } else { ((f64::from(value) + 0.5) / factor) as i32 };
-    Ok((on_screen(x), on_screen(y)))
+    let (x, y) = (on_screen(x), on_screen(y));
+    // Beyond a display is its edge, as beyond the screen is the screen's.
+    let within = |value: i32, start: u32, length: u32| {
+        i32::try_from(value.unsigned_abs().min(length.saturating_sub(1)).saturating_add(start)).unwrap_or(i32::MAX)
+    };
+    Ok(part.map_or((x, y), |part| (within(x, part.x, part.width), within(y, part.y, part.height))))
 }
 
 #[cfg(test)]
@@ -350,7 +374,7 @@ mod tests {
     use super::*;
 
     fn parsed(json: serde_json::Value) -> Result<Vec<Step>, Error> {
-        serde_json::from_value::<Action>(json).expect("an action").steps(1.0)
+        serde_json::from_value::<Action>(json).expect("an action").steps(View::default())
     }
 
     #[test]
@@ -381,11 +405,17 @@ mod tests {
 
     #[test]
     fn coordinates_of_a_smaller_picture_are_those_of_the_screen() {
-        let space = Space { max_width: Some(1280), max_height: Some(800) };
+        let space = Space { max_width: Some(1280), max_height: Some(800), display: None };
         let factor = space.factor(2560, 1440);
         assert!((factor - 0.5).abs() < 1e-9);
-        assert_eq!(place(0, 0, factor).expect("a place"), (1, 1));
-        assert_eq!(place(1279, 719, factor).expect("a place"), (2559, 1439));
-        assert_eq!(place(7, 9, Space::default().factor(100, 100)).expect("a place"), (7, 9));
+        let view = View { factor, part: None };
+        assert_eq!(place(0, 0, view).expect("a place"), (1, 1));
+        assert_eq!(place(1279, 719, view).expect("a place"), (2559, 1439));
+        assert_eq!(place(7, 9, View::default()).expect("a place"), (7, 9));
+        let part = Some(Rect { x: 2560, y: 100, width: 2560, height: 1440 });
+        assert_eq!(place(1279, 719, View { factor, part }).expect("a place"), (5119, 1539));
+        let right = View { factor: 1.0, part };
+        assert_eq!(place(3, 4, right).expect("a place"), (2563, 104));
+        assert_eq!(place(9_999, i32::MAX, right).expect("a place"), (5119, 1539), "its edge");
     }
 }

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use x_desktop::picture::{Format, Tiles};
 use x_desktop::{Display, Rect};
 
+use super::action::View;
 use super::input::pointer;
 use super::session::Session;
 use super::types::{DesktopFailure, PointerPosition, Window};
@@ -136,14 +137,14 @@ impl Desktop {
             return Err(Error::Invalid(format!("{} actions: at most {max} in one call", spec.actions.len())));
         }
         for (index, action) in spec.actions.iter().enumerate() {
-            action.steps(1.0).map_err(|error| Error::Invalid(format!("action {index}: {error}")))?;
+            action.steps(View::default()).map_err(|error| Error::Invalid(format!("action {index}: {error}")))?;
         }
         let session = self.session()?;
         let _alone = session.alone().await;
         let before = if spec.evidence { Some(session.look().await?) } else { None };
         let (mut completed, mut error) = (0, None);
         for action in &spec.actions {
-            if let Err(failed) = session.act(action, spec.space).await {
+            if let Err(failed) = session.act(action, &spec.space).await {
                 error = Some(DesktopFailure { code: failed.code().to_owned(), message: failed.to_string() });
                 break;
             }

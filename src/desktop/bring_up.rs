@@ -8,10 +8,11 @@ use tokio::time::Instant;
 use x_desktop::{Display, Size};
 
 use super::home::{Home, Remembered, is_free};
-use super::needs;
 use super::session::{DPI, READY_PATIENCE, Session, variables};
 use super::types::StartSpec;
 use super::{Error, Parts};
+use super::{backdrop, displays, needs};
+use crate::config::Bounds;
 use crate::processes::types::{CommandSpec, ProcessSpec};
 use crate::processes::{Owner, ProcessId};
 
@@ -100,10 +101,10 @@ impl Up {
         if bus.is_some() {
             own.push(("dbus", own_process(parts, "dbus", home, spec, number, &env).await?));
         }
-        let (spec_again, bounds, env_again) = (spec.clone(), parts.bounds.clone(), env.clone());
+        let (spec_again, home_again, bounds, env_again) = (spec.clone(), home.clone(), parts.bounds.clone(), env.clone());
         let opened = tokio::task::spawn_blocking(move || {
             let failed = |why: String| Error::Failed { why, processes: Vec::new() };
-            dress(&mut display, &spec_again).map_err(|error| Error::of_x(error, failed))?;
+            dress(&mut display, &spec_again, &home_again, &bounds).map_err(|error| Error::of_x(error, failed))?;
             Session::open(display, number, &spec_again, env_again, &bounds)
         });
         let session = opened.await.map_err(|_| Lost::For(Error::Stopping))??;
@@ -235,18 +236,23 @@ async fn answers(parts: &Parts, number: u32, xvfb: ProcessId) -> Result<Display,
     }
 }
 
-/// The size that was asked for, and something to look at.
-fn dress(display: &mut Display, spec: &StartSpec) -> x_desktop::Result<()> {
+/// The size or the displays that were asked for, and something to look at.
+fn dress(display: &mut Display, spec: &StartSpec, home: &Home, bounds: &Bounds) -> x_desktop::Result<()> {
     let (width, height) = spec.size();
     let side =
         |pixels: u32| u16::try_from(pixels).map_err(|_| x_desktop::Error::Invalid(format!("{pixels} pixels are too many")));
     let size = Size { width: side(width)?, height: side(height)? };
+    let dpi = f64::from(spec.dpi.unwrap_or(DPI));
     if display.size() != size {
-        display.resize(size, f64::from(spec.dpi.unwrap_or(DPI)))?;
+        display.resize(size, dpi)?;
+    }
+    let displays = displays::remembered(home);
+    if let Some(error) = display.set_monitors(&displays, dpi).err().filter(|_| !displays.is_empty()) {
+        tracing::warn!(%error, "the desktop has one display again");
     }
     // It was in the middle of the largest size.
     display.move_pointer(i32::from(size.width / 2), i32::from(size.height / 2))?;
-    display.set_backdrop(&x_desktop::Backdrop::default())
+    display.set_backdrop(&backdrop::chosen(home, bounds))
 }
 
 /// Until openbox does its work: before, windows stay without a frame, and keys go to nobody.

@@ -36,8 +36,12 @@ pub enum Error {
     RecordingNotFound(String),
     #[error("not found: the file of the recording {0} is gone")]
     RecordingFileGone(String),
-    #[error("{0} holds the desktop until its lease ends: wait, or take it over with force")]
-    Leased(String),
+    #[error(
+        "{holder} has the desktop until {expires_at}: wait for the event desktop.control, or take it over (POST /v1/desktop/lease with takeOver)"
+    )]
+    Leased { holder: String, expires_at: String },
+    #[error("no {kind} theme {name:?} is installed: there are {}", .available.join(", "))]
+    ThemeNotFound { kind: &'static str, name: String, available: Vec<String> },
     #[error(transparent)]
     Process(#[from] crate::processes::Error),
     #[error(transparent)]

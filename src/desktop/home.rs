@@ -3,6 +3,8 @@
 //! ```text
 //! desktop-runtime.log   what happened, one line an event
 //! session.json          which processes it is made of, for a server that takes it up
+//! lease.json            who has it
+//! backdrop.json, backdrop.picture, displays.json   what its screen is like
 //! home/                 HOME of everything in the desktop
 //! recordings/rec_N.mp4
 //! ```
@@ -11,6 +13,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::types::StartSpec;
@@ -24,6 +27,9 @@ const DEFAULTS: &[(&str, &str)] = &[
     (".Xdefaults", include_str!("../../desktop/Xdefaults")),
     (".config/gtk-3.0/settings.ini", include_str!("../../desktop/gtk-settings.ini")),
 ];
+
+/// Where the session is remembered.
+const SESSION: &str = "session.json";
 
 /// The log is begun anew when it is longer.
 const LOG_MAX_BYTES: u64 = 1024 * 1024;
@@ -72,6 +78,11 @@ impl Home {
 
     pub(super) fn log_path(&self) -> PathBuf {
         self.dir.join("desktop-runtime.log")
+    }
+
+    /// A file of the directory.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
     }
 
     /// The socket of the D-Bus session of this display.
@@ -124,22 +135,39 @@ impl Home {
 
     /// What the last server left. Blocks.
     pub(super) fn remembered(&self) -> Option<Remembered> {
-        serde_json::from_slice(&fs::read(self.dir.join("session.json")).ok()?).ok()
+        self.kept(SESSION)
     }
 
     /// Blocks.
     pub(super) fn remember(&self, session: Option<&Remembered>) {
-        let path = self.dir.join("session.json");
-        let written = match session {
+        self.keep(SESSION, session);
+    }
+
+    /// What was kept in this file, as far as it can be read. Blocks.
+    pub(super) fn kept<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        serde_json::from_slice(&fs::read(self.dir.join(name)).ok()?).ok()
+    }
+
+    /// Keeps it in a file of the directory, or removes that. Blocks.
+    pub(super) fn keep<T: Serialize>(&self, name: &str, what: Option<&T>) {
+        let path = self.dir.join(name);
+        let written = match what {
             None => fs::remove_file(&path),
-            Some(session) => {
-                let new = path.with_extension("json.new");
-                fs::write(&new, serde_json::to_vec(session).unwrap_or_default()).and_then(|()| fs::rename(&new, &path))
-            }
+            Some(what) => self.place(name, &serde_json::to_vec(what).unwrap_or_default()),
         };
         if let Err(error) = written.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }) {
-            tracing::warn!(%error, "the desktop will not be found after a restart of the server");
+            tracing::warn!(path = %path.display(), %error, "not kept: the desktop will not have it after a restart");
         }
+    }
+
+    /// Puts a file into the directory, all or nothing. Blocks.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(super) fn place(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        fs::create_dir_all(&self.dir)?;
+        let (path, new) = (self.dir.join(name), self.dir.join(format!("{name}.new")));
+        fs::write(&new, bytes).and_then(|()| fs::rename(&new, &path))
     }
 }
 

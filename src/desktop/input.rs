@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
-use x_desktop::Plan;
+use x_desktop::{Display, Plan, Rect};
 
-use super::action::Step;
+use super::action::{Step, View};
+use super::displays::part;
 use super::link::Link;
 use super::session::Session;
 use super::types::PointerPosition;
@@ -29,10 +30,10 @@ impl Desktop {
     /// # Errors
     /// What is wrong with it, before anything is done; or why it could not be done.
     pub async fn act(&self, action: Action, space: Space) -> Result<PointerPosition, Error> {
-        action.steps(1.0)?; // what is wrong is said even where there is no desktop
+        action.steps(View::default())?; // what is wrong is said even where there is no desktop
         let session = self.session()?;
         let _alone = session.alone().await;
-        session.act(&action, space).await?;
+        session.act(&action, &space).await?;
         pointer(&session).await
     }
 }
@@ -50,14 +51,8 @@ impl Session {
     }
 
     /// Does one thing, for whoever is [`alone`](Session::alone).
-    pub(super) async fn act(&self, action: &Action, space: Space) -> Result<(), Error> {
-        let factor = if space.is_scaled() {
-            let screen = self.resolution().await?;
-            space.factor(screen.width, screen.height)
-        } else {
-            1.0
-        };
-        for step in action.steps(factor)? {
+    pub(super) async fn act(&self, action: &Action, space: &Space) -> Result<(), Error> {
+        for step in action.steps(self.view(space).await?)? {
             match step {
                 Step::Move(x, y) => {
                     self.link.call("a move of the pointer", Error::Input, move |display| display.move_pointer(x, y)).await?;
@@ -71,6 +66,20 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// What coordinates mean now.
+    async fn view(&self, space: &Space) -> Result<View, Error> {
+        if !space.is_scaled() && space.display.is_none() {
+            return Ok(View::default());
+        }
+        let name = space.display.clone();
+        let look = move |display: &mut Display| match name {
+            Some(name) => part(display, &name),
+            None => Ok(Rect::of_size(display.size())),
+        };
+        let area = self.link.call("the display", Error::Invalid, look).await?;
+        Ok(View { factor: space.factor(area.width, area.height), part: space.display.as_ref().map(|_| area) })
     }
 
     /// Makes all steps of a plan. Dropping the future has it abandoned.
@@ -104,7 +113,7 @@ async fn follow(link: &Link, plan: Box<dyn Plan>, stop: &CancellationToken) -> R
         let Some(pause) = stepped.map_err(|error| Error::of_x(error, Error::Input))? else { return Ok(()) };
         tokio::select! {
             () = stop.cancelled() => {
-                let abandon = move |display: &mut x_desktop::Display| {
+                let abandon = move |display: &mut Display| {
                     plan.abandon(display);
                     Ok(())
                 };

@@ -13,22 +13,28 @@
 //! | `input`, `action`, `actions` | pointer and keyboard: one action, or a list of them |
 //! | `shots`, `waits` | pictures; waiting for the screen |
 //! | `windows`, `clipboard`, `launch` | windows, selections, programs |
+//! | `displays`, `backdrop`, `theme` | parts of the screen as monitors; how it looks |
+//! | `lease` | who has it, where several use it |
 //! | `recording` | videos of the screen |
 
 mod action;
 mod actions;
+mod backdrop;
 mod bring_up;
 mod clipboard;
+mod displays;
 mod error;
 mod home;
 mod input;
 mod launch;
+mod lease;
 mod link;
 mod needs;
 mod recording;
 mod session;
 mod shots;
 mod supervisor;
+mod theme;
 pub mod types;
 mod waits;
 mod windows;
@@ -41,11 +47,15 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 pub use action::{Action, ActionButton, Modifiers, Point, Space};
 pub use actions::{ActionsResult, ActionsSpec};
+pub use backdrop::{BackdropMode, BackdropSpec};
 pub use clipboard::{ClipboardText, SelectionName, SetSelection};
+pub use displays::{DisplayList, DisplaySpec, DisplaysSpec, ListedDisplay};
 pub use error::Error;
+pub use lease::{Held, LeaseHandle, LeaseInfo, LeaseSpec};
 pub use needs::PackageManager;
 pub use recording::{EndReason, Recording, RecordingSpec, RecordingStatus};
 pub use shots::{CursorStyle, Picture, Shot};
+pub use theme::{ThemeInfo, ThemeSpec};
 pub use waits::{WaitFor, Waited};
 pub use windows::WindowChange;
 
@@ -78,6 +88,7 @@ struct Inner {
     shown: watch::Receiver<Arc<Shown>>,
     encoding: Semaphore,
     recordings: Recordings,
+    lease: LeaseHandle,
 }
 
 /// What the room uses.
@@ -122,7 +133,13 @@ impl Desktop {
             let (recordings, dir) = (recordings.clone(), home.recordings());
             spawn_owned("desktop-recordings", async move { recordings.look_into(dir).await }); // repairs what was cut off
         }
-        Self { inner: Arc::new(Inner { parts, mailbox, shown, encoding: Semaphore::new(ENCODING_MAX), recordings }) }
+        let lease = LeaseHandle::start(&parts);
+        Self { inner: Arc::new(Inner { parts, mailbox, shown, encoding: Semaphore::new(ENCODING_MAX), recordings, lease }) }
+    }
+
+    /// Who has it.
+    pub fn lease(&self) -> &LeaseHandle {
+        &self.inner.lease
     }
 
     fn shown(&self) -> Arc<Shown> {
@@ -241,7 +258,7 @@ impl Desktop {
         Ok(DisplayInfo { display: session.name(), resolution, max_resolution })
     }
 
-    /// Gives the screen another size while it runs.
+    /// Gives the screen another size while it runs; it is one display then.
     ///
     /// # Errors
     /// There is no desktop, or the size is none that it can have.
@@ -252,11 +269,15 @@ impl Desktop {
         };
         let size = x_desktop::Size { width: side("width", width)?, height: side("height", height)? };
         let dpi = f64::from(session.dpi);
+        let home = self.home()?;
+        let _alone = session.looks.lock().await;
         let resize = move |display: &mut x_desktop::Display| {
-            display.resize(size, dpi)?;
-            display.set_backdrop(&x_desktop::Backdrop::default())
+            display.set_monitors(&[], dpi)?;
+            display.resize(size, dpi)
         };
         session.link.call("the change of the screen's size", Error::Invalid, resize).await?;
+        displays::forget(&home);
+        self.dress_again(&session).await?;
         self.display_info().await
     }
 }
@@ -283,7 +304,8 @@ impl Error {
             Self::Conflict(_) => "conflict",
             Self::RecordingNotFound(_) => "recording_not_found",
             Self::RecordingFileGone(_) => "recording_file_gone",
-            Self::Leased(_) => "desktop_leased",
+            Self::Leased { .. } => "desktop_leased",
+            Self::ThemeNotFound { .. } => "theme_not_found",
         }
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Session {
     /// Variables of everything that runs in it, on top of the server's.
     pub(super) env: BTreeMap<String, String>,
     pub(super) bus: Option<String>,
+    /// Held while the screen gets another size, another backdrop or another theme.
+    pub(super) looks: tokio::sync::Mutex<()>,
     pictures: Mutex<Pictures>,
 }
 
@@ -57,6 +59,7 @@ impl Session {
             input: Arc::default(),
             env,
             bus,
+            looks: tokio::sync::Mutex::default(),
             pictures: Mutex::default(),
         })
     }
@@ -88,7 +91,7 @@ pub(super) const DPI: u32 = 96;
 const MAX_WIDTH: u32 = 2560;
 const MAX_HEIGHT: u32 = 1440;
 /// More than an X server takes.
-const SIDE_MAX: u32 = 16_384;
+pub(super) const SIDE_MAX: u32 = 16_384;
 const DPI_MAX: u32 = 1_000;
 const DISPLAY: u32 = 99;
 const DISPLAY_MAX: u32 = 59_000;

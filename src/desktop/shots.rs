@@ -5,6 +5,7 @@ use std::sync::Arc;
 use x_desktop::picture::{Format, Tiles, encode, fit, scaled_size};
 use x_desktop::{Display, Frame, Pointer, Rect};
 
+use super::displays::part;
 use super::session::Session;
 use super::{Desktop, Error, Space};
 
@@ -23,7 +24,7 @@ pub enum CursorStyle {
 }
 
 /// A picture that is asked for.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Shot {
     /// What it becomes.
     pub format: Format,
@@ -31,11 +32,11 @@ pub struct Shot {
     pub quality: Option<u32>,
     /// 0.1 to 1.
     pub scale: Option<f32>,
-    /// The screen is made to fit into this instead.
+    /// The screen is made to fit into this instead; and which display it is of.
     pub space: Space,
     /// The pointer.
     pub cursor: CursorStyle,
-    /// Only this part, clipped to the screen: x, y, width and height in pixels of the screen.
+    /// Only this part, clipped to the screen or display: x, y, width and height in its pixels.
     pub region: Option<(i32, i32, u32, u32)>,
     /// Only what is different since the picture with this frame id.
     pub since: Option<u64>,
@@ -63,6 +64,11 @@ pub struct Picture {
 }
 
 impl Shot {
+    /// Whether it is of the whole screen.
+    fn is_whole(&self) -> bool {
+        self.region.is_none() && self.space.display.is_none()
+    }
+
     /// # Errors
     /// [`Error::Invalid`]: what is out of range.
     fn check(&self) -> Result<(), Error> {
@@ -87,9 +93,9 @@ impl Shot {
             if width == 0 || height == 0 {
                 return invalid("a region has at least one pixel: width and height are not 0".to_owned());
             }
-            if self.since.is_some() {
-                return invalid("since tells what is different on the whole screen: leave the region out".to_owned());
-            }
+        }
+        if self.since.is_some() && !self.is_whole() {
+            return invalid("since tells what is different on the whole screen: leave region and display out".to_owned());
         }
         Ok(())
     }
@@ -107,20 +113,26 @@ impl Desktop {
     }
 
     pub(super) async fn shoot(&self, session: &Arc<Session>, shot: Shot) -> Result<Picture, Error> {
-        let (frame, pointer) = session.link.call("a picture", Error::Screenshot, move |display| capture(display, shot)).await?;
+        let asked = shot.clone();
+        let capture = move |display: &mut Display| capture(display, &asked);
+        let (frame, pointer) = session.link.call("a picture", Error::Screenshot, capture).await?;
         let _turn = self.inner.encoding.acquire().await.map_err(|_| Error::Stopping)?;
         let session = Arc::clone(session);
-        let made = tokio::task::spawn_blocking(move || make(&session, frame, pointer.as_ref(), shot));
+        let made = tokio::task::spawn_blocking(move || make(&session, frame, pointer.as_ref(), &shot));
         made.await.map_err(|error| Error::Screenshot(error.to_string()))?
     }
 }
 
 /// On the thread of the connection.
-fn capture(display: &mut Display, shot: Shot) -> x_desktop::Result<(Captured, Option<Pointer>)> {
+fn capture(display: &mut Display, shot: &Shot) -> x_desktop::Result<(Captured, Option<Pointer>)> {
     let screen = Rect::of_size(display.size());
+    let area = shot.space.display.as_ref().map_or(Ok(screen), |name| part(display, name)?.clipped(screen))?;
     let wanted = match shot.region {
-        None => screen,
-        Some((x, y, width, height)) => Rect { x: x.unsigned_abs(), y: y.unsigned_abs(), width, height }.clipped(screen)?,
+        None => area,
+        Some((x, y, width, height)) => {
+            let (x, y) = (x.unsigned_abs().saturating_add(area.x), y.unsigned_abs().saturating_add(area.y));
+            Rect { x, y, width, height }.clipped(area)?
+        }
     };
     let pointer = (shot.cursor != CursorStyle::None).then(|| display.pointer()).transpose()?;
     Ok((Captured { frame: display.capture(wanted)?, screen }, pointer))
@@ -132,7 +144,7 @@ struct Captured {
 }
 
 /// On a thread that may take its time.
-fn make(session: &Session, captured: Captured, pointer: Option<&Pointer>, shot: Shot) -> Result<Picture, Error> {
+fn make(session: &Session, captured: Captured, pointer: Option<&Pointer>, shot: &Shot) -> Result<Picture, Error> {
     let failed = |error: x_desktop::Error| Error::of_x(error, Error::Screenshot);
     let Captured { mut frame, screen } = captured;
     let tiles = Tiles::of(&frame);
@@ -147,7 +159,7 @@ fn make(session: &Session, captured: Captured, pointer: Option<&Pointer>, shot: 
         frame_id: None,
         hash,
     };
-    if shot.region.is_none() {
+    if shot.is_whole() {
         let mut pictures = session.pictures();
         // An id that is not known any more: all of it.
         let changed = shot.since.and_then(|since| pictures.get(since).map(|before| tiles.changed_since(before)));
@@ -179,10 +191,10 @@ fn make(session: &Session, captured: Captured, pointer: Option<&Pointer>, shot: 
 }
 
 /// How large the picture becomes.
-fn size(shot: Shot, shown: Rect, screen: Rect) -> (u32, u32) {
+fn size(shot: &Shot, shown: Rect, screen: Rect) -> (u32, u32) {
     if shot.space.is_scaled() {
-        // A part is scaled as the whole screen would be, so that coordinates keep their meaning; a region of its own fits itself.
-        let whole = if shot.region.is_some() { shown } else { screen };
+        // A part is scaled as the whole screen would be, so that coordinates keep their meaning; a region or a display of its own fits itself.
+        let whole = if shot.is_whole() { screen } else { shown };
         let (width, height) = (shot.space.max_width.unwrap_or(u32::MAX), shot.space.max_height.unwrap_or(u32::MAX));
         return scaled_size(shown.width, shown.height, fit(whole.width, whole.height, width, height).factor);
     }

@@ -23,7 +23,7 @@ use super::bring_up::{Up, own_process, wait_for_manager};
 use super::home::{Home, Remembered};
 use super::session::Session;
 use super::types::{DesktopFailure, DesktopState, StartSpec};
-use super::{Error, Parts};
+use super::{Error, Parts, displays};
 use crate::processes::{Owner, ProcessId};
 use crate::rt::clock::{now_ms, rfc3339};
 
@@ -147,7 +147,11 @@ impl Supervisor {
         self.shown = Shown { state: Phase::Starting, spec: spec.clone(), home: Some(home.clone()), ..Shown::default() };
         self.show();
         let made = home.clone();
-        let prepared = tokio::task::spawn_blocking(move || made.prepare()).await;
+        let prepared = tokio::task::spawn_blocking(move || {
+            displays::forget(&made); // those of another desktop
+            made.prepare()
+        });
+        let prepared = prepared.await;
         let up = match prepared.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
             Ok(()) => {
                 self.log(&home, "starting");

@@ -59,6 +59,7 @@ codes! {
     AppNotFound = "app_not_found", "App Not Found", NOT_FOUND;
     DesktopRuntimeInactive = "desktop_runtime_inactive", "Desktop Runtime Inactive", CONFLICT;
     DesktopRuntimeStarting = "desktop_runtime_starting", "Desktop Runtime Starting", CONFLICT;
+    DesktopLeased = "desktop_leased", "Desktop Leased", CONFLICT;
     ClipboardFailed = "clipboard_failed", "Clipboard Failed", INTERNAL_SERVER_ERROR;
     DesktopScreenshotFailed = "desktop_screenshot_failed", "Desktop Screenshot Failed", BAD_GATEWAY;
     DesktopInputFailed = "desktop_input_failed", "Desktop Input Failed", BAD_GATEWAY;
@@ -281,7 +282,13 @@ impl From<desktop::Error> for ApiError {
             Error::NoFocusedWindow => of(ErrorCode::NoFocusedWindow),
             Error::AppNotFound(_) => of(ErrorCode::AppNotFound),
             Error::Clipboard(_) => of(ErrorCode::ClipboardFailed),
-            Error::Conflict(_) | Error::Leased(_) => Self::with_message(ErrorCode::Conflict, "conflict", &text),
+            Error::Conflict(_) => Self::with_message(ErrorCode::Conflict, "conflict", &text),
+            Error::Leased { holder, expires_at } => {
+                of(ErrorCode::DesktopLeased).member("holder", holder).member("expiresAt", expires_at)
+            }
+            Error::ThemeNotFound { name, available, .. } => {
+                Self::not_found("desktop_theme", name, &text).member("code", word).member("available", available)
+            }
             Error::RecordingNotFound(id) => Self::not_found("desktop_recording", id, "no such recording"),
             Error::RecordingFileGone(id) => Self::not_found("desktop_recording_file", id, "its file is gone"),
             Error::Process(error) => error.into(),

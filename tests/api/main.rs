@@ -9,8 +9,12 @@ mod acp_remote_load;
 mod acp_remote_socket;
 mod chaos;
 mod desktop;
+mod desktop_displays;
 mod desktop_failures;
+mod desktop_lease;
+mod desktop_looks;
 mod desktop_recordings;
+mod desktop_support;
 mod directory_config;
 mod edge;
 mod events;
@@ -67,5 +71,5 @@ mod terminal_programs;
 mod terminals;
 mod terminals_wire;
 mod traces;
-#[allow(dead_code)] // shared with the tests beside the code
 mod ws;
+#[allow(dead_code)] // shared with the tests beside the code

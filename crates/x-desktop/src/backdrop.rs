@@ -3,7 +3,8 @@
 use x11rb::connection::Connection;
 use x11rb::protocol::xproto::{ChangeWindowAttributesAux, ConnectionExt as _, CreateGCAux, ImageFormat, Window};
 
-use crate::picture::{BYTES_PER_PIXEL, Frame, Rect};
+use crate::picture::place::plain;
+use crate::picture::{BYTES_PER_PIXEL, Frame, Placing, Rect};
 use crate::{Display, Result};
 
 /// Bytes of pixels in one request: X takes 256 KiB at least without BIG-REQUESTS.
@@ -20,8 +21,10 @@ pub type Colour = (u8, u8, u8);
 pub enum Backdrop {
     /// From one colour above to another below.
     Gradient(Colour, Colour),
-    /// A picture, scaled to the screen.
-    Picture(Frame),
+    /// One colour.
+    Plain(Colour),
+    /// A picture, and what is around it where it doesn't cover the screen.
+    Picture(Frame, Placing, Colour),
 }
 
 impl Default for Backdrop {
@@ -39,7 +42,8 @@ impl Display {
         let screen = Rect::of_size(self.size);
         let frame = match backdrop {
             Backdrop::Gradient(above, below) => gradient(screen, *above, *below),
-            Backdrop::Picture(picture) => picture.scaled(screen.width, screen.height)?,
+            Backdrop::Plain(colour) => plain(screen, *colour),
+            Backdrop::Picture(picture, placing, around) => picture.placed(screen.width, screen.height, *placing, *around)?,
         };
         let (conn, root) = (&self.conn, self.root);
         let depth = conn.get_geometry(root)?.reply()?.depth;

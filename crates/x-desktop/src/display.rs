@@ -67,6 +67,8 @@ x11rb::atom_manager! {
         WM_NAME,
         WM_PROTOCOLS,
         WM_STATE,
+        _OB_CONTROL,
+        _OB_THEME,
         _XROOTPMAP_ID,
         _X_DESKTOP_KEYCODES,
         ESETROOT_PMAP_ID,

@@ -16,8 +16,8 @@
 //! | `cursor` | the pointer: where it is, what it looks like |
 //! | `windows` | windows: which there are, what is asked of them |
 //! | `clipboard` | selections, on a connection and a thread of its own |
-//! | `modes` | the size of the screen |
-//! | `picture` | frames: scaling, pointer, encoding, what changed |
+//! | `modes`, `monitors` | the size of the screen, and how it is divided |
+//! | `picture` | frames: scaling, placing, pointer, encoding, decoding, what changed |
 
 mod backdrop;
 mod capture;
@@ -28,6 +28,7 @@ mod error;
 mod gestures;
 mod keyboard;
 mod modes;
+mod monitors;
 pub mod picture;
 mod plan;
 mod pointer;
@@ -42,6 +43,7 @@ pub use error::{Error, Result};
 pub use gestures::{Click, Drag, Scroll};
 pub use keyboard::{KeyChange, Press, Typing};
 pub use modes::ScreenInfo;
+pub use monitors::Monitor;
 pub use picture::{Frame, Rect};
 pub use plan::Plan;
 pub use pointer::{Button, Position};

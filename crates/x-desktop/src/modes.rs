@@ -14,7 +14,7 @@ use crate::{Display, Error, Result, Size};
 const OURS: &str = "sandboxd-";
 /// Modes of a screen that nobody sees have a refresh rate nonetheless.
 const REFRESH_HZ: u32 = 60;
-const MM_PER_INCH: f64 = 25.4;
+pub(crate) const MM_PER_INCH: f64 = 25.4;
 
 /// The screen as it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,10 +32,10 @@ pub struct ScreenInfo {
 }
 
 /// What a mode is set on.
-struct Target {
-    crtc: Crtc,
-    output: randr::Output,
-    resources: GetScreenResourcesCurrentReply,
+pub(crate) struct Target {
+    pub(crate) crtc: Crtc,
+    pub(crate) output: randr::Output,
+    pub(crate) resources: GetScreenResourcesCurrentReply,
 }
 
 impl Display {
@@ -66,15 +66,7 @@ impl Display {
     /// # Errors
     /// [`Error::Invalid`] beyond [`ScreenInfo::max`]; [`Error::Refused`] when the server has no output, or says no.
     pub fn resize(&mut self, size: Size, dpi: f64) -> Result<()> {
-        let screen = self.screen()?;
-        let (max, min) = (screen.max, screen.min);
-        let fits = |wanted, min, max| (min..=max).contains(&wanted) && wanted > 0;
-        if !fits(size.width, min.width, max.width) || !fits(size.height, min.height, max.height) {
-            return Err(Error::Invalid(format!(
-                "{}x{} is not possible: {}x{} to {}x{} are",
-                size.width, size.height, min.width, min.height, max.width, max.height
-            )));
-        }
+        let screen = self.able(size)?;
         if !(dpi.is_finite() && dpi >= 1.0) {
             return Err(Error::Invalid(format!("{dpi} pixels per inch are not possible: 1 or more are")));
         }
@@ -91,12 +83,29 @@ impl Display {
         self.remove_unused(mode, &target)
     }
 
-    fn need_randr(&self) -> Result<()> {
+    /// The screen as it is, if it can have that size.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it can't.
+    pub(crate) fn able(&self, size: Size) -> Result<ScreenInfo> {
+        let screen = self.screen()?;
+        let (max, min) = (screen.max, screen.min);
+        let fits = |wanted, min, max| (min..=max).contains(&wanted) && wanted > 0;
+        if fits(size.width, min.width, max.width) && fits(size.height, min.height, max.height) {
+            return Ok(screen);
+        }
+        Err(Error::Invalid(format!(
+            "{}x{} is not possible: {}x{} to {}x{} are",
+            size.width, size.height, min.width, min.height, max.width, max.height
+        )))
+    }
+
+    pub(crate) fn need_randr(&self) -> Result<()> {
         self.conn.extension_information(randr::X11_EXTENSION_NAME)?.ok_or(Error::Missing(randr::X11_EXTENSION_NAME))?;
         Ok(())
     }
 
-    fn target(&self) -> Result<Target> {
+    pub(crate) fn target(&self) -> Result<Target> {
         let resources = self.conn.randr_get_screen_resources_current(self.root)?.reply()?;
         let found = resources.crtcs.first().copied().zip(resources.outputs.first().copied());
         let (crtc, output) = found.ok_or_else(|| Error::Refused("the screen has no output".into()))?;

@@ -4,16 +4,21 @@
 //! |---|---|
 //! | `draw` | the pointer and the mark where it is |
 //! | `scale` | smaller pictures |
-//! | `encode` | PNG, JPEG, WebP |
+//! | `place` | pictures on a screen of another shape |
+//! | `encode`, `decode` | PNG, JPEG, WebP |
 //! | `changes` | what is different from an earlier frame |
 
 mod changes;
+mod decode;
 mod draw;
 mod encode;
+pub(crate) mod place;
 mod scale;
 
 pub use changes::{FRAMES_KEPT, MAX_RECTS, Seen, TILE, Tiles};
+pub use decode::decode;
 pub use encode::{Format, WEBP_MAX_SIDE, encode};
+pub use place::Placing;
 pub use scale::{Fit, fit, scaled_size};
 
 use crate::{Error, Result};

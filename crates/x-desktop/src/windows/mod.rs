@@ -7,6 +7,7 @@
 mod act;
 mod desk;
 mod filter;
+mod openbox;
 mod property;
 mod read;
 mod settle;

@@ -8,6 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Done;
+use super::lease::{Admitted, HolderHeader};
 use crate::desktop::types::PointerPosition;
 use crate::desktop::{Action, ActionButton, ActionsResult, ActionsSpec, Modifiers, Point, Space};
 use crate::http::extract::ApiJson;
@@ -56,10 +57,10 @@ struct MoveBody {
 }
 
 /// Moves the pointer.
-#[utoipa::path(post, path = "/v1/desktop/mouse/move", tag = "desktop", operation_id = "move_desktop_mouse", request_body = MoveBody,
+#[utoipa::path(post, path = "/v1/desktop/mouse/move", tag = "desktop", operation_id = "move_desktop_mouse", params(HolderHeader), request_body = MoveBody,
     responses((status = 200, body = PointerPosition), (status = 400, body = ProblemDetails), (status = 409, body = ProblemDetails),
               (status = 422, body = ProblemDetails), (status = 502, body = ProblemDetails), (status = 503, body = ProblemDetails)))]
-async fn move_mouse(State(state): State<AppState>, ApiJson(body): ApiJson<MoveBody>) -> Position {
+async fn move_mouse(_: Admitted, State(state): State<AppState>, ApiJson(body): ApiJson<MoveBody>) -> Position {
     act(&state, Action::Move { x: body.x, y: body.y }, body.space).await
 }
 
@@ -88,10 +89,10 @@ struct ClickBody {
 }
 
 /// Clicks somewhere.
-#[utoipa::path(post, path = "/v1/desktop/mouse/click", tag = "desktop", operation_id = "click_desktop_mouse", request_body = ClickBody,
+#[utoipa::path(post, path = "/v1/desktop/mouse/click", tag = "desktop", operation_id = "click_desktop_mouse", params(HolderHeader), request_body = ClickBody,
     responses((status = 200, body = PointerPosition), (status = 400, body = ProblemDetails), (status = 409, body = ProblemDetails),
               (status = 422, body = ProblemDetails), (status = 502, body = ProblemDetails), (status = 503, body = ProblemDetails)))]
-async fn click_mouse(State(state): State<AppState>, ApiJson(body): ApiJson<ClickBody>) -> Position {
+async fn click_mouse(_: Admitted, State(state): State<AppState>, ApiJson(body): ApiJson<ClickBody>) -> Position {
     let action = Action::Click {
         x: Some(body.x),
         y: Some(body.y),
@@ -120,18 +121,18 @@ struct ButtonBody {
 }
 
 /// Presses a button, to stay down.
-#[utoipa::path(post, path = "/v1/desktop/mouse/down", tag = "desktop", operation_id = "press_desktop_mouse", request_body = ButtonBody,
+#[utoipa::path(post, path = "/v1/desktop/mouse/down", tag = "desktop", operation_id = "press_desktop_mouse", params(HolderHeader), request_body = ButtonBody,
     responses((status = 200, body = PointerPosition), (status = 400, body = ProblemDetails), (status = 409, body = ProblemDetails),
               (status = 422, body = ProblemDetails), (status = 502, body = ProblemDetails), (status = 503, body = ProblemDetails)))]
-async fn press_mouse(State(state): State<AppState>, ApiJson(body): ApiJson<ButtonBody>) -> Position {
+async fn press_mouse(_: Admitted, State(state): State<AppState>, ApiJson(body): ApiJson<ButtonBody>) -> Position {
     act(&state, Action::MouseDown { x: body.x, y: body.y, button: body.button.unwrap_or_default() }, body.space).await
 }
 
 /// Releases a button.
-#[utoipa::path(post, path = "/v1/desktop/mouse/up", tag = "desktop", operation_id = "release_desktop_mouse", request_body = ButtonBody,
+#[utoipa::path(post, path = "/v1/desktop/mouse/up", tag = "desktop", operation_id = "release_desktop_mouse", params(HolderHeader), request_body = ButtonBody,
     responses((status = 200, body = PointerPosition), (status = 400, body = ProblemDetails), (status = 409, body = ProblemDetails),
               (status = 422, body = ProblemDetails), (status = 502, body = ProblemDetails), (status = 503, body = ProblemDetails)))]
-async fn release_mouse(State(state): State<AppState>, ApiJson(body): ApiJson<ButtonBody>) -> Position {
+async fn release_mouse(_: Admitted, State(state): State<AppState>, ApiJson(body): ApiJson<ButtonBody>) -> Position {
     act(&state, Action::MouseUp { x: body.x, y: body.y, button: body.button.unwrap_or_default() }, body.space).await
 }
 
@@ -164,10 +165,10 @@ struct DragBody {
 }
 
 /// Drags from one place to another, with motion in between.
-#[utoipa::path(post, path = "/v1/desktop/mouse/drag", tag = "desktop", operation_id = "drag_desktop_mouse", request_body = DragBody,
+#[utoipa::path(post, path = "/v1/desktop/mouse/drag", tag = "desktop", operation_id = "drag_desktop_mouse", params(HolderHeader), request_body = DragBody,
     responses((status = 200, body = PointerPosition), (status = 400, body = ProblemDetails), (status = 409, body = ProblemDetails),
               (status = 422, body = ProblemDetails), (status = 502, body = ProblemDetails), (status = 503, body = ProblemDetails)))]
-async fn drag_mouse(State(state): State<AppState>, ApiJson(body): ApiJson<DragBody>) -> Position {
+async fn drag_mouse(_: Admitted, State(state): State<AppState>, ApiJson(body): ApiJson<DragBody>) -> Position {
     let mut path = vec![Point { x: body.start_x, y: body.start_y }];
     path.extend(body.path.unwrap_or_default());
     path.push(Point { x: body.end_x, y: body.end_y });
@@ -203,10 +204,10 @@ struct ScrollBody {
 }
 
 /// Turns the wheel somewhere.
-#[utoipa::path(post, path = "/v1/desktop/mouse/scroll", tag = "desktop", operation_id = "scroll_desktop_mouse", request_body = ScrollBody,
+#[utoipa::path(post, path = "/v1/desktop/mouse/scroll", tag = "desktop", operation_id = "scroll_desktop_mouse", params(HolderHeader), request_body = ScrollBody,
     responses((status = 200, body = PointerPosition), (status = 400, body = ProblemDetails), (status = 409, body = ProblemDetails),
               (status = 422, body = ProblemDetails), (status = 502, body = ProblemDetails), (status = 503, body = ProblemDetails)))]
-async fn scroll_mouse(State(state): State<AppState>, ApiJson(body): ApiJson<ScrollBody>) -> Position {
+async fn scroll_mouse(_: Admitted, State(state): State<AppState>, ApiJson(body): ApiJson<ScrollBody>) -> Position {
     let action = Action::Scroll {
         x: Some(body.x),
         y: Some(body.y),
@@ -236,10 +237,10 @@ async fn keys(state: &AppState, action: Action) -> Ok {
 }
 
 /// Types text into the window that has the keyboard, whatever the layout.
-#[utoipa::path(post, path = "/v1/desktop/keyboard/type", tag = "desktop", operation_id = "type_desktop_text", request_body = TypeBody,
+#[utoipa::path(post, path = "/v1/desktop/keyboard/type", tag = "desktop", operation_id = "type_desktop_text", params(HolderHeader), request_body = TypeBody,
     responses((status = 200, body = Done), (status = 400, body = ProblemDetails), (status = 409, body = ProblemDetails),
               (status = 422, body = ProblemDetails), (status = 502, body = ProblemDetails), (status = 503, body = ProblemDetails)))]
-async fn type_text(State(state): State<AppState>, ApiJson(body): ApiJson<TypeBody>) -> Ok {
+async fn type_text(_: Admitted, State(state): State<AppState>, ApiJson(body): ApiJson<TypeBody>) -> Ok {
     keys(&state, Action::Type { text: body.text, delay_ms: body.delay_ms }).await
 }
 
@@ -261,10 +262,10 @@ struct PressBody {
 }
 
 /// Presses and releases a key.
-#[utoipa::path(post, path = "/v1/desktop/keyboard/press", tag = "desktop", operation_id = "press_desktop_key", request_body = PressBody,
+#[utoipa::path(post, path = "/v1/desktop/keyboard/press", tag = "desktop", operation_id = "press_desktop_key", params(HolderHeader), request_body = PressBody,
     responses((status = 200, body = Done), (status = 400, body = ProblemDetails), (status = 409, body = ProblemDetails),
               (status = 422, body = ProblemDetails), (status = 502, body = ProblemDetails), (status = 503, body = ProblemDetails)))]
-async fn press_key(State(state): State<AppState>, ApiJson(body): ApiJson<PressBody>) -> Ok {
+async fn press_key(_: Admitted, State(state): State<AppState>, ApiJson(body): ApiJson<PressBody>) -> Ok {
     let hold_ms = body.hold_ms.unwrap_or(0);
     keys(&state, Action::Key { key: body.key, modifiers: body.modifiers, count: body.count, hold_ms }).await
 }
@@ -277,27 +278,28 @@ struct KeyBody {
 }
 
 /// Presses a key, to stay down.
-#[utoipa::path(post, path = "/v1/desktop/keyboard/down", tag = "desktop", operation_id = "hold_desktop_key", request_body = KeyBody,
+#[utoipa::path(post, path = "/v1/desktop/keyboard/down", tag = "desktop", operation_id = "hold_desktop_key", params(HolderHeader), request_body = KeyBody,
     responses((status = 200, body = Done), (status = 400, body = ProblemDetails), (status = 409, body = ProblemDetails),
               (status = 422, body = ProblemDetails), (status = 502, body = ProblemDetails), (status = 503, body = ProblemDetails)))]
-async fn key_down(State(state): State<AppState>, ApiJson(body): ApiJson<KeyBody>) -> Ok {
+async fn key_down(_: Admitted, State(state): State<AppState>, ApiJson(body): ApiJson<KeyBody>) -> Ok {
     keys(&state, Action::KeyDown { key: body.key }).await
 }
 
 /// Releases a key.
-#[utoipa::path(post, path = "/v1/desktop/keyboard/up", tag = "desktop", operation_id = "release_desktop_key", request_body = KeyBody,
+#[utoipa::path(post, path = "/v1/desktop/keyboard/up", tag = "desktop", operation_id = "release_desktop_key", params(HolderHeader), request_body = KeyBody,
     responses((status = 200, body = Done), (status = 400, body = ProblemDetails), (status = 409, body = ProblemDetails),
               (status = 422, body = ProblemDetails), (status = 502, body = ProblemDetails), (status = 503, body = ProblemDetails)))]
-async fn key_up(State(state): State<AppState>, ApiJson(body): ApiJson<KeyBody>) -> Ok {
+async fn key_up(_: Admitted, State(state): State<AppState>, ApiJson(body): ApiJson<KeyBody>) -> Ok {
     keys(&state, Action::KeyUp { key: body.key }).await
 }
 
 /// Does a list of actions, one after the other, with nobody else in between. The first that fails ends the list. What is wrong
 /// with one of them is a 400 before anything is done.
-#[utoipa::path(post, path = "/v1/desktop/actions", tag = "desktop", operation_id = "perform_desktop_actions", request_body = ActionsSpec,
+#[utoipa::path(post, path = "/v1/desktop/actions", tag = "desktop", operation_id = "perform_desktop_actions", params(HolderHeader), request_body = ActionsSpec,
     responses((status = 200, body = ActionsResult), (status = 400, body = ProblemDetails), (status = 409, body = ProblemDetails),
               (status = 422, body = ProblemDetails), (status = 502, body = ProblemDetails), (status = 503, body = ProblemDetails)))]
 async fn perform_actions(
+    _: Admitted,
     State(state): State<AppState>,
     ApiJson(spec): ApiJson<ActionsSpec>,
 ) -> Result<Json<ActionsResult>, ApiError> {

@@ -2,6 +2,8 @@
 
 mod clipboard;
 mod input;
+mod lease;
+mod looks;
 mod pictures;
 mod recordings;
 mod session;
@@ -19,6 +21,8 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .merge(pictures::router())
         .merge(input::router())
         .merge(windows::router())
+        .merge(lease::router())
+        .merge(looks::router())
         .merge(clipboard::router())
         .merge(recordings::router())
 }

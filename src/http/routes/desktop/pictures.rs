@@ -74,6 +74,8 @@ struct ShotQuery {
     max_width: Option<u32>,
     /// As `maxWidth`.
     max_height: Option<u32>,
+    /// Only this display (`GET /v1/desktop/displays`); a region counts from its corner.
+    display: Option<String>,
     /// A frame id (`x-frame-id`): only the rectangle that is different since then; 204 when nothing is.
     since: Option<u64>,
 }
@@ -85,7 +87,7 @@ impl ShotQuery {
             (Some(CursorWord::Crosshair), _) | (None, Some(true)) => CursorStyle::Crosshair,
             _ => CursorStyle::None,
         };
-        let space = Space { max_width: self.max_width, max_height: self.max_height };
+        let space = Space { max_width: self.max_width, max_height: self.max_height, display: self.display.clone() };
         let (format, quality, scale, since) = (self.format.into(), self.quality, self.scale, self.since);
         Shot { format, quality, scale, space, cursor, region: None, since }
     }
@@ -94,9 +96,9 @@ impl ShotQuery {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct RegionQuery {
-    /// Pixels of the screen, not negative.
+    /// Pixels of the screen or display, not negative.
     x: i32,
-    /// Pixels of the screen, not negative.
+    /// Pixels of the screen or display, not negative.
     y: i32,
     /// Pixels, not 0; what is beyond the screen is left out.
     width: u32,

@@ -10,6 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Done;
+use super::lease::{Admitted, HolderHeader};
 use crate::desktop::types::Window;
 use crate::desktop::{Error, WindowChange};
 use crate::http::extract::{ApiJson, ApiPath, ApiQuery};
@@ -74,10 +75,14 @@ async fn change(state: &AppState, id: &str, change: WindowChange) -> Result<Resp
 
 /// Gives a window the keyboard, and brings it back when it is minimised.
 #[utoipa::path(post, path = "/v1/desktop/windows/{id}/focus", tag = "desktop", operation_id = "focus_desktop_window",
-    params(("id" = String, Path, description = "X id, decimal")),
+    params(("id" = String, Path, description = "X id, decimal"), HolderHeader),
     responses((status = 200, body = Window), (status = 404, body = ProblemDetails), (status = 409, body = ProblemDetails),
               (status = 503, body = ProblemDetails)))]
-async fn focus_window(State(state): State<AppState>, ApiPath(id): ApiPath<String>) -> Result<Json<Window>, ApiError> {
+async fn focus_window(
+    _: Admitted,
+    State(state): State<AppState>,
+    ApiPath(id): ApiPath<String>,
+) -> Result<Json<Window>, ApiError> {
     changed(&state, &id, WindowChange::Focus).await
 }
 
@@ -92,10 +97,11 @@ struct PlaceBody {
 
 /// Moves a window.
 #[utoipa::path(post, path = "/v1/desktop/windows/{id}/move", tag = "desktop", operation_id = "move_desktop_window", request_body = PlaceBody,
-    params(("id" = String, Path, description = "X id, decimal")),
+    params(("id" = String, Path, description = "X id, decimal"), HolderHeader),
     responses((status = 200, body = Window), (status = 404, body = ProblemDetails), (status = 409, body = ProblemDetails),
               (status = 422, body = ProblemDetails), (status = 503, body = ProblemDetails)))]
 async fn move_window(
+    _: Admitted,
     State(state): State<AppState>,
     ApiPath(id): ApiPath<String>,
     ApiJson(body): ApiJson<PlaceBody>,
@@ -114,10 +120,11 @@ struct SizeBody {
 
 /// Gives a window another size.
 #[utoipa::path(post, path = "/v1/desktop/windows/{id}/resize", tag = "desktop", operation_id = "resize_desktop_window", request_body = SizeBody,
-    params(("id" = String, Path, description = "X id, decimal")),
+    params(("id" = String, Path, description = "X id, decimal"), HolderHeader),
     responses((status = 200, body = Window), (status = 404, body = ProblemDetails), (status = 409, body = ProblemDetails),
               (status = 422, body = ProblemDetails), (status = 503, body = ProblemDetails)))]
 async fn resize_window(
+    _: Admitted,
     State(state): State<AppState>,
     ApiPath(id): ApiPath<String>,
     ApiJson(body): ApiJson<SizeBody>,
@@ -134,10 +141,11 @@ struct ChangeBody {
 
 /// Raises, lowers, minimises, restores, maximises or closes a window, or puts it on another workspace. 204 when it is no more.
 #[utoipa::path(post, path = "/v1/desktop/windows/{id}/change", tag = "desktop", operation_id = "change_desktop_window", request_body = ChangeBody,
-    params(("id" = String, Path, description = "X id, decimal")),
+    params(("id" = String, Path, description = "X id, decimal"), HolderHeader),
     responses((status = 200, body = Window), (status = 204, description = "It is no more"), (status = 404, body = ProblemDetails),
               (status = 409, body = ProblemDetails), (status = 422, body = ProblemDetails), (status = 503, body = ProblemDetails)))]
 async fn change_window(
+    _: Admitted,
     State(state): State<AppState>,
     ApiPath(id): ApiPath<String>,
     ApiJson(body): ApiJson<ChangeBody>,
@@ -153,10 +161,14 @@ struct WorkspaceBody {
 }
 
 /// Shows another workspace.
-#[utoipa::path(post, path = "/v1/desktop/workspace", tag = "desktop", operation_id = "set_desktop_workspace", request_body = WorkspaceBody,
+#[utoipa::path(post, path = "/v1/desktop/workspace", tag = "desktop", operation_id = "set_desktop_workspace", params(HolderHeader), request_body = WorkspaceBody,
     responses((status = 200, body = Done), (status = 400, body = ProblemDetails), (status = 409, body = ProblemDetails),
               (status = 422, body = ProblemDetails), (status = 503, body = ProblemDetails)))]
-async fn set_workspace(State(state): State<AppState>, ApiJson(body): ApiJson<WorkspaceBody>) -> Result<Json<Done>, ApiError> {
+async fn set_workspace(
+    _: Admitted,
+    State(state): State<AppState>,
+    ApiJson(body): ApiJson<WorkspaceBody>,
+) -> Result<Json<Done>, ApiError> {
     state.desktop.set_workspace(body.index).await?;
     Ok(Done::new())
 }
