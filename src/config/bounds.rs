@@ -121,6 +121,9 @@ bounds! {
     desktop_call_timeout_ms = 5_000, "Time for the X server to do one thing; then the call fails, and the desktop is busy.";
     desktop_clipboard_max_bytes = 64 * MIB, "Content of a selection that is set or read; more is refused.";
     desktop_actions_max = 100, "Actions in one POST /v1/desktop/actions; more is 400.";
+    desktop_accessibility_timeout_ms = 15_000, "Time for one look at the accessibility tree, without finding the bus; then what there is comes (cut: timeout).";
+    desktop_accessibility_silence_ms = 2_000, "Time for a program to answer one question about its tree; then it is given up, and named (silent).";
+    desktop_accessibility_answer_max_bytes = 8 * MIB, "Names and texts of the nodes of one answer; further nodes are left out (cut: maxBytes).";
     desktop_recording_max_bytes = 4 * GIB, "File of one recording; then it ends (size). More can't be asked for.";
     desktop_recording_max_ms = 4 * 3_600_000, "Video of one recording, without pauses; then it ends (duration). More can't be asked for.";
     desktop_recordings_max = 100, "Recordings that are kept; one more is 409 until some are deleted.";

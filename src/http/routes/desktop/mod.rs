@@ -1,5 +1,6 @@
 //! `/v1/desktop`: an X session.
 
+mod accessibility;
 mod clipboard;
 mod input;
 mod pictures;
@@ -21,6 +22,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .merge(windows::router())
         .merge(clipboard::router())
         .merge(recordings::router())
+        .merge(accessibility::router())
 }
 
 /// It is done.

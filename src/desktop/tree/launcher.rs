@@ -1,0 +1,83 @@
+//! The launcher of the accessibility bus, one of the desktop's own processes.
+//!
+//! D-Bus would start one itself when somebody asks; ours is there before programs ask, is seen in `/v1/processes`, and comes back.
+//! A desktop doesn't depend on it: where it can't run, there is no tree.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::desktop::home::Home;
+use crate::desktop::session::BUS_VARIABLE;
+use crate::desktop::supervisor::Supervisor;
+use crate::desktop::{Error, Parts, needs};
+use crate::processes::ProcessId;
+
+/// What it is called among the desktop's processes.
+pub(in crate::desktop) const NAME: &str = "at-spi";
+
+/// For a D-Bus daemon that was just started; one that takes longer costs a restart of the launcher.
+const BUS_PATIENCE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(3);
+/// For the end of the one before.
+const END_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Starts it; `None` where it isn't installed, or there is no D-Bus.
+///
+/// # Errors
+/// It can't be started.
+pub(in crate::desktop) async fn start(
+    parts: &Parts,
+    home: &Home,
+    display: u32,
+    env: &BTreeMap<String, String>,
+) -> Result<Option<ProcessId>, Error> {
+    let (Some(program), true) = (needs::launcher(&parts.env), env.contains_key(BUS_VARIABLE)) else { return Ok(None) };
+    let _ = tokio::time::timeout(BUS_PATIENCE, until_listening(&home.bus(display))).await; // else it ends, and is started again
+    let runtime = home.runtime(display).map_err(|error| Error::Home(error.to_string()))?;
+    let mut env = env.clone();
+    // its bus listens there; the usual place may have too long a path
+    env.insert("XDG_RUNTIME_DIR".to_owned(), runtime.to_string_lossy().into_owned());
+    let words = vec!["--launch-immediately".to_owned()];
+    parts.start(&program.to_string_lossy(), words, &env, None).await.map(Some)
+}
+
+async fn until_listening(socket: &Path) {
+    while tokio::net::UnixStream::connect(socket).await.is_err() {
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+impl Supervisor {
+    /// Starts it again, after its end or that of its D-Bus. When another one has its place, or it can't be started, the desktop
+    /// goes on without one of its own.
+    pub(in crate::desktop) async fn restart_launcher(&mut self, home: &Home) {
+        let Some(session) = self.shown.session.clone() else { return };
+        if !self.end_launcher().await {
+            return;
+        }
+        let is_there = match &session.bus {
+            Some(address) => accessibility::has_launcher(address).await.unwrap_or(false), // D-Bus was asked for one meanwhile
+            None => false,
+        };
+        let started = match is_there {
+            true => Ok(None),
+            false => start(&self.parts, home, session.display, &session.env).await,
+        };
+        match started {
+            Ok(Some(id)) => self.shown.own.push((NAME, id)),
+            Ok(None) => self.log(home, &format!("{NAME} is left to D-Bus")),
+            Err(error) => self.log(home, &format!("{NAME} is not started again: {error}")),
+        }
+    }
+
+    /// Forgets it, with what is left of it; false when there is none. Its bus would live on, where no new program comes to.
+    pub(in crate::desktop) async fn end_launcher(&mut self) -> bool {
+        let Some(place) = self.shown.own.iter().position(|(name, _)| *name == NAME) else { return false };
+        let (_, id) = self.shown.own.remove(place);
+        if let Err(error) = self.parts.processes.kill(&id.to_string(), Some(END_PATIENCE)).await {
+            tracing::debug!(%error, "the launcher of the accessibility bus");
+        }
+        true
+    }
+}
