@@ -35,7 +35,7 @@ pub enum Error {
     Conflict(String),
     #[error("{0}")]
     NodeNotFound(String),
-    #[error("{} nodes fit, or more: name one by its id, or say more of it", .0.len())]
+    #[error("more than one node fits: name one of them by its id, or say more of it")]
     NodeAmbiguous(Vec<TreeNode>),
     #[error("{why}")]
     NodeRefused { why: String, actions: Vec<String> },

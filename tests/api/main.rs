@@ -9,6 +9,7 @@ mod acp_remote_load;
 mod acp_remote_socket;
 mod chaos;
 mod desktop;
+mod desktop_accessibility;
 mod desktop_recordings;
 mod directory_config;
 mod edge;

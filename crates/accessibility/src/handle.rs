@@ -15,6 +15,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// For a single answer outside of a walk, whose query says it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Of the bus's GUID, which is random: enough to tell buses of one session apart.
+const BUS_TAG_CHARS: usize = 8;
+
 const REGISTRY: &str = "org.a11y.atspi.Registry";
 const REGISTRY_ROOT: &str = "/org/a11y/atspi/accessible/root";
 const LAUNCHER: (&str, &str) = ("org.a11y.Bus", "/org/a11y/bus");
@@ -69,6 +72,15 @@ impl Accessibility {
         let get = session.ask::<_, zbus::OwnedVariant>((name, path, PROPERTIES, "Get"), &("org.a11y.Status", "IsEnabled")).await;
         let value = get.map_err(|failed| Error::NoAccessibility(failed.why()))?;
         bool::try_from(value).map_err(|_| Error::NoAccessibility("IsEnabled is no truth value".into()))
+    }
+
+    /// Which bus it is: another one, where ids mean other nodes, has another tag. Connects anew if the bus was lost.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn bus_tag(&self) -> Result<String> {
+        let bus = self.bus().await?;
+        Ok(bus.connection.server_guid().as_str().chars().take(BUS_TAG_CHARS).collect())
     }
 
     /// The bus, connected anew if it was lost.

@@ -4,7 +4,7 @@ use accessibility::{Accessibility, Action, NodeId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::types::{NodeFind, NodeMatch, TreeNode, node_id};
+use super::types::{NodeFind, NodeMatch, NodeRef, TreeNode};
 use super::{Desktop, of_tree};
 use crate::desktop::Error;
 
@@ -100,34 +100,35 @@ impl Desktop {
     pub async fn act_on_node(&self, spec: &ActSpec) -> Result<Acted, Error> {
         let deed = spec.deed()?;
         let id = match (&spec.node, &spec.find) {
-            (Some(id), None) => node_id(id)?,
+            (Some(id), None) => NodeRef::parse(id)?,
             (None, Some(find)) => self.the_one(find).await?,
             _ => return Err(Error::Invalid("say which node: either `node` or `find`".to_owned())),
         };
         let env = &self.parts().env;
         let session = self.session()?;
-        let bus = session.accessibility(env).await?;
+        let (bus, bus_tag) = session.accessibility(env).await?;
+        let id = id.on(&bus_tag)?;
         let action = deed.carry_out(bus, &id).await.map_err(|error| of_tree(error, env))?;
         let node = match bus.node(&id).await {
-            Ok(node) => Some(TreeNode::from(node)),
+            Ok(node) => Some(TreeNode::of(node, &bus_tag)),
             Err(error) => {
                 tracing::debug!(%error, %id, "a node after something was done with it");
                 None
             }
         };
-        Ok(Acted { id: id.to_string(), action, node })
+        Ok(Acted { id: NodeRef::written(&id, &bus_tag), action, node })
     }
 
     /// The only node that fits.
-    async fn the_one(&self, find: &NodeFind) -> Result<NodeId, Error> {
+    async fn the_one(&self, find: &NodeFind) -> Result<NodeRef, Error> {
         if find.wanted == NodeMatch::default() {
             return Err(Error::Invalid("`find` says nothing of the node: give its role, name, text or states".to_owned()));
         }
-        let mut found = self.find_until(find, CANDIDATES_MAX).await?;
+        let (mut found, bus_tag) = self.find_until(find, CANDIDATES_MAX).await?;
         match found.nodes.len() {
-            1 => Ok(found.nodes.swap_remove(0).id),
+            1 => Ok(NodeRef::new(found.nodes.swap_remove(0).id, bus_tag)),
             0 => Err(Error::NodeNotFound(nobody(find, &found))),
-            _ => Err(Error::NodeAmbiguous(found.nodes.into_iter().map(TreeNode::from).collect())),
+            _ => Err(Error::NodeAmbiguous(found.nodes.into_iter().map(|node| TreeNode::of(node, &bus_tag)).collect())),
         }
     }
 }

@@ -19,6 +19,7 @@ use accessibility::{Accessibility, Match, Query, Tree};
 use tokio::time::Instant;
 
 pub use act::{ActSpec, Acted};
+use types::NodeRef;
 pub use types::{FindSpec, FoundNodes, NodeFind, TreeAnswer, TreeNode, TreeScope};
 
 use super::action::WAIT_MAX_MS;
@@ -39,7 +40,8 @@ impl Desktop {
     /// the answer.
     pub async fn tree(&self, scope: &TreeScope, role: Option<&str>) -> Result<TreeAnswer, Error> {
         let query = scope.query(&self.parts().bounds, Query::default().max_nodes, role)?;
-        Ok(self.look(&query, &Match::default(), usize::MAX).await?.into())
+        let (tree, bus_tag) = self.look(scope, &query, &Match::default(), usize::MAX).await?;
+        Ok(TreeAnswer::of(tree, &bus_tag))
     }
 
     /// Nodes that fit; waits for the first if that is wanted. Cancel safe.
@@ -52,9 +54,9 @@ impl Desktop {
             return Err(Error::Invalid("limit is at least 1".to_owned()));
         }
         let began = Instant::now();
-        let tree = self.find_until(&spec.find, limit).await?;
+        let (tree, bus_tag) = self.find_until(&spec.find, limit).await?;
         let waited_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Ok(FoundNodes { tree: tree.into(), waited_ms })
+        Ok(FoundNodes { tree: TreeAnswer::of(tree, &bus_tag), waited_ms })
     }
 
     /// One node, with 10 000 characters of its text. Cancel safe.
@@ -62,15 +64,16 @@ impl Desktop {
     /// # Errors
     /// [`Error::NodeNotFound`], [`Error::ApplicationSilent`], no bus, no desktop.
     pub async fn node(&self, id: &str) -> Result<TreeNode, Error> {
-        let id = types::node_id(id)?;
+        let id = NodeRef::parse(id)?;
         let env = &self.parts().env;
         let session = self.session()?;
-        let node = session.accessibility(env).await?.node(&id).await;
-        node.map(TreeNode::from).map_err(|error| of_tree(error, env))
+        let (bus, bus_tag) = session.accessibility(env).await?;
+        let node = bus.node(&id.on(&bus_tag)?).await;
+        node.map(|node| TreeNode::of(node, &bus_tag)).map_err(|error| of_tree(error, env))
     }
 
-    /// Nodes that fit: looks until there is one, or its time is over.
-    async fn find_until(&self, find: &NodeFind, limit: usize) -> Result<Tree, Error> {
+    /// Nodes that fit, and the tag of their bus: looks until there is one, or its time is over.
+    async fn find_until(&self, find: &NodeFind, limit: usize) -> Result<(Tree, String), Error> {
         let query = find.scope.query(&self.parts().bounds, accessibility::MAX_NODES, None)?;
         let wanted = find.wanted.wanted()?;
         let timeout_ms = find.timeout_ms.unwrap_or(0);
@@ -80,10 +83,10 @@ impl Desktop {
         let until = Instant::now() + Duration::from_millis(timeout_ms);
         loop {
             let began = Instant::now();
-            let found = self.look(&query, &wanted, limit).await;
+            let found = self.look(&find.scope, &query, &wanted, limit).await;
             // a bus that is started again may be back in time
             let is_to_come = match &found {
-                Ok(tree) => tree.nodes.is_empty(),
+                Ok((tree, _)) => tree.nodes.is_empty(),
                 Err(error) => matches!(error, Error::AccessibilityUnavailable(_)),
             };
             let next = Instant::now() + began.elapsed().max(LOOK_EVERY);
@@ -94,25 +97,30 @@ impl Desktop {
         }
     }
 
-    /// One look; another one if the bus was lost in the middle of it.
-    async fn look(&self, query: &Query, wanted: &Match, limit: usize) -> Result<Tree, Error> {
+    /// One look, and the tag of the bus; another one if the bus was lost in the middle of it.
+    async fn look(&self, scope: &TreeScope, query: &Query, wanted: &Match, limit: usize) -> Result<(Tree, String), Error> {
         let env = &self.parts().env;
         let session = self.session()?;
-        let bus = session.accessibility(env).await?;
-        let looked = match bus.find(query, wanted, limit).await {
-            Err(accessibility::Error::Disconnected(_)) => bus.find(query, wanted, limit).await,
-            looked => looked,
-        };
-        looked.map_err(|error| of_tree(error, env))
+        let mut is_first = true;
+        loop {
+            let (bus, bus_tag) = session.accessibility(env).await?;
+            if let Some(root) = &scope.root {
+                NodeRef::parse(root)?.on(&bus_tag)?;
+            }
+            match bus.find(query, wanted, limit).await {
+                Err(accessibility::Error::Disconnected(_)) if is_first => is_first = false,
+                looked => return looked.map(|tree| (tree, bus_tag)).map_err(|error| of_tree(error, env)),
+            }
+        }
     }
 }
 
 impl Session {
-    /// The accessibility bus, found by the first who asks; programs are told then that a tree is wanted.
+    /// The accessibility bus and its tag, found by the first who asks; programs are told then that a tree is wanted.
     ///
     /// # Errors
     /// [`Error::DependenciesMissing`], [`Error::AccessibilityUnavailable`].
-    async fn accessibility(&self, env: &Env) -> Result<&Accessibility, Error> {
+    async fn accessibility(&self, env: &Env) -> Result<(&Accessibility, String), Error> {
         let Some(address) = &self.bus else {
             return Err(match needs::find(env, "dbus-daemon") {
                 None => missing("dbus-daemon"),
@@ -126,8 +134,9 @@ impl Session {
             }
             Ok(bus)
         };
-        let bus = self.tree.get_or_try_init(connect).await;
-        bus.map_err(|error| of_tree(error, env))
+        let bus = self.tree.get_or_try_init(connect).await.map_err(|error| of_tree(error, env))?;
+        let bus_tag = bus.bus_tag().await.map_err(|error| of_tree(error, env))?;
+        Ok((bus, bus_tag))
     }
 }
 

@@ -240,7 +240,7 @@ impl TreeScope {
             application: self.application.clone(),
             pid: self.pid,
             window: self.window.clone(),
-            root: self.root.as_deref().map(node_id).transpose()?,
+            root: self.root.as_deref().map(NodeRef::parse).transpose()?.map(|root| root.id),
             max_nodes,
             max_depth: self.max_depth.unwrap_or(usual.max_depth),
             visible_only: self.visible_only.unwrap_or(usual.visible_only),
@@ -275,10 +275,41 @@ impl NodeMatch {
     }
 }
 
-/// # Errors
-/// [`Error::Invalid`].
-pub(super) fn node_id(text: &str) -> Result<NodeId, Error> {
-    text.parse().map_err(|error: accessibility::Error| Error::Invalid(error.to_string()))
+/// An id as clients have it: `1.4/149@9f86d081`. The tag of its bus is in it, because another bus gives the same ids to other
+/// nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NodeRef {
+    id: NodeId,
+    bus_tag: String,
+}
+
+impl NodeRef {
+    pub(super) fn new(id: NodeId, bus_tag: String) -> Self {
+        Self { id, bus_tag }
+    }
+
+    /// # Errors
+    /// [`Error::Invalid`].
+    pub(super) fn parse(text: &str) -> Result<Self, Error> {
+        let (id, bus_tag) = text.rsplit_once('@').unwrap_or((text, ""));
+        let id = id.parse().map_err(|error: accessibility::Error| Error::Invalid(error.to_string()))?;
+        Ok(Self { id, bus_tag: bus_tag.to_owned() })
+    }
+
+    /// The node on the bus with this tag.
+    ///
+    /// # Errors
+    /// [`Error::NodeNotFound`]: its bus ended.
+    pub(super) fn on(self, bus_tag: &str) -> Result<NodeId, Error> {
+        match self.bus_tag == bus_tag {
+            true => Ok(self.id),
+            false => Err(Error::NodeNotFound(format!("no node has the id {}: its accessibility bus ended", self.id))),
+        }
+    }
+
+    pub(super) fn written(id: &NodeId, bus_tag: &str) -> String {
+        format!("{id}@{bus_tag}")
+    }
 }
 
 fn roles(text: Option<&str>) -> Result<Vec<String>, Error> {
@@ -291,13 +322,13 @@ fn roles(text: Option<&str>) -> Result<Vec<String>, Error> {
     }
 }
 
-impl From<Node> for TreeNode {
-    fn from(node: Node) -> Self {
+impl TreeNode {
+    pub(super) fn of(node: Node, bus_tag: &str) -> Self {
         let bounds = node.bounds.map(|at| NodeBounds { x: at.x, y: at.y, width: at.width, height: at.height });
         let value = node.value.map(|value| NodeValue { current: value.current, minimum: value.minimum, maximum: value.maximum });
         Self {
-            id: node.id.to_string(),
-            parent: node.parent.map(|parent| parent.to_string()),
+            id: NodeRef::written(&node.id, bus_tag),
+            parent: node.parent.map(|parent| NodeRef::written(&parent, bus_tag)),
             depth: node.depth,
             role: node.role,
             name: node.name,
@@ -313,19 +344,22 @@ impl From<Node> for TreeNode {
     }
 }
 
-impl From<Tree> for TreeAnswer {
-    fn from(tree: Tree) -> Self {
+impl TreeAnswer {
+    pub(super) fn of(tree: Tree, bus_tag: &str) -> Self {
         let application = |application: accessibility::Application| TreeApplication {
-            id: application.id.to_string(),
+            id: NodeRef::written(&application.id, bus_tag),
             name: application.name,
             pid: application.pid,
             visited: application.visited,
         };
-        let silent =
-            |Silent { id, pid, error }: Silent| SilentApplication { id: id.to_string(), pid, message: error.to_string() };
+        let silent = |Silent { id, pid, error }: Silent| SilentApplication {
+            id: NodeRef::written(&id, bus_tag),
+            pid,
+            message: error.to_string(),
+        };
         Self {
             truncated: tree.is_truncated(),
-            nodes: tree.nodes.into_iter().map(TreeNode::from).collect(),
+            nodes: tree.nodes.into_iter().map(|node| TreeNode::of(node, bus_tag)).collect(),
             applications: tree.applications.into_iter().map(application).collect(),
             cuts: tree.cuts.into_iter().map(TreeCut::from).collect(),
             silent: tree.silent.into_iter().map(silent).collect(),
@@ -359,7 +393,7 @@ mod tests {
             TreeScope { max_nodes: Some(0), ..TreeScope::default() },
             TreeScope { max_nodes: Some(20_001), ..TreeScope::default() },
             TreeScope { text_chars: Some(20_001), ..TreeScope::default() },
-            TreeScope { root: Some("../x".into()), ..TreeScope::default() },
+            TreeScope { root: Some("../x@1".into()), ..TreeScope::default() },
         ];
         for scope in wrong {
             assert!(matches!(scope.query(&bounds, 1, None), Err(Error::Invalid(_))), "{scope:?}");
@@ -367,6 +401,15 @@ mod tests {
         let query = TreeScope::default().query(&bounds, 7, Some("button, menu item")).expect("a query");
         assert_eq!((query.max_nodes, query.roles), (7, vec!["button".to_owned(), "menu item".to_owned()]));
         assert!(TreeScope::default().query(&bounds, 1, Some("buton")).is_err());
+    }
+
+    #[test]
+    fn an_id_is_of_its_bus() {
+        let id = NodeRef::parse("1.4/149@abc").expect("an id");
+        assert_eq!(NodeRef::written(&id.clone().on("abc").expect("there"), "abc"), "1.4/149@abc");
+        assert!(matches!(id.on("abd"), Err(Error::NodeNotFound(_))));
+        assert!(matches!(NodeRef::parse("1.4/149").expect("an id").on("abc"), Err(Error::NodeNotFound(_))));
+        assert!(matches!(NodeRef::parse("nonsense"), Err(Error::Invalid(_))));
     }
 
     #[test]

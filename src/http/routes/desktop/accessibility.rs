@@ -54,7 +54,7 @@ async fn find_nodes(State(state): State<AppState>, ApiJson(spec): ApiJson<FindSp
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct NodeQuery {
-    /// As the tree tells it, such as `1.4/149`.
+    /// As the tree tells it, such as `1.4/149@9f86d081`.
     id: String,
 }
 
