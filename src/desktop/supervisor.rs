@@ -270,7 +270,7 @@ impl Supervisor {
             let why = format!("{name} ended {RESTARTS_MAX} times within {} s: see its log", RESTARTS_WITHIN.as_secs());
             if name == launcher::NAME {
                 self.log(&home, &format!("{why}; it is left to D-Bus"));
-                self.end_launcher().await;
+                self.leave_launcher().await;
                 self.remember();
                 return self.show();
             }

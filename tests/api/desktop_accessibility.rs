@@ -326,6 +326,7 @@ async fn the_tree_is_there_after_a_kill_of_the_server_of_the_launcher_and_of_dbu
         }
     };
     assert_eq!(until("the end of patience", given_up).await["state"], "active");
+    desk.get("accessibility/tree").await; // once it is there
     let next = desk.mousepad(None).await;
     desk.one(area(next)).await;
     let stopped = desk.post("stop", json!({})).await;

@@ -7,11 +7,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use accessibility::Accessibility;
+
 use crate::desktop::home::Home;
 use crate::desktop::session::BUS_VARIABLE;
 use crate::desktop::supervisor::Supervisor;
 use crate::desktop::{Error, Parts, needs};
 use crate::processes::ProcessId;
+use crate::rt::spawn_owned;
 
 /// What it is called among the desktop's processes.
 pub(in crate::desktop) const NAME: &str = "at-spi";
@@ -48,6 +51,12 @@ async fn until_listening(socket: &Path) {
     }
 }
 
+async fn until_ready(bus: &str) {
+    while !matches!(accessibility::has_launcher(bus).await, Ok(true)) {
+        tokio::time::sleep(POLL).await;
+    }
+}
+
 impl Supervisor {
     /// Starts it again, after its end or that of its D-Bus. When another one has its place, or it can't be started, the desktop
     /// goes on without one of its own.
@@ -56,23 +65,36 @@ impl Supervisor {
         if !self.end_launcher().await {
             return;
         }
-        let is_there = match &session.bus {
-            Some(address) => accessibility::has_launcher(address).await.unwrap_or(false), // D-Bus was asked for one meanwhile
-            None => false,
-        };
-        let started = match is_there {
-            true => Ok(None),
-            false => start(&self.parts, home, session.display, &session.env).await,
+        let bus = session.bus.as_deref().unwrap_or_default();
+        // D-Bus was asked for one meanwhile
+        let started = match accessibility::has_launcher(bus).await {
+            Ok(true) => Ok(None),
+            _ => start(&self.parts, home, session.display, &session.env).await,
         };
         match started {
-            Ok(Some(id)) => self.shown.own.push((NAME, id)),
+            Ok(Some(id)) => {
+                self.shown.own.push((NAME, id));
+                // until then, the address that programs find on the X server is that of the bus that ended
+                let _ = tokio::time::timeout(BUS_PATIENCE, until_ready(bus)).await;
+            }
             Ok(None) => self.log(home, &format!("{NAME} is left to D-Bus")),
             Err(error) => self.log(home, &format!("{NAME} is not started again: {error}")),
         }
     }
 
+    /// Gives it up: D-Bus is asked for one now, since programs would look for the bus that ended.
+    pub(in crate::desktop) async fn leave_launcher(&mut self) {
+        self.end_launcher().await;
+        let Some(bus) = self.shown.session.as_ref().and_then(|session| session.bus.clone()) else { return };
+        spawn_owned("desktop-at-spi", async move {
+            if let Err(error) = Accessibility::connect(&bus).await {
+                tracing::warn!(%error, "there is no accessibility tree");
+            }
+        });
+    }
+
     /// Forgets it, with what is left of it; false when there is none. Its bus would live on, where no new program comes to.
-    pub(in crate::desktop) async fn end_launcher(&mut self) -> bool {
+    async fn end_launcher(&mut self) -> bool {
         let Some(place) = self.shown.own.iter().position(|(name, _)| *name == NAME) else { return false };
         let (_, id) = self.shown.own.remove(place);
         if let Err(error) = self.parts.processes.kill(&id.to_string(), Some(END_PATIENCE)).await {
