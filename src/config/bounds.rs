@@ -125,6 +125,9 @@ bounds! {
     desktop_backdrop_max_bytes = 32 * MIB, "File of a picture for the desktop's backdrop; a longer one is 400.";
     desktop_backdrop_max_pixels = 40_000_000, "Pixels of such a picture, 4 bytes each while it is prepared; more is 400.";
     desktop_lease_ttl_max_ms = 3_600_000, "The longest time that a lease of the desktop may be taken or renewed for; more is 400.";
+    desktop_accessibility_timeout_ms = 15_000, "Time for one look at the accessibility tree, without finding the bus; then what there is comes (cut: timeout).";
+    desktop_accessibility_silence_ms = 2_000, "Time for a program to answer one question about its tree; then it is given up, and named (silent).";
+    desktop_accessibility_answer_max_bytes = 8 * MIB, "Names and texts of the nodes of one answer; further nodes are left out (cut: maxBytes).";
     desktop_recording_max_bytes = 4 * GIB, "File of one recording; then it ends (size). More can't be asked for.";
     desktop_recording_max_ms = 4 * 3_600_000, "Video of one recording, without pauses; then it ends (duration). More can't be asked for.";
     desktop_recordings_max = 100, "Recordings that are kept; one more is 409 until some are deleted.";

@@ -9,6 +9,7 @@ use x_desktop::{Display, Size};
 
 use super::home::{Home, Remembered, is_free};
 use super::session::{DPI, READY_PATIENCE, Session, variables};
+use super::tree::launcher;
 use super::types::StartSpec;
 use super::{Error, Parts};
 use super::{backdrop, displays, needs};
@@ -109,6 +110,10 @@ impl Up {
         });
         let session = opened.await.map_err(|_| Lost::For(Error::Stopping))??;
         own.push(("openbox", own_process(parts, "openbox", home, spec, number, &env).await?));
+        match launcher::start(parts, home, number, &env).await {
+            Ok(id) => own.extend(id.map(|id| (launcher::NAME, id))),
+            Err(error) => tracing::warn!(%error, "there is no accessibility tree: its launcher could not be started"),
+        }
         wait_for_manager(&session).await;
         if let Some(script) = home.autostart() {
             let args = vec![script.to_string_lossy().into_owned()];
@@ -144,7 +149,7 @@ impl Up {
 }
 
 /// All that a desktop is made of.
-const OWN: [&str; 3] = ["Xvfb", "dbus", "openbox"];
+const OWN: [&str; 4] = ["Xvfb", "dbus", "openbox", launcher::NAME];
 
 /// Why a display isn't it.
 enum Lost {

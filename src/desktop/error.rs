@@ -1,5 +1,6 @@
 //! Why a call on the desktop can't be done.
 
+use super::tree::TreeNode;
 use super::types::ProcessStatus;
 
 /// Why a call on the desktop can't be done.
@@ -32,6 +33,16 @@ pub enum Error {
     TimedOut { what: &'static str, timeout_ms: u64 },
     #[error("{0}")]
     Conflict(String),
+    #[error("{0}")]
+    NodeNotFound(String),
+    #[error("more than one node fits: name one of them by its id, or say more of it")]
+    NodeAmbiguous(Vec<TreeNode>),
+    #[error("{why}")]
+    NodeRefused { why: String, actions: Vec<String> },
+    #[error("{0}: its program doesn't answer; what was asked of it may come all the same")]
+    ApplicationSilent(String),
+    #[error("no accessibility tree: {0}")]
+    AccessibilityUnavailable(String),
     #[error("not found: no recording has the id {0}")]
     RecordingNotFound(String),
     #[error("not found: the file of the recording {0} is gone")]

@@ -5,12 +5,14 @@
 //! session.json          which processes it is made of, for a server that takes it up
 //! lease.json            who has it
 //! backdrop.json, backdrop.picture, displays.json   what its screen is like
+//! bus-N, run-N/         sockets of D-Bus, of the accessibility bus
 //! home/                 HOME of everything in the desktop
 //! recordings/rec_N.mp4
 //! ```
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -93,6 +95,19 @@ impl Home {
         } else {
             PathBuf::from(format!("/tmp/.sandboxd-bus-{display}"))
         }
+    }
+
+    /// A directory for sockets of the session on this display, made if it isn't there. Blocks.
+    ///
+    /// # Errors
+    /// It can't be made.
+    pub(super) fn runtime(&self, display: u32) -> io::Result<PathBuf> {
+        const LONGEST: &str = "at-spi/bus_99999_0";
+        let usual = self.dir.join(format!("run-{display}"));
+        let fits = usual.join(LONGEST).as_os_str().len() <= SOCKET_PATH_MAX_BYTES;
+        let dir = if fits { usual } else { PathBuf::from(format!("/tmp/.sandboxd-run-{display}")) };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        Ok(dir)
     }
 
     /// Makes what isn't there. Blocks.
@@ -228,6 +243,9 @@ mod tests {
         assert_eq!(at(&[("HOME", "/h")]), Some("/h/.local/state/sandbox-agent/desktop".into()));
         assert_eq!(at(&[("HOME", "/h"), ("XDG_STATE_HOME", "/s")]), Some("/s/sandbox-agent/desktop".into()));
         assert_eq!(at(&[("HOME", "relative")]), None);
+        let dir = tempfile::tempdir().expect("a directory");
+        let runtime = Home::at(dir.path().into()).runtime(7).expect("made");
+        assert!(runtime.starts_with(dir.path()) && runtime.is_dir());
         assert!(Home::at("/x".repeat(80).into()).bus(7).starts_with("/tmp"));
     }
 }

@@ -1,6 +1,6 @@
 //! The desktop room: an X session that is started, seen and used.
 //!
-//! Xvfb, openbox and a D-Bus daemon are processes (owner `desktop`), so they outlive the server; whatever is done in the session
+//! Xvfb, openbox, a D-Bus daemon and its accessibility bus are processes (owner `desktop`), so they outlive the server; whatever is done in the session
 //! is done over one X connection, without a program being started. The pieces that know X are in the crate `x-desktop`.
 //!
 //! | module | what |
@@ -16,6 +16,7 @@
 //! | `displays`, `backdrop`, `theme` | parts of the screen as monitors; how it looks |
 //! | `lease` | who has it, where several use it |
 //! | `recording` | videos of the screen |
+//! | `tree` | the accessibility tree |
 
 mod action;
 mod actions;
@@ -35,6 +36,7 @@ mod session;
 mod shots;
 mod supervisor;
 mod theme;
+mod tree;
 pub mod types;
 mod waits;
 mod windows;
@@ -56,6 +58,7 @@ pub use needs::PackageManager;
 pub use recording::{EndReason, Recording, RecordingSpec, RecordingStatus};
 pub use shots::{CursorStyle, Picture, Shot};
 pub use theme::{ThemeInfo, ThemeSpec};
+pub use tree::{ActSpec, Acted, FindSpec, FoundNodes, TreeAnswer, TreeNode, TreeScope};
 pub use waits::{WaitFor, Waited};
 pub use windows::WindowChange;
 
@@ -302,6 +305,11 @@ impl Error {
             Self::AppNotFound(_) => "app_not_found",
             Self::Clipboard(_) => "clipboard_failed",
             Self::Conflict(_) => "conflict",
+            Self::NodeNotFound(_) => "node_not_found",
+            Self::NodeAmbiguous(_) => "node_ambiguous",
+            Self::NodeRefused { .. } => "node_refused",
+            Self::ApplicationSilent(_) => "application_silent",
+            Self::AccessibilityUnavailable(_) => "accessibility_unavailable",
             Self::RecordingNotFound(_) => "recording_not_found",
             Self::RecordingFileGone(_) => "recording_file_gone",
             Self::Leased { .. } => "desktop_leased",

@@ -1,6 +1,6 @@
 //! What has to be installed for a desktop, and how.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::types::OptionalDependency;
 use crate::config::Env;
@@ -14,6 +14,12 @@ const OPTIONAL: &[(&str, &str)] = &[
     ("xdg-open", "POST /v1/desktop/open"),
     ("xterm", "the terminal in the desktop's menu"),
 ];
+
+/// What brings the accessibility bus; distributions keep it out of the PATH.
+pub(super) const LAUNCHER: &str = "at-spi-bus-launcher";
+
+/// Where it is beside a directory of the PATH: Debian 12, Fedora and Alpine; openSUSE; Debian 11; Arch.
+const LAUNCHER_DIRS: &[&str] = &["libexec", "libexec/at-spi2", "lib/at-spi2-core", "lib", "lib64/at-spi2"];
 
 /// What a distribution installs packages with, and what they are called there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +103,9 @@ pub(super) fn missing(env: &Env) -> Vec<String> {
 /// Programs whose lack is told.
 pub(super) fn optional(env: &Env) -> Vec<OptionalDependency> {
     let lacking = OPTIONAL.iter().filter(|(program, _)| !is_there(env, program));
+    let tree = (LAUNCHER, "the accessibility tree");
     lacking
+        .chain(launcher(env).is_none().then_some(&tree))
         .map(|(name, needed_for)| OptionalDependency { name: (*name).to_owned(), needed_for: (*needed_for).to_owned() })
         .collect()
 }
@@ -106,8 +114,17 @@ pub(super) fn optional(env: &Env) -> Vec<OptionalDependency> {
 pub(super) const INSTALL_COMMAND: &str = "sandboxd install desktop --yes";
 
 /// The path of a program in this PATH.
-pub(super) fn find(env: &Env, program: &str) -> Option<std::path::PathBuf> {
+pub(super) fn find(env: &Env, program: &str) -> Option<PathBuf> {
     env.search_path().into_iter().map(|dir| dir.join(program)).find(|path| is_executable(path))
+}
+
+/// The program that brings the accessibility bus.
+pub(super) fn launcher(env: &Env) -> Option<PathBuf> {
+    let beside = |dir: PathBuf| {
+        let prefix = dir.parent().map(Path::to_path_buf).unwrap_or_default();
+        LAUNCHER_DIRS.iter().map(move |place| prefix.join(place).join(LAUNCHER))
+    };
+    find(env, LAUNCHER).or_else(|| env.search_path().into_iter().flat_map(beside).find(|path| is_executable(path)))
 }
 
 fn is_there(env: &Env, program: &str) -> bool {
@@ -126,8 +143,21 @@ mod tests {
     fn what_is_missing_is_named_in_order() {
         let nothing = Env::from_pairs([("PATH", "/nowhere")]);
         assert_eq!(missing(&nothing), ["Xvfb", "openbox"]);
-        assert_eq!(optional(&nothing).len(), OPTIONAL.len());
+        assert_eq!(optional(&nothing).len(), OPTIONAL.len() + 1);
         assert_eq!(PackageManager::of_system(&nothing), None);
+    }
+
+    #[test]
+    fn the_launcher_is_found_beside_the_path() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let env = Env::from_pairs([("PATH", dir.path().join("bin").to_string_lossy())]);
+        assert_eq!(launcher(&env), None);
+        for place in ["lib/at-spi2-core", "libexec"] {
+            let path = dir.path().join(place).join(LAUNCHER);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            std::os::unix::fs::symlink("/bin/sh", &path).expect("linked");
+            assert_eq!(launcher(&env), Some(path));
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use accessibility::Accessibility;
+use tokio::sync::OnceCell;
 use x_desktop::clipboard::{Clipboard, Limits};
 use x_desktop::picture::Seen as Pictures;
 use x_desktop::{Display, Size};
@@ -29,6 +31,8 @@ pub(super) struct Session {
     pub(super) bus: Option<String>,
     /// Held while the screen gets another size, another backdrop or another theme.
     pub(super) looks: tokio::sync::Mutex<()>,
+    /// The accessibility bus, once somebody asked for it.
+    pub(super) tree: OnceCell<Accessibility>,
     pictures: Mutex<Pictures>,
 }
 
@@ -60,6 +64,7 @@ impl Session {
             env,
             bus,
             looks: tokio::sync::Mutex::default(),
+            tree: OnceCell::new(),
             pictures: Mutex::default(),
         })
     }
@@ -158,6 +163,9 @@ pub(super) fn variables(env: &Env, home: &Home, display: u32, bus: Option<&str>)
         for (name, value) in accessibility::ENVIRONMENT {
             set(name, value);
         }
+        for (name, value) in accessibility::ENVIRONMENT_NEUTRAL.iter().filter(|(name, _)| env.get(name).is_some()) {
+            set(name, value);
+        }
     }
     variables
 }
@@ -194,9 +202,11 @@ mod tests {
         let bare = variables(&Env::default(), &home, 7, None);
         assert_eq!(bare.get("LANG").map(String::as_str), Some("C.UTF-8"));
         assert_eq!(bare.get("DISPLAY").map(String::as_str), Some(":7"));
-        let env = Env::from_pairs([("LC_CTYPE", "de_DE.UTF-8"), ("USER", "me")]);
+        let env = Env::from_pairs([("LC_CTYPE", "de_DE.UTF-8"), ("USER", "me"), ("NO_AT_BRIDGE", "1")]);
         let full = variables(&env, &home, 7, Some("unix:path=/b"));
         assert!(!full.contains_key("LANG") && !full.contains_key("USER"));
+        assert_eq!(full.get("NO_AT_BRIDGE").map(String::as_str), Some("0"));
+        assert!(!full.contains_key("GTK_A11Y") && !bare.contains_key("QT_ACCESSIBILITY"));
         assert_eq!(full.get(BUS_VARIABLE).map(String::as_str), Some("unix:path=/b"));
     }
 }

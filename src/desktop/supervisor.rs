@@ -7,7 +7,7 @@
 //!                        │ failed ◀── starting (the same display) ──▶ active
 //!                        └────┘ start
 //! ```
-//! openbox and D-Bus are started again without leaving `active`. Commands wait while it brings something up; whoever looks
+//! openbox, D-Bus and the accessibility bus are started again without leaving `active`. Commands wait while it brings something up; whoever looks
 //! doesn't.
 
 use std::collections::VecDeque;
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::bring_up::{Up, own_process, wait_for_manager};
 use super::home::{Home, Remembered};
 use super::session::Session;
+use super::tree::launcher;
 use super::types::{DesktopFailure, DesktopState, StartSpec};
 use super::{Error, Parts, displays};
 use crate::processes::{Owner, ProcessId};
@@ -259,6 +260,7 @@ impl Supervisor {
     async fn mend(&mut self, ended: Ended) {
         let name = match ended {
             // The others go with it, and may be seen first.
+            Ended::Process(launcher::NAME) if self.has("Xvfb") && !self.has("dbus") => "dbus",
             Ended::Process(name) if self.has("Xvfb") => name,
             Ended::Process(_) | Ended::Connection => "Xvfb",
         };
@@ -270,13 +272,22 @@ impl Supervisor {
         self.shown.restarts += 1;
         if self.restarted.iter().filter(|(other, _)| *other == name).count() > RESTARTS_MAX {
             let why = format!("{name} ended {RESTARTS_MAX} times within {} s: see its log", RESTARTS_WITHIN.as_secs());
+            if name == launcher::NAME {
+                self.log(&home, &format!("{why}; it is left to D-Bus"));
+                self.leave_launcher().await;
+                self.remember();
+                return self.show();
+            }
             self.end_all().await;
             return self.failed(&Error::Failed { why, processes: Vec::new() });
         }
-        if name == "Xvfb" {
-            self.restart_all(home).await;
-        } else {
-            self.restart_one(name, &home).await;
+        match name {
+            "Xvfb" => self.restart_all(home).await,
+            launcher::NAME => {
+                self.restart_launcher(&home).await;
+                self.is_mended();
+            }
+            _ => self.restart_one(name, &home).await,
         }
     }
 
@@ -292,18 +303,25 @@ impl Supervisor {
         match own_process(&self.parts, name, home, &self.shown.spec, session.display, &session.env).await {
             Ok(id) => {
                 self.shown.own.iter_mut().filter(|(other, _)| *other == name).for_each(|(_, known)| *known = id);
-                self.remember();
                 if name == "openbox" {
                     wait_for_manager(&session).await;
                 }
-                self.tell("desktop.restarted");
-                self.show();
+                if name == "dbus" {
+                    self.restart_launcher(home).await; // it has lost its D-Bus, and knows or not
+                }
+                self.is_mended();
             }
             Err(error) => {
                 self.end_all().await;
                 self.failed(&error);
             }
         }
+    }
+
+    fn is_mended(&mut self) {
+        self.remember();
+        self.tell("desktop.restarted");
+        self.show();
     }
 
     /// All that was on the screen is gone; the display is the same.

@@ -83,7 +83,7 @@ pub struct DesktopFailure {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProcessStatus {
-    /// `Xvfb`, `openbox` or `dbus`.
+    /// `Xvfb`, `openbox`, `dbus` or `at-spi`.
     pub name: String,
     /// Its id in `/v1/processes`, where its log is.
     pub process_id: String,

@@ -56,15 +56,20 @@ codes! {
     DesktopInvalidAction = "desktop_invalid_action", "Desktop Invalid Action", BAD_REQUEST;
     WindowNotFound = "window_not_found", "Window Not Found", NOT_FOUND;
     NoFocusedWindow = "no_focused_window", "No Focused Window", NOT_FOUND;
+    NodeNotFound = "node_not_found", "Node Not Found", NOT_FOUND;
     AppNotFound = "app_not_found", "App Not Found", NOT_FOUND;
     DesktopRuntimeInactive = "desktop_runtime_inactive", "Desktop Runtime Inactive", CONFLICT;
     DesktopRuntimeStarting = "desktop_runtime_starting", "Desktop Runtime Starting", CONFLICT;
     DesktopLeased = "desktop_leased", "Desktop Leased", CONFLICT;
+    NodeAmbiguous = "node_ambiguous", "Node Ambiguous", CONFLICT;
+    NodeRefused = "node_refused", "Node Refused", CONFLICT;
     ClipboardFailed = "clipboard_failed", "Clipboard Failed", INTERNAL_SERVER_ERROR;
     DesktopScreenshotFailed = "desktop_screenshot_failed", "Desktop Screenshot Failed", BAD_GATEWAY;
     DesktopInputFailed = "desktop_input_failed", "Desktop Input Failed", BAD_GATEWAY;
     DesktopDependenciesMissing = "desktop_dependencies_missing", "Desktop Dependencies Missing", SERVICE_UNAVAILABLE;
     DesktopRuntimeFailed = "desktop_runtime_failed", "Desktop Runtime Failed", SERVICE_UNAVAILABLE;
+    AccessibilityUnavailable = "accessibility_unavailable", "Accessibility Unavailable", SERVICE_UNAVAILABLE;
+    ApplicationSilent = "application_silent", "Application Silent", GATEWAY_TIMEOUT;
     InstallFailed = "install_failed", "Install Failed", INTERNAL_SERVER_ERROR;
     Internal = "internal", "Internal Server Error", INTERNAL_SERVER_ERROR;
     GitUnavailable = "git_unavailable", "Git Unavailable", NOT_IMPLEMENTED;
@@ -289,6 +294,11 @@ impl From<desktop::Error> for ApiError {
             Error::ThemeNotFound { name, available, .. } => {
                 Self::not_found("desktop_theme", name, &text).member("code", word).member("available", available)
             }
+            Error::NodeNotFound(_) => of(ErrorCode::NodeNotFound),
+            Error::NodeAmbiguous(nodes) => of(ErrorCode::NodeAmbiguous).member("nodes", json!(nodes)),
+            Error::NodeRefused { actions, .. } => of(ErrorCode::NodeRefused).member("actions", actions),
+            Error::ApplicationSilent(_) => of(ErrorCode::ApplicationSilent),
+            Error::AccessibilityUnavailable(_) => of(ErrorCode::AccessibilityUnavailable),
             Error::RecordingNotFound(id) => Self::not_found("desktop_recording", id, "no such recording"),
             Error::RecordingFileGone(id) => Self::not_found("desktop_recording_file", id, "its file is gone"),
             Error::Process(error) => error.into(),

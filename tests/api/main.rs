@@ -9,6 +9,7 @@ mod acp_remote_load;
 mod acp_remote_socket;
 mod chaos;
 mod desktop;
+mod desktop_accessibility;
 mod desktop_displays;
 mod desktop_failures;
 mod desktop_lease;
@@ -71,5 +72,5 @@ mod terminal_programs;
 mod terminals;
 mod terminals_wire;
 mod traces;
-mod ws;
 #[allow(dead_code)] // shared with the tests beside the code
+mod ws;

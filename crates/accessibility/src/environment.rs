@@ -17,6 +17,12 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
     ("GNOME_ACCESSIBILITY", "1"),
 ];
 
-/// Variables that must not be set: with `NO_AT_BRIDGE` GTK 3 keeps away from the bus, `GTK_A11Y=none` does so for GTK 4, and
-/// `AT_SPI_BUS_ADDRESS` may name a bus of another session.
-pub const ENVIRONMENT_UNSET: &[&str] = &["NO_AT_BRIDGE", "GTK_A11Y", "AT_SPI_BUS_ADDRESS"];
+/// Variables that keep programs away from the bus, or lead them to another one, with the values that don't.
+pub const ENVIRONMENT_NEUTRAL: &[(&str, &str)] = &[
+    // GTK 2 and 3 stay away with 1
+    ("NO_AT_BRIDGE", "0"),
+    // GTK 4 does with `none`
+    ("GTK_A11Y", "atspi"),
+    // may name the bus of another session; an empty one is passed over
+    ("AT_SPI_BUS_ADDRESS", ""),
+];

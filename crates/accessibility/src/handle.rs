@@ -1,5 +1,6 @@
 //! The connection: found, lost, found again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -14,6 +15,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// For a single answer outside of a walk, whose query says it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Of the bus's GUID, which is random: enough to tell buses of one session apart.
+const BUS_TAG_CHARS: usize = 8;
+
 const REGISTRY: &str = "org.a11y.atspi.Registry";
 const REGISTRY_ROOT: &str = "/org/a11y/atspi/accessible/root";
 const LAUNCHER: (&str, &str) = ("org.a11y.Bus", "/org/a11y/bus");
@@ -25,6 +29,8 @@ const LAUNCHER: (&str, &str) = ("org.a11y.Bus", "/org/a11y/bus");
 pub struct Accessibility {
     session_address: String,
     bus: Mutex<Bus>,
+    /// Whether the next launcher is to be told, too.
+    is_enabled: AtomicBool,
 }
 
 impl Accessibility {
@@ -36,15 +42,16 @@ impl Accessibility {
     /// [`Error::NoBus`], [`Error::NoAccessibility`], [`Error::NoRegistry`]; the last two name the package that is missing.
     pub async fn connect(session_bus_address: &str) -> Result<Self> {
         let bus = accessibility_bus(session_bus_address).await?;
-        Ok(Self { session_address: session_bus_address.to_owned(), bus: Mutex::new(bus) })
+        Ok(Self { session_address: session_bus_address.to_owned(), bus: Mutex::new(bus), is_enabled: AtomicBool::new(false) })
     }
 
     /// Tells programs that a tree is wanted (`org.a11y.Status.IsEnabled`): Qt and Chromium then build theirs, also those that
-    /// run already. Lasts as long as the session's launcher.
+    /// run already. The launcher of a bus that is connected to anew is told again.
     ///
     /// # Errors
     /// As [`Self::connect`]; [`Error::Refused`].
     pub async fn enable(&self) -> Result<()> {
+        self.is_enabled.store(true, Ordering::Relaxed);
         let session = session_bus(&self.session_address).await?;
         let (name, path) = LAUNCHER;
         let body = ("org.a11y.Status", "IsEnabled", Variant::from(true));
@@ -67,16 +74,39 @@ impl Accessibility {
         bool::try_from(value).map_err(|_| Error::NoAccessibility("IsEnabled is no truth value".into()))
     }
 
+    /// Which bus it is: another one, where ids mean other nodes, has another tag. Connects anew if the bus was lost.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn bus_tag(&self) -> Result<String> {
+        let bus = self.bus().await?;
+        Ok(bus.connection.server_guid().as_str().chars().take(BUS_TAG_CHARS).collect())
+    }
+
     /// The bus, connected anew if it was lost.
     pub(crate) async fn bus(&self) -> Result<Bus> {
         let mut bus = self.bus.lock().await;
         if bus.connection.is_closed() {
             *bus = accessibility_bus(&self.session_address).await?;
+            if self.is_enabled.load(Ordering::Relaxed) {
+                let _ = self.enable().await; // without it there is less in the tree, as with a program that doesn't care
+            }
         }
         Ok(bus.clone())
     }
 }
 
+/// Whether a launcher of the accessibility bus runs in the session, whoever started it. Has none started.
+///
+/// # Errors
+/// [`Error::NoBus`].
+pub async fn has_launcher(session_bus_address: &str) -> Result<bool> {
+    let session = session_bus(session_bus_address).await?;
+    let asked = session.ask((DBUS, "/org/freedesktop/DBus", DBUS, "NameHasOwner"), &LAUNCHER.0).await;
+    asked.map_err(|failed| Error::NoBus { address: session_bus_address.to_owned(), why: failed.why() })
+}
+
+const DBUS: &str = "org.freedesktop.DBus";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 async fn open(address: &str, answer: Duration) -> std::result::Result<Bus, String> {
@@ -96,6 +126,11 @@ async fn session_bus(address: &str) -> Result<Bus> {
 }
 
 async fn accessibility_bus(session_address: &str) -> Result<Bus> {
+    let found = tokio::time::timeout(CONNECT_TIMEOUT, find_accessibility_bus(session_address)).await;
+    found.unwrap_or_else(|_| Err(Error::NoAccessibility(format!("not found within {} s", CONNECT_TIMEOUT.as_secs()))))
+}
+
+async fn find_accessibility_bus(session_address: &str) -> Result<Bus> {
     let session = session_bus(session_address).await?;
     let (name, path) = LAUNCHER;
     let address: String =
@@ -140,6 +175,6 @@ pub(crate) async fn applications(bus: &Bus) -> Result<Vec<(String, zbus::OwnedOb
 
 /// The process behind a bus name; the bus answers, not the program.
 pub(crate) async fn pid_of(bus: &Bus, bus_name: &str) -> Option<u32> {
-    let to = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "GetConnectionUnixProcessID");
+    let to = (DBUS, "/org/freedesktop/DBus", DBUS, "GetConnectionUnixProcessID");
     bus.ask(to, &bus_name).await.ok()
 }

@@ -33,9 +33,10 @@ mod tree;
 mod walk;
 
 pub use act::{Action, TextRange};
-pub use environment::{ENVIRONMENT, ENVIRONMENT_UNSET, PACKAGE};
+pub use environment::{ENVIRONMENT, ENVIRONMENT_NEUTRAL, PACKAGE};
 pub use error::{Error, Result};
-pub use handle::Accessibility;
+pub use handle::{Accessibility, has_launcher};
 pub use id::NodeId;
+pub use names::{is_role, is_state};
 pub use node::{Bounds, Node, Value};
-pub use tree::{Application, Cut, CutReason, Found, Match, Query, Silent, TextMatch, Tree};
+pub use tree::{Application, Cut, CutReason, Found, MAX_NODES, MAX_TEXT_CHARS, Match, Query, Silent, TextMatch, Tree};

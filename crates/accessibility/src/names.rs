@@ -47,6 +47,18 @@ pub(crate) fn folded(name: &str) -> String {
     ALIASES.iter().find(|(alias, _)| *alias == folded).map_or(folded, |(_, name)| (*name).to_owned())
 }
 
+/// Whether there is such a role, however it is written; `role <number>` may be one that is newer than this table.
+pub fn is_role(name: &str) -> bool {
+    let name = folded(name);
+    let number = name.strip_prefix("role").is_some_and(|number| number.parse::<u32>().is_ok());
+    number || ROLES.iter().any(|known| folded(known) == name)
+}
+
+/// Whether there is such a state, however it is written.
+pub fn is_state(name: &str) -> bool {
+    STATES.iter().any(|known| folded(known) == folded(name))
+}
+
 /// The states of a node, a set of bits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct States(u64);
@@ -86,6 +98,15 @@ mod tests {
         }
         assert_eq!(role(4_000), "role 4000");
         assert_eq!(folded("Push-Button"), folded("button"));
+    }
+
+    #[test]
+    fn names_are_known_however_they_are_written() {
+        for role in ["button", "Push Button", "menu_item", "role 400"] {
+            assert!(is_role(role), "{role}");
+        }
+        assert!(is_state("Has-Popup") && is_state("read only"));
+        assert!(!is_role("buton") && !is_role("role") && !is_state("shown") && !is_role(""));
     }
 
     #[test]

@@ -67,6 +67,14 @@ pub struct Node {
     pub child_count: usize,
 }
 
+impl Node {
+    /// Bytes of its texts.
+    pub(crate) fn bytes(&self) -> usize {
+        let actions: usize = self.actions.iter().map(String::len).sum();
+        self.name.len() + self.description.len() + actions + self.text.as_ref().map_or(0, String::len)
+    }
+}
+
 /// What it costs one round trip to know, or nothing with a cache.
 #[derive(Debug, Clone)]
 pub(crate) struct Outline {

@@ -16,9 +16,9 @@ use crate::walk::{Shared, Walked, walk};
 use crate::{Error, Result};
 
 /// The bound of nodes that a query may ask for.
-const MAX_NODES: usize = 20_000;
+pub const MAX_NODES: usize = 20_000;
 /// The bound of characters of each node's text that a query may ask for.
-const MAX_TEXT_CHARS: usize = 20_000;
+pub const MAX_TEXT_CHARS: usize = 20_000;
 /// Applications that are looked at.
 const MAX_APPLICATIONS: usize = 200;
 /// Applications that are walked at a time. A silent one holds one place until its bound, so there are some.
@@ -45,6 +45,9 @@ pub struct Query {
     pub roles: Vec<String>,
     /// Characters of each node's text, up to 20 000. Default 1 000.
     pub text_chars: usize,
+    /// Bytes of names, descriptions, texts and actions of all nodes together; those under way when it is reached still come. Default
+    /// 16 MiB.
+    pub max_bytes: usize,
     /// How long an application may be silent before it is given up. Default 2 s.
     pub answer_timeout: Duration,
     /// For all together; then comes what there is. Default 15 s.
@@ -65,6 +68,7 @@ impl Default for Query {
             visible_only: false,
             roles: Vec::new(),
             text_chars: 1_000,
+            max_bytes: 16 * 1024 * 1024,
             answer_timeout: Duration::from_secs(2),
             timeout: Duration::from_secs(15),
             use_cache: true,
@@ -137,6 +141,8 @@ impl Match {
 pub enum CutReason {
     /// The query's `max_nodes`.
     MaxNodes,
+    /// The query's `max_bytes`.
+    MaxBytes,
     /// The query's `max_depth`.
     MaxDepth,
     /// The query's `timeout`.
@@ -235,6 +241,7 @@ impl Accessibility {
             deadline: Instant::now() + query.timeout,
             to_visit: AtomicUsize::new(query.max_nodes),
             to_find: AtomicUsize::new(limit),
+            to_bring: AtomicUsize::new(query.max_bytes),
         };
         let roots = roots(&shared.bus, query).await?;
         let more = roots.len().saturating_sub(MAX_APPLICATIONS);

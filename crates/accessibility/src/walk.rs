@@ -34,6 +34,8 @@ pub(crate) struct Shared<'a> {
     pub(crate) to_visit: AtomicUsize,
     /// Nodes that may still be found.
     pub(crate) to_find: AtomicUsize,
+    /// Bytes that nodes may still have.
+    pub(crate) to_bring: AtomicUsize,
 }
 
 /// What came of the walk of one application.
@@ -68,9 +70,10 @@ struct Visited {
 /// Walks from `root`, an application or a node of it. Never fails as a whole: what was read before a failure stays.
 pub(crate) async fn walk(shared: &Shared<'_>, root: NodeId) -> Walked {
     let mut walked = Walked::default();
-    let cache = match cache(shared, &root).await {
-        Ok(cache) => cache,
-        Err(error) => return Walked { failed: Some(error), ..walked },
+    let cache = match tokio::time::timeout_at(shared.deadline, cache(shared, &root)).await {
+        Ok(Ok(cache)) => cache,
+        Ok(Err(error)) => return Walked { failed: Some(error), ..walked },
+        Err(_) => return Walked { cuts: vec![Cut { reason: CutReason::Timeout, at_least: 1 }], ..walked },
     };
     let mut seen = HashSet::from([root.clone()]);
     let mut visits: HashMap<NodeId, Visited> = HashMap::new();
@@ -134,6 +137,9 @@ impl Shared<'_> {
         if self.to_find.load(Ordering::Relaxed) == 0 {
             return Some(CutReason::Limit);
         }
+        if self.to_bring.load(Ordering::Relaxed) == 0 {
+            return Some(CutReason::MaxBytes);
+        }
         let taken = self.to_visit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         taken.is_err().then_some(CutReason::MaxNodes)
     }
@@ -165,6 +171,8 @@ async fn visit(shared: &Shared<'_>, cache: &Cache, step: Step) -> Result<Option<
         if taken.is_err() {
             return Ok(None);
         }
+        let bytes = node.bytes();
+        let _ = shared.to_bring.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(bytes)));
     }
     Ok(Some(Visited { step, children, node, name, cut }))
 }

@@ -87,6 +87,8 @@ async fn what_the_bounds_cut_is_said() {
     let few = desktop.tree(&Query { max_nodes: 10, ..of(pid) }).await.expect("a tree");
     assert_eq!((few.nodes.len(), few.cuts.len(), few.cuts[0].reason), (10, 1, CutReason::MaxNodes));
     assert!(few.cuts[0].at_least > 0 && few.is_truncated());
+    let short = desktop.tree(&Query { max_bytes: 1, ..of(pid) }).await.expect("a tree");
+    assert!(short.nodes.len() < 40 && short.cuts.iter().any(|cut| cut.reason == CutReason::MaxBytes), "{:?}", short.cuts);
     let flat = desktop.tree(&Query { max_depth: 1, ..of(pid) }).await.expect("a tree");
     assert_eq!(flat.nodes.iter().map(|node| node.role.as_str()).collect::<Vec<_>>(), ["application", "frame"]);
     assert_eq!((flat.cuts[0].reason, flat.cuts[0].at_least), (CutReason::MaxDepth, 1));

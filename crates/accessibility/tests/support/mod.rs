@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use accessibility::{Accessibility, ENVIRONMENT, ENVIRONMENT_UNSET};
+use accessibility::{Accessibility, ENVIRONMENT, ENVIRONMENT_NEUTRAL};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// For whatever is waited for, on a machine that is slow.
@@ -108,9 +108,7 @@ fn environment(program: &str, folder: &Path, address: &str, display: &str) -> Co
     command.env("DISPLAY", display).env("DBUS_SESSION_BUS_ADDRESS", address);
     command.env("HOME", folder).env("XDG_RUNTIME_DIR", folder).env("GSETTINGS_BACKEND", "memory").env("LC_ALL", "C.UTF-8");
     command.envs(ENVIRONMENT.iter().copied());
-    for name in ENVIRONMENT_UNSET {
-        command.env_remove(name);
-    }
+    command.envs(ENVIRONMENT_NEUTRAL.iter().copied());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }

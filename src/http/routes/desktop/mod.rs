@@ -1,5 +1,6 @@
 //! `/v1/desktop`: an X session.
 
+mod accessibility;
 mod clipboard;
 mod input;
 mod lease;
@@ -25,6 +26,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .merge(looks::router())
         .merge(clipboard::router())
         .merge(recordings::router())
+        .merge(accessibility::router())
 }
 
 /// It is done.
