@@ -150,7 +150,8 @@ mod tests {
     #[test]
     fn the_launcher_is_found_beside_the_path() {
         let dir = tempfile::tempdir().expect("a directory");
-        let env = Env::from_pairs([("PATH", dir.path().join("bin").to_string_lossy())]);
+        let bin = dir.path().join("bin").to_string_lossy().into_owned();
+        let env = Env::from_pairs([("PATH", bin.as_str())]);
         assert_eq!(launcher(&env), None);
         for place in ["lib/at-spi2-core", "libexec"] {
             let path = dir.path().join(place).join(LAUNCHER);
