@@ -33,7 +33,7 @@ async fn painter(server: &Server) {
     let windows = server.get("/v1/desktop/windows").await.1["windows"].clone();
     let settings = windows.as_array().into_iter().flatten().find(|window| window["title"] == "Settings Toolbar");
     let id = settings.and_then(|window| window["id"].as_str()).unwrap_or_else(|| panic!("no settings: {windows}"));
-    post(server, &format!("windows/{id}/change"), json!({"change": "minimize"})).await;
+    post(server, &format!("windows/{id}/move"), json!({"x": 480, "y": 380})).await;
     post(server, "wait", json!({"for": "still", "quietMs": 300})).await;
     post(server, "mouse/click", json!({"x": 18, "y": 101})).await;
 }
