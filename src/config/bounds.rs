@@ -119,6 +119,9 @@ bounds! {
 
     // desktop
     desktop_call_timeout_ms = 5_000, "Time for the X server to do one thing; then the call fails, and the desktop is busy.";
+    desktop_queue_max = 256, "Calls that wait for the X connection at once; one more is 409.";
+    desktop_encodings_max = 4, "Pictures that are scaled and encoded at once, each with some copies of the screen; one more waits.";
+    desktop_restarts_max = 5, "Times that Xvfb, openbox or D-Bus is started again within a minute; then the desktop has failed.";
     desktop_clipboard_max_bytes = 64 * MIB, "Content of a selection that is set or read; more is refused.";
     desktop_actions_max = 100, "Actions in one POST /v1/desktop/actions; more is 400.";
     desktop_displays_max = 8, "Displays that one screen is divided into; more is 400.";

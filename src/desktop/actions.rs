@@ -4,16 +4,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use x_desktop::picture::{Format, Tiles};
+use x_desktop::picture::Tiles;
 use x_desktop::{Display, Rect};
 
-use super::action::View;
 use super::input::pointer;
 use super::session::Session;
+use super::space::View;
 use super::types::{DesktopFailure, PointerPosition, Window};
 use super::waits::Region;
 use super::windows::shown;
-use super::{Action, CursorStyle, Desktop, Error, Shot, Space};
+use super::{Action, CursorStyle, Desktop, Error, PictureFormat, Shot, Space};
 use crate::config::as_usize;
 
 /// Actions to do, one after the other.
@@ -38,7 +38,7 @@ pub struct ActionsSpec {
 #[serde(rename_all = "camelCase", default)]
 pub struct AfterShot {
     /// What it becomes.
-    pub format: AfterFormat,
+    pub format: PictureFormat,
     /// 1 to 100; 85 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quality: Option<u32>,
@@ -47,17 +47,6 @@ pub struct AfterShot {
     /// Only what is different since the picture with this frame id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<u64>,
-}
-
-/// What a picture becomes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub enum AfterFormat {
-    #[default]
-    Png,
-    Jpeg,
-    Webp,
 }
 
 /// What came of a list of actions.
@@ -163,13 +152,16 @@ impl Desktop {
     }
 
     async fn after(&self, session: &std::sync::Arc<Session>, after: AfterShot, space: Space) -> Result<ShotData, Error> {
-        let format = match after.format {
-            AfterFormat::Png => Format::Png,
-            AfterFormat::Jpeg => Format::Jpeg,
-            AfterFormat::Webp => Format::Webp,
-        };
         let cursor = if after.cursor { CursorStyle::Real } else { CursorStyle::None };
-        let shot = Shot { format, quality: after.quality, scale: None, space, cursor, region: None, since: after.since };
+        let shot = Shot {
+            format: after.format.into(),
+            quality: after.quality,
+            scale: None,
+            space,
+            cursor,
+            region: None,
+            since: after.since,
+        };
         let picture = self.shoot(session, shot).await?;
         let (x, y, width, height) = picture.region;
         Ok(ShotData {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use x_desktop::windows::ManagerQuestion;
 use x_desktop::{Display, Size};
 
 use super::home::{Home, Remembered, is_free};
@@ -22,6 +23,9 @@ const CANDIDATES: u32 = 10;
 
 /// How often it is looked whether Xvfb and openbox answer.
 const POLL: Duration = Duration::from_millis(3);
+
+/// A question to the window manager that is older is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(30);
 
 /// How long the window manager is waited for. Without it, windows have no frames, and that is all.
 const MANAGER_PATIENCE: Duration = Duration::from_secs(2);
@@ -78,7 +82,7 @@ impl Up {
             Some(why) => format!("Xvfb ended at once on each of {tried} displays ({range}): {why}"),
             None => format!("no display is free from {range}: another X server has each"),
         };
-        Err(Error::Failed { why, processes: Vec::new() })
+        Err(Error::failed(why))
     }
 
     async fn on(
@@ -104,8 +108,7 @@ impl Up {
         }
         let (spec_again, home_again, bounds, env_again) = (spec.clone(), home.clone(), parts.bounds.clone(), env.clone());
         let opened = tokio::task::spawn_blocking(move || {
-            let failed = |why: String| Error::Failed { why, processes: Vec::new() };
-            dress(&mut display, &spec_again, &home_again, &bounds).map_err(|error| Error::of_x(error, failed))?;
+            dress(&mut display, &spec_again, &home_again, &bounds).map_err(|error| Error::of_x(error, Error::failed))?;
             Session::open(display, number, &spec_again, env_again, &bounds)
         });
         let session = opened.await.map_err(|_| Lost::For(Error::Stopping))??;
@@ -225,7 +228,7 @@ async fn answers(parts: &Parts, number: u32, xvfb: ProcessId) -> Result<Display,
         match opened {
             Ok(Ok(display)) => return Ok(display),
             Ok(Err(error @ x_desktop::Error::Missing(_))) => {
-                return Err(Lost::For(Error::Failed { why: error.to_string(), processes: Vec::new() }));
+                return Err(Lost::For(Error::failed(error.to_string())));
             }
             _ => {}
         }
@@ -235,7 +238,7 @@ async fn answers(parts: &Parts, number: u32, xvfb: ProcessId) -> Result<Display,
         }
         if Instant::now() >= until {
             let why = format!("Xvfb doesn't answer on {name} within {} s", READY_PATIENCE.as_secs());
-            return Err(Lost::For(Error::Failed { why, processes: Vec::new() }));
+            return Err(Lost::For(Error::failed(why)));
         }
         tokio::time::sleep(POLL).await;
     }
@@ -267,17 +270,20 @@ pub(super) async fn wait_for_manager(session: &Session) {
     }
 }
 
-/// Ends, too, when the X server is gone: whoever asks for more will hear it.
+/// Ends, too, when the X server is gone: whoever asks for more will hear it. openbox forgets what it was asked while it starts, so
+/// it is asked again and again.
 async fn answer_of_manager(session: &Session) {
-    let mut asked = None;
+    let mut asked: Option<(ManagerQuestion, Instant)> = None;
     loop {
-        let step = session.link.call("the window manager", Error::Input, move |display| match asked {
+        let open = asked.filter(|(_, at)| at.elapsed() < ASK_AGAIN).map(|(question, _)| question);
+        let step = session.link.call("the window manager", Error::Input, move |display| match open {
             None => Ok((display.question_manager()?, false)),
             Some(question) => Ok((Some(question), display.has_answered(question)?)),
         });
         match step.await {
             Ok((_, true)) | Err(_) => return,
-            Ok((question, false)) => asked = question,
+            Ok((question, false)) if open.is_none() => asked = question.map(|question| (question, Instant::now())),
+            Ok(_) => {}
         }
         tokio::time::sleep(POLL).await;
     }

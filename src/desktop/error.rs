@@ -64,15 +64,50 @@ pub enum Error {
 }
 
 impl Error {
+    /// The desktop failed, for this reason.
+    pub(super) fn failed(why: String) -> Self {
+        Self::Failed { why, processes: Vec::new() }
+    }
+
+    /// Nothing of the X server's is to be had any more.
+    pub(super) fn gone() -> Self {
+        Self::failed("the connection to the X server is gone".to_owned())
+    }
+
+    /// Which it is, as a word that programs look for.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::DependenciesMissing { .. } => "desktop_dependencies_missing",
+            Self::Inactive => "desktop_runtime_inactive",
+            Self::Changing(_) => "desktop_runtime_starting",
+            Self::Failed { .. } | Self::Home(_) | Self::Process(_) | Self::Store(_) | Self::Stopping => "desktop_runtime_failed",
+            Self::Invalid(_) => "desktop_invalid_action",
+            Self::Screenshot(_) => "desktop_screenshot_failed",
+            Self::Input(_) | Self::TimedOut { .. } => "desktop_input_failed",
+            Self::WindowNotFound(_) => "window_not_found",
+            Self::NoFocusedWindow => "no_focused_window",
+            Self::AppNotFound(_) => "app_not_found",
+            Self::Clipboard(_) => "clipboard_failed",
+            Self::Conflict(_) => "conflict",
+            Self::NodeNotFound(_) => "node_not_found",
+            Self::NodeAmbiguous(_) => "node_ambiguous",
+            Self::NodeRefused { .. } => "node_refused",
+            Self::ApplicationSilent(_) => "application_silent",
+            Self::AccessibilityUnavailable(_) => "accessibility_unavailable",
+            Self::RecordingNotFound(_) => "recording_not_found",
+            Self::RecordingFileGone(_) => "recording_file_gone",
+            Self::Leased { .. } => "desktop_leased",
+            Self::ThemeNotFound { .. } => "theme_not_found",
+        }
+    }
+
     /// What an error of X means where `what` was asked for.
     pub(super) fn of_x(error: x_desktop::Error, what: fn(String) -> Self) -> Self {
         match error {
             x_desktop::Error::NoWindow(id) => Self::WindowNotFound(id.to_string()),
             x_desktop::Error::Invalid(why) => Self::Invalid(why),
             x_desktop::Error::TimedOut { what, timeout_ms } => Self::TimedOut { what, timeout_ms },
-            error @ (x_desktop::Error::Gone(_) | x_desktop::Error::Connect(_)) => {
-                Self::Failed { why: error.to_string(), processes: Vec::new() }
-            }
+            error @ (x_desktop::Error::Gone(_) | x_desktop::Error::Connect(_)) => Self::failed(error.to_string()),
             error => what(error.to_string()),
         }
     }

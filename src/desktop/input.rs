@@ -7,10 +7,11 @@ use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 use x_desktop::{Display, Plan, Rect};
 
-use super::action::{Step, View};
+use super::action::Step;
 use super::displays::part;
 use super::link::Link;
 use super::session::Session;
+use super::space::View;
 use super::types::PointerPosition;
 use super::{Action, Desktop, Error, Space};
 use crate::rt::spawn_owned;

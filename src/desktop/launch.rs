@@ -20,7 +20,8 @@ impl Desktop {
     pub async fn launch(&self, app: &str, args: Vec<String>, wait: bool) -> Result<Launched, Error> {
         let session = self.session()?;
         let program = self.program(app).ok_or_else(|| Error::AppNotFound(app.to_owned()))?;
-        let before = if wait { Some(session.link.call("the windows", failed, |display| display.windows()).await?) } else { None };
+        let before =
+            if wait { Some(session.link.call("the windows", Error::failed, |display| display.windows()).await?) } else { None };
         let mut launched = self.started(&program.to_string_lossy(), args, &session.env).await?;
         if let Some(before) = before {
             let (id, processes) = (launched.process_id, self.parts().processes.clone());
@@ -48,7 +49,7 @@ impl Desktop {
         let session = self.session()?;
         if needs::find(&self.parts().env, "xdg-open").is_none() {
             let why = format!("xdg-open is not installed: {}", needs::INSTALL_COMMAND);
-            return Err(Error::Failed { why, processes: Vec::new() });
+            return Err(Error::failed(why));
         }
         self.started("xdg-open", vec![target], &session.env).await
     }
@@ -59,7 +60,8 @@ impl Desktop {
         args: Vec<String>,
         env: &std::collections::BTreeMap<String, String>,
     ) -> Result<Launched, Error> {
-        let id: ProcessId = self.parts().start(program, args, env, None).await.map_err(|error| failed(error.to_string()))?;
+        let id: ProcessId =
+            self.parts().start(program, args, env, None).await.map_err(|error| Error::failed(error.to_string()))?;
         let pid = self.parts().processes.get(&id.to_string()).ok().and_then(|info| info.pid);
         Ok(Launched { process_id: id, pid, window_id: None })
     }
@@ -74,7 +76,3 @@ impl Desktop {
 
 /// After the end of a program, for a window of one that it started.
 const AFTER_END: Duration = Duration::from_secs(2);
-
-fn failed(why: String) -> Error {
-    Error::Failed { why, processes: Vec::new() }
-}

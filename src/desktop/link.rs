@@ -16,9 +16,6 @@ use x_desktop::{Display, Happened};
 
 use super::Error;
 
-/// What waits for the thread at most.
-const QUEUE_MAX: usize = 256;
-
 /// Changes are told no more often: whoever draws without pause doesn't keep the thread busy.
 const TOLD_EVERY: Duration = Duration::from_millis(8);
 
@@ -82,13 +79,13 @@ impl Drop for Watcher {
 }
 
 impl Link {
-    /// Has a thread own this connection. What is asked has `timeout`.
+    /// Has a thread own this connection. What is asked has `timeout`, and `queue_max` wait at most.
     ///
     /// # Errors
     /// No thread or descriptor can be had.
-    pub(super) fn start(display: Display, timeout: Duration) -> io::Result<Self> {
+    pub(super) fn start(display: Display, timeout: Duration, queue_max: usize) -> io::Result<Self> {
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let (queue, asked) = sync_channel(QUEUE_MAX);
+        let (queue, asked) = sync_channel(queue_max);
         let (tell, seen) = watch::channel(Seen::default());
         let watchers = Arc::new(AtomicUsize::new(0));
         let thread = Thread { display, asked, wake: Arc::clone(&wake), tell, watchers: Arc::clone(&watchers), is_armed: true };
@@ -112,16 +109,15 @@ impl Link {
                 let _ = reply.send(work(display)); // nobody waits any more
             }
         });
-        let gone = || Error::Failed { why: "the connection to the X server is gone".to_owned(), processes: Vec::new() };
         self.inner.queue.try_send(work).map_err(|error| match error {
             TrySendError::Full(_) => Error::Changing("busy"),
-            TrySendError::Disconnected(_) => gone(),
+            TrySendError::Disconnected(_) => Error::gone(),
         })?;
         ring(&self.inner.wake);
         let timeout = self.inner.timeout;
         let timed_out = |_| Error::TimedOut { what, timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX) };
         let answer = tokio::time::timeout(timeout, answer).await.map_err(timed_out)?;
-        answer.map_err(|_| gone())?.map_err(|error| Error::of_x(error, failed))
+        answer.map_err(|_| Error::gone())?.map_err(|error| Error::of_x(error, failed))
     }
 
     /// Hears of what happens on the screen.

@@ -10,7 +10,7 @@
 //! | `session` | a desktop that runs: its connections |
 //! | `link` | the thread that owns the X connection |
 //! | `home`, `needs` | its directory; what has to be installed |
-//! | `input`, `action`, `actions` | pointer and keyboard: one action, or a list of them |
+//! | `input`, `action`, `actions`, `space` | pointer and keyboard: one action, or a list of them; what coordinates mean |
 //! | `shots`, `waits` | pictures; waiting for the screen |
 //! | `windows`, `clipboard`, `launch` | windows, selections, programs |
 //! | `displays`, `backdrop`, `theme` | parts of the screen as monitors; how it looks |
@@ -34,6 +34,7 @@ mod needs;
 mod recording;
 mod session;
 mod shots;
+mod space;
 mod supervisor;
 mod theme;
 mod tree;
@@ -47,7 +48,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-pub use action::{Action, ActionButton, Modifiers, Point, Space};
+pub use action::{Action, ActionButton, Modifiers};
 pub use actions::{ActionsResult, ActionsSpec};
 pub use backdrop::{BackdropMode, BackdropSpec};
 pub use clipboard::{ClipboardText, SelectionName, SetSelection};
@@ -56,13 +57,14 @@ pub use error::Error;
 pub use lease::{Held, LeaseHandle, LeaseInfo, LeaseSpec};
 pub use needs::PackageManager;
 pub use recording::{EndReason, Recording, RecordingSpec, RecordingStatus};
-pub use shots::{CursorStyle, Picture, Shot};
+pub use shots::{CursorStyle, Picture, PictureFormat, Shot};
+pub use space::{Point, Space};
 pub use theme::{ThemeInfo, ThemeSpec};
 pub use tree::{ActSpec, Acted, FindSpec, FoundNodes, TreeAnswer, TreeNode, TreeScope};
 pub use waits::{WaitFor, Waited};
 pub use windows::WindowChange;
 
-use crate::config::{Bounds, Env};
+use crate::config::{Bounds, Env, as_usize};
 use crate::processes::Processes;
 use crate::rt::clock::rfc3339;
 use crate::rt::spawn_owned;
@@ -75,9 +77,6 @@ use types::{DesktopFailure, DesktopState, DesktopStatus, DisplayInfo, ProcessSta
 
 /// Commands that wait for the owner.
 const MAILBOX_MAX: usize = 64;
-
-/// Pictures that are being encoded at once: each takes a core and some copies of the screen.
-const ENCODING_MAX: usize = 4;
 
 /// The room as its callers see it. A cheap handle.
 #[derive(Clone)]
@@ -137,7 +136,8 @@ impl Desktop {
             spawn_owned("desktop-recordings", async move { recordings.look_into(dir).await }); // repairs what was cut off
         }
         let lease = LeaseHandle::start(&parts);
-        Self { inner: Arc::new(Inner { parts, mailbox, shown, encoding: Semaphore::new(ENCODING_MAX), recordings, lease }) }
+        let encoding = Semaphore::new(as_usize(parts.bounds.desktop_encodings_max));
+        Self { inner: Arc::new(Inner { parts, mailbox, shown, encoding, recordings, lease }) }
     }
 
     /// Who has it.
@@ -287,33 +287,4 @@ impl Desktop {
 
 fn path_text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
-}
-
-impl Error {
-    /// Which it is, as a word that programs look for.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::DependenciesMissing { .. } => "desktop_dependencies_missing",
-            Self::Inactive => "desktop_runtime_inactive",
-            Self::Changing(_) => "desktop_runtime_starting",
-            Self::Failed { .. } | Self::Home(_) | Self::Process(_) | Self::Store(_) | Self::Stopping => "desktop_runtime_failed",
-            Self::Invalid(_) => "desktop_invalid_action",
-            Self::Screenshot(_) => "desktop_screenshot_failed",
-            Self::Input(_) | Self::TimedOut { .. } => "desktop_input_failed",
-            Self::WindowNotFound(_) => "window_not_found",
-            Self::NoFocusedWindow => "no_focused_window",
-            Self::AppNotFound(_) => "app_not_found",
-            Self::Clipboard(_) => "clipboard_failed",
-            Self::Conflict(_) => "conflict",
-            Self::NodeNotFound(_) => "node_not_found",
-            Self::NodeAmbiguous(_) => "node_ambiguous",
-            Self::NodeRefused { .. } => "node_refused",
-            Self::ApplicationSilent(_) => "application_silent",
-            Self::AccessibilityUnavailable(_) => "accessibility_unavailable",
-            Self::RecordingNotFound(_) => "recording_not_found",
-            Self::RecordingFileGone(_) => "recording_file_gone",
-            Self::Leased { .. } => "desktop_leased",
-            Self::ThemeNotFound { .. } => "theme_not_found",
-        }
-    }
 }

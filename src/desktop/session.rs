@@ -48,12 +48,11 @@ impl Session {
         env: BTreeMap<String, String>,
         bounds: &Bounds,
     ) -> Result<Self, Error> {
-        let failed = |why: String| Error::Failed { why, processes: Vec::new() };
         let limits = Limits { content_bytes: as_usize(bounds.desktop_clipboard_max_bytes), ..Limits::default() };
         let clipboard = Clipboard::open(Some(&format!(":{number}")), limits, Box::new(|_, _| {}));
-        let clipboard = clipboard.map_err(|error| Error::of_x(error, failed))?;
-        let link =
-            Link::start(display, as_duration(bounds.desktop_call_timeout_ms)).map_err(|error| failed(error.to_string()))?;
+        let clipboard = clipboard.map_err(|error| Error::of_x(error, Error::failed))?;
+        let (timeout, queue_max) = (as_duration(bounds.desktop_call_timeout_ms), as_usize(bounds.desktop_queue_max));
+        let link = Link::start(display, timeout, queue_max).map_err(|error| Error::failed(error.to_string()))?;
         let bus = env.get(BUS_VARIABLE).cloned();
         Ok(Self {
             display: number,

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use x_desktop::picture::{Format, Tiles, encode, fit, scaled_size};
 use x_desktop::{Display, Frame, Pointer, Rect};
 
@@ -10,6 +12,27 @@ use super::session::Session;
 use super::{Desktop, Error, Space};
 
 const QUALITY: u32 = 85;
+
+/// What a picture becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum PictureFormat {
+    #[default]
+    Png,
+    Jpeg,
+    Webp,
+}
+
+impl From<PictureFormat> for Format {
+    fn from(format: PictureFormat) -> Self {
+        match format {
+            PictureFormat::Png => Self::Png,
+            PictureFormat::Jpeg => Self::Jpeg,
+            PictureFormat::Webp => Self::Webp,
+        }
+    }
+}
 
 /// How the pointer is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -25,11 +25,11 @@ use super::session::Session;
 use super::tree::launcher;
 use super::types::{DesktopFailure, DesktopState, StartSpec};
 use super::{Error, Parts, displays};
+use crate::config::as_usize;
 use crate::processes::{Owner, ProcessId};
 use crate::rt::clock::{now_ms, rfc3339};
 
-/// So many restarts of one process within [`RESTARTS_WITHIN`] are a failure.
-const RESTARTS_MAX: usize = 5;
+/// Restarts of one process within this time are counted.
 const RESTARTS_WITHIN: Duration = Duration::from_secs(60);
 
 /// What a program of the desktop has between TERM and KILL.
@@ -270,8 +270,9 @@ impl Supervisor {
         self.restarted.retain(|(_, at)| at.elapsed() < RESTARTS_WITHIN);
         self.restarted.push_back((name, Instant::now()));
         self.shown.restarts += 1;
-        if self.restarted.iter().filter(|(other, _)| *other == name).count() > RESTARTS_MAX {
-            let why = format!("{name} ended {RESTARTS_MAX} times within {} s: see its log", RESTARTS_WITHIN.as_secs());
+        let max = as_usize(self.parts.bounds.desktop_restarts_max);
+        if self.restarted.iter().filter(|(other, _)| *other == name).count() > max {
+            let why = format!("{name} ended {max} times within {} s: see its log", RESTARTS_WITHIN.as_secs());
             if name == launcher::NAME {
                 self.log(&home, &format!("{why}; it is left to D-Bus"));
                 self.leave_launcher().await;
@@ -279,7 +280,7 @@ impl Supervisor {
                 return self.show();
             }
             self.end_all().await;
-            return self.failed(&Error::Failed { why, processes: Vec::new() });
+            return self.failed(&Error::failed(why));
         }
         match name {
             "Xvfb" => self.restart_all(home).await,

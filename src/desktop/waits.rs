@@ -133,7 +133,7 @@ impl Session {
             }
             match tokio::time::timeout_at(wake, watcher.changed()).await {
                 Err(_) => {}
-                Ok(false) => return Err(gone()),
+                Ok(false) => return Err(Error::gone()),
                 Ok(true) => {
                     let now = watcher.now();
                     if now.changes != seen.changes {
@@ -157,7 +157,7 @@ impl Session {
         loop {
             match tokio::time::timeout_at(until, watcher.changed()).await {
                 Err(_) => return Ok(false),
-                Ok(false) => return Err(gone()),
+                Ok(false) => return Err(Error::gone()),
                 Ok(true) => {
                     let now = watcher.now();
                     if now.changes != seen.changes && self.tiles(region).await?.whole() != first {
@@ -180,7 +180,7 @@ impl Session {
         let mut watcher = self.link.watch();
         loop {
             watcher.now();
-            let windows = self.link.call("the windows", window_failed, |display| display.windows()).await?.windows;
+            let windows = self.link.call("the windows", Error::failed, |display| display.windows()).await?.windows;
             let found = windows.into_iter().find(|window| window.is_listed(true) && is_it(window));
             if found.is_none() == is_gone {
                 return Ok(Some(found));
@@ -188,7 +188,7 @@ impl Session {
             // Titles and such change without a word to us: looked at now and then, too.
             let wake = until.min(Instant::now() + LOOK_EVERY);
             if let Ok(false) = tokio::time::timeout_at(wake, watcher.changed()).await {
-                return Err(gone());
+                return Err(Error::gone());
             }
             if Instant::now() >= until {
                 return Ok(None);
@@ -209,11 +209,3 @@ impl Session {
 }
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-fn gone() -> Error {
-    Error::Failed { why: "the connection to the X server is gone".to_owned(), processes: Vec::new() }
-}
-
-fn window_failed(why: String) -> Error {
-    Error::Failed { why, processes: Vec::new() }
-}

@@ -66,7 +66,7 @@ impl Desktop {
     /// There is no desktop.
     pub async fn windows(&self, with_hidden: bool) -> Result<Vec<Window>, Error> {
         let session = self.session()?;
-        let windows = session.link.call("the windows", failed, |display| display.windows()).await?;
+        let windows = session.link.call("the windows", Error::failed, |display| display.windows()).await?;
         Ok(windows.listed(with_hidden).windows.iter().map(shown).collect())
     }
 
@@ -76,7 +76,7 @@ impl Desktop {
     /// [`Error::NoFocusedWindow`]; there is no desktop.
     pub async fn focused_window(&self) -> Result<Window, Error> {
         let session = self.session()?;
-        let window = session.link.call("the active window", failed, |display| display.active_window()).await?;
+        let window = session.link.call("the active window", Error::failed, |display| display.active_window()).await?;
         window.map(|window| shown(&window)).ok_or(Error::NoFocusedWindow)
     }
 
@@ -87,7 +87,7 @@ impl Desktop {
     pub async fn change_window(&self, id: &str, change: WindowChange) -> Result<Option<Window>, Error> {
         let session = self.session()?;
         let number = number_of(id)?;
-        let asked = session.link.call("a window's change", failed, move |display| ask(display, number, change)).await;
+        let asked = session.link.call("a window's change", Error::failed, move |display| ask(display, number, change)).await;
         let watch = match asked {
             Err(Error::WindowNotFound(_)) => return Err(Error::WindowNotFound(id.to_owned())),
             asked => asked?,
@@ -151,7 +151,7 @@ impl Session {
         loop {
             watcher.now();
             let asked = watch.clone();
-            match self.link.call("a window", failed, move |display| display.settled(&asked)).await? {
+            match self.link.call("a window", Error::failed, move |display| display.settled(&asked)).await? {
                 Settled::Yes(window) => return Ok(window),
                 Settled::NotYet(window) if Instant::now() >= until => return Ok(Some(window)),
                 Settled::NotYet(_) => {}
@@ -185,10 +185,6 @@ pub(super) fn shown(window: &WindowInfo) -> Window {
         minimized: window.is_minimised,
         stacking: window.stacking.and_then(|place| u32::try_from(place).ok()),
     }
-}
-
-fn failed(why: String) -> Error {
-    Error::Failed { why, processes: Vec::new() }
 }
 
 /// As EWMH names them.

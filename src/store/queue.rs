@@ -309,8 +309,7 @@ impl Queue {
         let first = if is_later { &mut waiting.later } else { &mut waiting.commands };
         let mut little: Vec<Append> = Vec::new();
         let mut bytes = 0;
-        loop {
-            let Some(next @ Command::Append(_)) = first.front() else { break };
+        while let Some(next @ Command::Append(_)) = first.front() {
             bytes += next.bytes();
             let is_full = little.len() >= LITTLE_COMMANDS || bytes > LITTLE_BYTES;
             if is_full && !little.last().is_some_and(|last| last.is_joined) {

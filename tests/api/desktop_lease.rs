@@ -53,9 +53,16 @@ async fn a_desktop_is_taken_kept_from_others_and_given_back() {
     assert_eq!(point(&desktop, Some("agent a"), 10).await.0, 200);
     let (status, problem) = point(&desktop, Some("b"), 20).await;
     assert_eq!((status, &problem["code"]), (409, &json!("desktop_leased")), "{problem}");
-    let request = desktop.request(Method::POST, "actions").header("X-Desktop-Holder", "b");
-    let actions = json!({"actions": [{"type": "move", "x": 30, "y": 1}]});
-    assert_eq!(desktop.answer(request.json(&actions)).await.0, 409);
+    let other_doors = [
+        ("actions", json!({"actions": [{"type": "move", "x": 30, "y": 1}]})),
+        ("keyboard/type", json!({"text": "x"})),
+        ("accessibility/act", json!({"node": "1.0/1@00000000", "action": "click"})),
+    ];
+    for (path, body) in other_doors {
+        let request = desktop.request(Method::POST, path).header("X-Desktop-Holder", "b");
+        let (status, problem) = desktop.answer(request.json(&body)).await;
+        assert_eq!((status, &problem["code"]), (409, &json!("desktop_leased")), "{path}: {problem}");
+    }
     assert_eq!(desktop.get("mouse/position").await["x"], 10, "nothing of it was done");
 
     let give_back = async |holder: &str| {

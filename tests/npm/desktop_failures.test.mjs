@@ -32,7 +32,7 @@ desktopScenario('counts the death of Xvfb once, whoever dies of it', async (stag
     process.kill(victim, 'SIGKILL');
     assert.equal((await untilRestarted(stage, round, victim)).restarts, round);
   }
-}, { ...BY_ITSELF, todo: 'when openbox is seen to end first, it is counted, and started on no display' });
+}, BY_ITSELF);
 
 desktopScenario('answers that it is starting, or failed, while Xvfb is gone, and nothing else', async (stage) => {
   process.kill(stage.pidOf(stage.status, 'Xvfb'), 'SIGKILL');
@@ -67,7 +67,7 @@ desktopScenario('gets a new window manager when openbox is killed, and keeps its
   await stage.untilRead('typed', 'still here\n');
   const moved = await client.moveDesktopWindow(id, { x: 200, y: 100 });
   assert.ok(moved.y > 100, `without a frame: ${JSON.stringify(moved)}`);
-}, { ...BY_ITSELF, todo: 'now and then the focus is told before it is there, and keys get lost' });
+}, BY_ITSELF);
 
 desktopScenario('tells of a new window manager once it does its work', async (stage) => {
   const { id } = await stage.lines('typed');
@@ -81,7 +81,7 @@ desktopScenario('tells of a new window manager once it does its work', async (st
     await stage.client.typeDesktopText({ text: `${round}\n` });
     await stage.untilRead('typed', Array.from({ length: round }, (_, index) => `${index + 1}\n`).join(''));
   }
-}, { ...BY_ITSELF, todo: 'the status counts the restart before openbox manages the windows; keys get lost until then' });
+}, BY_ITSELF);
 
 desktopScenario('gets a new bus when D-Bus is killed', async (stage) => {
   const victim = stage.pidOf(stage.status, 'dbus');

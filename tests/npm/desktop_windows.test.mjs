@@ -42,8 +42,7 @@ desktopScenario('reads titles in the encodings that programs write them in', asy
   const titles = async () => Promise.all([editor, terminal].map(async ({ id }) => (await stage.windowOf(id)).title));
   await until(async () => (await titles()).every((title, index) => title.includes(names[index])), 'the titles', 5_000)
     .catch(async () => assert.fail(JSON.stringify(await titles())));
-}, { betterThanReference: 'it takes another window of a GTK program for its first',
-  todo: 'WM_NAME of type COMPOUND_TEXT is read as UTF-8' });
+}, { betterThanReference: 'it takes another window of a GTK program for its first' });
 
 desktopScenario('answers to a change of focus once it is made', async (stage) => {
   const [first, second] = [await stage.lines('first'), await stage.lines('second')];
@@ -199,8 +198,7 @@ desktopScenario('finds the window of a program right after each start', async (s
     assert.ok(all.every(({ windowId }) => windowId), `round ${round}: ${JSON.stringify(all)}`);
     await stage.client.stopDesktop();
   }
-}, { inactive: true, betterThanReference: 'it does not wait for its window manager',
-  todo: 'now and then openbox does not answer yet, and then xterm waits for it for 5 s' });
+}, { inactive: true, betterThanReference: 'it does not wait for its window manager' });
 
 desktopScenario('finds the window of a program that another one starts', async (stage) => {
   const script = 'xterm -T handed & exec sleep 86397';

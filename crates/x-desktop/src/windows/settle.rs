@@ -117,7 +117,8 @@ impl Display {
     }
 
     /// Asks the window manager something that it answers once it does its work, and has taken over the windows that were there
-    /// before it. `None` while nobody manages windows, or doesn't say yet what it knows.
+    /// before it. `None` while nobody manages windows, or doesn't say yet what it knows. openbox forgets what it is asked while
+    /// it starts: ask again when no answer comes.
     ///
     /// # Errors
     /// The server refuses or is gone.

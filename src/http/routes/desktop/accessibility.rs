@@ -7,6 +7,7 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::lease::{Admitted, HolderHeader};
 use crate::desktop::{ActSpec, Acted, FindSpec, FoundNodes, TreeAnswer, TreeNode, TreeScope};
 use crate::http::extract::{ApiJson, ApiQuery};
 use crate::http::problem::ApiError;
@@ -72,10 +73,14 @@ async fn get_node(
 
 /// Does something with a node, without the pointer: clicks it, focuses it, sets its text or number.
 #[utoipa::path(post, path = "/v1/desktop/accessibility/act", tag = "desktop", operation_id = "act_on_desktop_accessibility_node",
-    request_body = ActSpec,
+    params(HolderHeader), request_body = ActSpec,
     responses((status = 200, body = Acted), (status = 400, body = ProblemDetails), (status = 404, body = ProblemDetails),
               (status = 409, body = ProblemDetails), (status = 415, body = ProblemDetails), (status = 422, body = ProblemDetails),
               (status = 503, body = ProblemDetails), (status = 504, body = ProblemDetails)))]
-async fn act_on_node(State(state): State<AppState>, ApiJson(spec): ApiJson<ActSpec>) -> Result<Json<Acted>, ApiError> {
+async fn act_on_node(
+    _: Admitted,
+    State(state): State<AppState>,
+    ApiJson(spec): ApiJson<ActSpec>,
+) -> Result<Json<Acted>, ApiError> {
     Ok(Json(state.desktop.act_on_node(&spec).await?))
 }

@@ -9,35 +9,14 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use x_desktop::picture::Format;
 
-use crate::desktop::{CursorStyle, Picture, Shot, Space, WaitFor, Waited};
+use crate::desktop::{CursorStyle, Picture, PictureFormat, Shot, Space, WaitFor, Waited};
 use crate::http::extract::{ApiJson, ApiQuery};
 use crate::http::problem::ApiError;
 use crate::http::{AppState, ProblemDetails};
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(take_screenshot)).routes(routes!(take_region_screenshot)).routes(routes!(wait_for_screen))
-}
-
-/// What a picture becomes.
-#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum PictureFormat {
-    #[default]
-    Png,
-    Jpeg,
-    Webp,
-}
-
-impl From<PictureFormat> for Format {
-    fn from(format: PictureFormat) -> Self {
-        match format {
-            PictureFormat::Png => Self::Png,
-            PictureFormat::Jpeg => Self::Jpeg,
-            PictureFormat::Webp => Self::Webp,
-        }
-    }
 }
 
 /// How the pointer is shown.
