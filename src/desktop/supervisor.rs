@@ -32,6 +32,9 @@ use crate::rt::clock::{now_ms, rfc3339};
 /// Restarts of one process within this time are counted.
 const RESTARTS_WITHIN: Duration = Duration::from_secs(60);
 
+/// Whoever dies of the end of another may be seen first, by no more than this.
+const CAUSE_PATIENCE: Duration = Duration::from_millis(50);
+
 /// What a program of the desktop has between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -256,10 +259,22 @@ impl Supervisor {
         }
     }
 
+    /// Resolves when one of the desktop's own has ended; never while there is none of that name. Cancel safe.
+    pub(in crate::desktop) async fn ended(&self, name: &str) {
+        let Some((_, id)) = self.shown.own.iter().find(|(known, _)| *known == name) else { return std::future::pending().await };
+        let _ = self.parts.processes.ended(&id.to_string()).await; // deleted: it had ended
+    }
+
     /// Something ended that should not.
     async fn mend(&mut self, ended: Ended) {
+        if matches!(ended, Ended::Process(name) if name != "Xvfb") {
+            let cause = async {
+                tokio::select! { () = self.ended("Xvfb") => {}, () = self.ended("dbus") => {} }
+            };
+            let _ = tokio::time::timeout(CAUSE_PATIENCE, cause).await; // it ended by itself
+        }
         let name = match ended {
-            // The others go with it, and may be seen first.
+            // The others go with it.
             Ended::Process(launcher::NAME) if self.has("Xvfb") && !self.has("dbus") => "dbus",
             Ended::Process(name) if self.has("Xvfb") => name,
             Ended::Process(_) | Ended::Connection => "Xvfb",

@@ -38,6 +38,9 @@ impl Display {
             });
         }
         monitors.sort_by_key(|monitor| !monitor.is_primary);
+        if let Some(first) = monitors.first_mut() {
+            first.is_primary = true; // where nobody has named one
+        }
         Ok(monitors)
     }
 

@@ -62,20 +62,27 @@ impl Supervisor {
     /// goes on without one of its own.
     pub(in crate::desktop) async fn restart_launcher(&mut self, home: &Home) {
         let Some(session) = self.shown.session.clone() else { return };
-        if !self.end_launcher().await {
-            return;
-        }
+        let Some(before) = self.end_launcher().await else { return };
         let bus = session.bus.as_deref().unwrap_or_default();
         // D-Bus was asked for one meanwhile
-        let started = match accessibility::has_launcher(bus).await {
-            Ok(true) => Ok(None),
-            _ => start(&self.parts, home, session.display, &session.env).await,
+        let starting = async {
+            match accessibility::has_launcher(bus).await {
+                Ok(true) => Ok(None),
+                _ => start(&self.parts, home, session.display, &session.env).await,
+            }
+        };
+        let started = tokio::select! {
+            started = starting => started,
+            () = self.ended("dbus") => return self.shown.own.push((NAME, before)), // it is seen again, with its D-Bus
         };
         match started {
             Ok(Some(id)) => {
                 self.shown.own.push((NAME, id));
                 // until then, the address that programs find on the X server is that of the bus that ended
-                let _ = tokio::time::timeout(BUS_PATIENCE, until_ready(bus)).await;
+                tokio::select! {
+                    _ = tokio::time::timeout(BUS_PATIENCE, until_ready(bus)) => {}
+                    () = self.ended("dbus") => {}
+                }
             }
             Ok(None) => self.log(home, &format!("{NAME} is left to D-Bus")),
             Err(error) => self.log(home, &format!("{NAME} is not started again: {error}")),
@@ -93,13 +100,13 @@ impl Supervisor {
         });
     }
 
-    /// Forgets it, with what is left of it; false when there is none. Its bus would live on, where no new program comes to.
-    async fn end_launcher(&mut self) -> bool {
-        let Some(place) = self.shown.own.iter().position(|(name, _)| *name == NAME) else { return false };
+    /// Forgets it, with what is left of it; `None` when there is none. Its bus would live on, where no new program comes to.
+    async fn end_launcher(&mut self) -> Option<ProcessId> {
+        let place = self.shown.own.iter().position(|(name, _)| *name == NAME)?;
         let (_, id) = self.shown.own.remove(place);
         if let Err(error) = self.parts.processes.kill(&id.to_string(), Some(END_PATIENCE)).await {
             tracing::debug!(%error, "the launcher of the accessibility bus");
         }
-        true
+        Some(id)
     }
 }

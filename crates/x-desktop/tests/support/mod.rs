@@ -13,6 +13,9 @@ use x11rb::connection::Connection as _;
 use x11rb::protocol::xproto::{AtomEnum, ConnectionExt as _, MapState, Window};
 use x11rb::rust_connection::RustConnection;
 
+/// A question to openbox that is older is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(30);
+
 /// For whatever a loaded machine takes its time to do.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -102,14 +105,18 @@ impl Screen {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Waits until a window manager runs: openbox.
+    /// Starts openbox, and waits until it does its work: it forgets what it is asked before.
     pub fn openbox(&mut self) {
         self.spawn("openbox", &["--sm-disable"]);
-        let (conn, root) = self.connect();
-        let check = conn.intern_atom(false, b"_NET_SUPPORTING_WM_CHECK").unwrap().reply().unwrap().atom;
+        let mut display = self.open();
+        let mut asked = None;
         wait_for("openbox", || {
-            let property = conn.get_property(false, root, check, AtomEnum::WINDOW, 0, 1).ok()?.reply().ok()?;
-            (property.value_len == 1).then_some(())
+            let (question, at) = asked.filter(|(_, at): &(_, Instant)| at.elapsed() < ASK_AGAIN).or_else(|| {
+                let question = display.question_manager().ok()??;
+                Some((question, Instant::now()))
+            })?;
+            asked = Some((question, at));
+            display.has_answered(question).ok()?.then_some(())
         });
     }
 
