@@ -169,8 +169,11 @@ desktopScenario('pastes what was copied', async (stage) => {
   await stage.client.setDesktopClipboard({ text: TEXT });
   await stage.client.pressDesktopKey({ key: 'ctrl+v' });
   await until(async () => (await stage.windowOf(id)).title.startsWith('*'), 'a changed note');
-  await stage.client.pressDesktopKey({ key: 'ctrl+s' });
-  await stage.untilRead('note.txt', TEXT);
+  // The program enables its Save some time after it has changed its title.
+  await until(async () => {
+    await stage.client.pressDesktopKey({ key: 'ctrl+s' });
+    return stage.read('note.txt') === TEXT;
+  }, 'the note in its file');
 }, { betterThanReference: 'its clipboard can not be set' });
 
 desktopScenario('launches programs, and waits for their windows', async (stage) => {
