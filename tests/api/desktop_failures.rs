@@ -3,11 +3,12 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Home, Options, PATIENCE, Server};
+use crate::desktop_support::until;
+use crate::support::{Home, Options, Server};
 
 /// A PNG: the same for the same pixels.
 type Pixels = Vec<u8>;
@@ -47,17 +48,6 @@ async fn part(server: &Server, (x, y, width, height): (u32, u32, u32, u32)) -> P
     let answer = server.http.get(url).send().await.expect("an answer");
     assert_eq!(answer.status(), 200);
     answer.bytes().await.expect("a body").to_vec()
-}
-
-async fn until<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "{what} never came");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 #[tokio::test]
