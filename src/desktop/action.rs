@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use x_desktop::{Button, Click, Drag, KeyChange, Plan, Press, Scroll, Typing};
 
-use super::Error;
+use super::{ActSpec, Error};
 use super::space::{Point, View, place};
 
 /// A key or button is held no longer.
@@ -68,7 +68,7 @@ impl Modifiers {
 }
 
 /// One thing to do.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Action {
     /// Moves the pointer.
@@ -204,6 +204,8 @@ pub enum Action {
         #[serde(default)]
         timeout_ms: Option<u64>,
     },
+    /// Does something with a node of the accessibility tree.
+    Node(ActSpec),
 }
 
 /// What has to be done for an action, in this order.
@@ -213,6 +215,7 @@ pub(super) enum Step {
     Follow(Box<dyn Plan>),
     Wait(Duration),
     Still { quiet: Duration, timeout: Duration },
+    Node(ActSpec),
 }
 
 impl Action {
@@ -270,6 +273,10 @@ impl Action {
                 let timeout = within("timeoutMs", timeout_ms.unwrap_or(10_000), WAIT_MAX_MS)?;
                 steps.push(Step::Still { quiet, timeout });
             }
+            Self::Node(spec) => {
+                spec.check()?;
+                steps.push(Step::Node(spec.clone()));
+            }
         }
         Ok(steps)
     }
@@ -324,6 +331,8 @@ mod tests {
             serde_json::json!({"type": "key", "key": "NoSuchKey"}),
             serde_json::json!({"type": "drag", "path": [{"x": 1, "y": 1}]}),
             serde_json::json!({"type": "wait", "ms": 60_001}),
+            serde_json::json!({"type": "node", "node": "x", "find": {"name": "y"}, "action": "click"}),
+            serde_json::json!({"type": "node", "find": {"name": "y"}, "action": "setText"}),
         ];
         for action in wrong {
             assert!(matches!(parsed(action.clone()), Err(Error::Invalid(_))), "{action}");

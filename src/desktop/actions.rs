@@ -133,7 +133,7 @@ impl Desktop {
         let before = if spec.evidence { Some(session.look().await?) } else { None };
         let (mut completed, mut error) = (0, None);
         for action in &spec.actions {
-            if let Err(failed) = session.act(action, &spec.space).await {
+            if let Err(failed) = self.carry_out(&session, action, &spec.space).await {
                 error = Some(DesktopFailure { code: failed.code().to_owned(), message: failed.to_string() });
                 break;
             }

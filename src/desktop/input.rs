@@ -34,8 +34,27 @@ impl Desktop {
         action.steps(View::default())?; // what is wrong is said even where there is no desktop
         let session = self.session()?;
         let _alone = session.alone().await;
-        session.act(&action, &space).await?;
+        self.carry_out(&session, &action, &space).await?;
         pointer(&session).await
+    }
+
+    /// Does one thing, for whoever is [`alone`](Session::alone).
+    pub(super) async fn carry_out(&self, session: &Session, action: &Action, space: &Space) -> Result<(), Error> {
+        for step in action.steps(session.view(space).await?)? {
+            match step {
+                Step::Move(x, y) => {
+                    session.link.call("a move of the pointer", Error::Input, move |display| display.move_pointer(x, y)).await?;
+                }
+                Step::Button(button, is_down) => {
+                    session.link.call("a button", Error::Input, move |display| display.button(button, is_down)).await?;
+                }
+                Step::Follow(plan) => session.follow(plan).await?,
+                Step::Wait(time) => tokio::time::sleep(time).await,
+                Step::Still { quiet, timeout } => _ = session.until_still(None, quiet, timeout).await?,
+                Step::Node(spec) => _ = self.act_on_node(&spec).await?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -49,24 +68,6 @@ impl Session {
     /// Nobody else uses pointer or keyboard while this is held.
     pub(super) async fn alone(&self) -> OwnedMutexGuard<()> {
         Arc::clone(&self.input).lock_owned().await
-    }
-
-    /// Does one thing, for whoever is [`alone`](Session::alone).
-    pub(super) async fn act(&self, action: &Action, space: &Space) -> Result<(), Error> {
-        for step in action.steps(self.view(space).await?)? {
-            match step {
-                Step::Move(x, y) => {
-                    self.link.call("a move of the pointer", Error::Input, move |display| display.move_pointer(x, y)).await?;
-                }
-                Step::Button(button, is_down) => {
-                    self.link.call("a button", Error::Input, move |display| display.button(button, is_down)).await?;
-                }
-                Step::Follow(plan) => self.follow(plan).await?,
-                Step::Wait(time) => tokio::time::sleep(time).await,
-                Step::Still { quiet, timeout } => _ = self.until_still(None, quiet, timeout).await?,
-            }
-        }
-        Ok(())
     }
 
     /// What coordinates mean now.

@@ -144,12 +144,24 @@ impl StartSpec {
     }
 }
 
+/// Where they are without the variable: XDG Base Directory Specification 0.8.
+const XDG_DIRECTORIES: [(&str, &str); 4] = [
+    ("XDG_CONFIG_HOME", ".config"),
+    ("XDG_DATA_HOME", ".local/share"),
+    ("XDG_CACHE_HOME", ".cache"),
+    ("XDG_STATE_HOME", ".local/state"),
+];
+
 /// What everything in the desktop gets on top of the server's environment.
 pub(super) fn variables(env: &Env, home: &Home, display: u32, bus: Option<&str>) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::new();
     let mut set = |name: &str, value: &str| _ = variables.insert(name.to_owned(), value.to_owned());
     set("DISPLAY", &format!(":{display}"));
     set("HOME", &home.home().to_string_lossy());
+    // Those of the server's would lead programs past this home, with its settings of openbox, GTK and the terminal.
+    for (name, dir) in XDG_DIRECTORIES.into_iter().filter(|(name, _)| env.get(name).is_some()) {
+        set(name, &home.home().join(dir).to_string_lossy());
+    }
     if env.get("USER").is_none() {
         set("USER", "sandbox-agent");
     }
@@ -174,6 +186,8 @@ pub(super) const READY_PATIENCE: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -205,6 +219,9 @@ mod tests {
         let full = variables(&env, &home, 7, Some("unix:path=/b"));
         assert!(!full.contains_key("LANG") && !full.contains_key("USER"));
         assert_eq!(full.get("NO_AT_BRIDGE").map(String::as_str), Some("0"));
+        assert!(!bare.contains_key("XDG_CONFIG_HOME"));
+        let elsewhere = variables(&Env::from_pairs([("XDG_CONFIG_HOME", "/c")]), &home, 7, None);
+        assert_eq!(elsewhere.get("XDG_CONFIG_HOME").map(Path::new), Some(home.home().join(".config").as_path()));
         assert!(!full.contains_key("GTK_A11Y") && !bare.contains_key("QT_ACCESSIBILITY"));
         assert_eq!(full.get(BUS_VARIABLE).map(String::as_str), Some("unix:path=/b"));
     }

@@ -129,11 +129,11 @@ impl Supervisor {
         let up = Up::again(&self.parts, &home, &remembered).await;
         match up {
             Some(up) => {
-                self.log(&home, &format!("goes on on :{} with another server", remembered.display));
+                home.log(&format!("goes on on :{} with another server", remembered.display));
                 self.is_up(up, home, remembered.spec, remembered.started_at_ms, remembered.restarts);
             }
             None => {
-                self.log(&home, "did not outlive the last server");
+                home.log("did not outlive the last server");
                 home.remember(None);
             }
         }
@@ -158,7 +158,7 @@ impl Supervisor {
         let prepared = prepared.await;
         let up = match prepared.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
             Ok(()) => {
-                self.log(&home, "starting");
+                home.log("starting");
                 Up::begin(&self.parts, &home, &spec, None).await
             }
             Err(error) => Err(Error::Home(error.to_string())),
@@ -179,7 +179,7 @@ impl Supervisor {
     fn is_up(&mut self, up: Up, home: Home, spec: StartSpec, started_at_ms: i64, restarts: u64) {
         let Up { session, own } = up;
         let (width, height) = spec.size();
-        self.log(&home, &format!("active on {} ({width}x{height}, dpi {})", session.name(), session.dpi));
+        home.log(&format!("active on {} ({width}x{height}, dpi {})", session.name(), session.dpi));
         self.shown = Shown {
             state: Phase::Active,
             session: Some(Arc::new(session)),
@@ -210,7 +210,7 @@ impl Supervisor {
     fn failed(&mut self, error: &Error) {
         let failure = DesktopFailure { code: error.code().to_owned(), message: error.to_string() };
         if let Some(home) = self.shown.home.clone() {
-            self.log(&home, &format!("error {}: {}", failure.code, failure.message));
+            home.log(&format!("error {}: {}", failure.code, failure.message));
         }
         tracing::warn!(code = failure.code, message = failure.message, "the desktop failed");
         if let Some(usual) = &self.parts.home {
@@ -233,7 +233,7 @@ impl Supervisor {
         let home = self.shown.home.clone();
         self.end_all().await;
         if let Some(home) = &home {
-            self.log(home, "stopped");
+            home.log("stopped");
         }
         if let Some(usual) = &self.parts.home {
             usual.remember(None);
@@ -280,7 +280,7 @@ impl Supervisor {
             Ended::Process(_) | Ended::Connection => "Xvfb",
         };
         let Some(home) = self.shown.home.clone() else { return };
-        self.log(&home, &format!("{name} ended; starting it again"));
+        home.log(&format!("{name} ended; starting it again"));
         tracing::warn!(name, "a process of the desktop ended; it is started again");
         self.restarted.retain(|(_, at)| at.elapsed() < RESTARTS_WITHIN);
         self.restarted.push_back((name, Instant::now()));
@@ -289,7 +289,7 @@ impl Supervisor {
         if self.restarted.iter().filter(|(other, _)| *other == name).count() > max {
             let why = format!("{name} ended {max} times within {} s: see its log", RESTARTS_WITHIN.as_secs());
             if name == launcher::NAME {
-                self.log(&home, &format!("{why}; it is left to D-Bus"));
+                home.log(&format!("{why}; it is left to D-Bus"));
                 self.leave_launcher().await;
                 self.remember();
                 return self.show();
@@ -356,10 +356,6 @@ impl Supervisor {
             }
             Err(error) => self.failed(&error),
         }
-    }
-
-    pub(super) fn log(&self, home: &Home, what: &str) {
-        home.log(what);
     }
 
     /// An event for `/v1/events`.

@@ -1,76 +1,12 @@
 //! The desktop beyond the contract, on a real X server with real programs. The contract's part is tested with the published SDK.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Home, Options, Server, kill};
-
-/// A server with a desktop on displays of its own.
-struct Desktop {
-    server: Server,
-    display: u32,
-}
-
-impl Desktop {
-    async fn start(home: &Home, options: &Options, display: u32) -> Self {
-        let server = Server::start_with(home, options);
-        let desktop = Self { server, display };
-        let status = desktop.post("start", &json!({"width": 800, "height": 600, "displayNum": display})).await;
-        assert_eq!(status["state"], "active", "{status}");
-        desktop
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("{}/v1/desktop/{path}", self.server.url)
-    }
-
-    async fn get(&self, path: &str) -> Value {
-        let answer = self.server.http.get(self.url(path)).send().await.expect("an answer");
-        answer.json().await.expect("JSON")
-    }
-
-    async fn post(&self, path: &str, body: &Value) -> Value {
-        let answer = self.server.http.post(self.url(path)).json(body).send().await.expect("an answer");
-        let (status, text) = (answer.status(), answer.text().await.expect("a body"));
-        assert!(status.is_success(), "{path}: {status} {text}");
-        serde_json::from_str(&text).unwrap_or(Value::Null)
-    }
-
-    async fn refused(&self, path: &str, body: &Value) -> (u16, Value) {
-        let answer = self.server.http.post(self.url(path)).json(body).send().await.expect("an answer");
-        (answer.status().as_u16(), answer.json().await.expect("a problem"))
-    }
-
-    /// An xterm that writes what is typed into a file, once it has the keyboard.
-    async fn typewriter(&self, home: &Home) -> std::path::PathBuf {
-        let file = home.path().join("typed");
-        let script = format!("stty -echo; cat > '{}'", file.display());
-        let spec = json!({"app": "xterm", "args": ["-u8", "-e", "sh", "-c", script], "wait": true});
-        let launched = self.post("launch", &spec).await;
-        let id = launched["windowId"].as_str().expect("a window").to_owned();
-        self.post(&format!("windows/{id}/focus"), &json!({})).await;
-        until("the file", async || file.exists().then_some(())).await;
-        file
-    }
-
-    async fn pid_of(&self, name: &str) -> Option<u64> {
-        let status = self.get("status").await;
-        let all = status["processes"].as_array().into_iter().flatten();
-        all.filter(|process| process["name"] == name).find_map(|process| process["pid"].as_u64())
-    }
-}
-
-async fn until<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "{what} never came");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
+use crate::desktop_support::{Desktop, until};
+use crate::support::{Home, Options};
 
 #[tokio::test]
 async fn a_list_of_actions_is_done_in_order_and_tells_what_it_did() {
@@ -109,7 +45,7 @@ async fn a_picture_of_what_changed_since_another_one() {
     let home = Home::new();
     let desktop = Desktop::start(&home, &Options::default(), 420).await;
     let shot = async |query: &str| {
-        let answer = desktop.server.http.get(desktop.url(&format!("screenshot{query}"))).send().await.expect("an answer");
+        let answer = desktop.request(Method::GET, &format!("screenshot{query}")).send().await.expect("an answer");
         let header = |name: &str| answer.headers().get(name).map(|value| value.to_str().expect("text").to_owned());
         (answer.status().as_u16(), header("x-frame-id"), header("x-region"))
     };
@@ -134,7 +70,7 @@ async fn the_screen_gets_another_size_and_coordinates_of_a_smaller_picture_are_i
     assert_eq!((&info["resolution"]["width"], &info["resolution"]["height"]), (&json!(1600), &json!(1200)));
     let at = desktop.post("mouse/move", &json!({"x": 799, "y": 599, "maxWidth": 800})).await;
     assert_eq!((&at["x"], &at["y"]), (&json!(1599), &json!(1199)));
-    let answer = desktop.server.http.get(desktop.url("screenshot?maxWidth=800")).send().await.expect("an answer");
+    let answer = desktop.request(Method::GET, "screenshot?maxWidth=800").send().await.expect("an answer");
     assert_eq!(answer.headers()["x-picture"], "800,600");
     let (status, problem) = desktop.refused("display/resize", &json!({"width": 60000, "height": 10})).await;
     assert_eq!(status, 400, "{problem}");
@@ -155,7 +91,8 @@ async fn windows_become_what_is_asked_of_them() {
     assert!(maximised["states"].as_array().is_some_and(|states| states.contains(&json!("maximized_vert"))), "{maximised}");
     assert_eq!(change(json!({"workspace": {"index": 1}})).await["workspace"], 1);
     desktop.post("workspace", &json!({"index": 1})).await;
-    assert_eq!(change(json!("close")).await, Value::Null, "it is no more");
+    let close = desktop.request(Method::POST, &format!("windows/{id}/change")).json(&json!({"change": "close"}));
+    assert_eq!(desktop.answer(close).await, (204, Value::Null), "it is no more");
     let gone = desktop.post("wait", &json!({"for": "window", "class": "xterm", "gone": true})).await;
     assert_eq!(gone["met"], true);
     let (status, problem) = desktop.refused(&format!("windows/{id}/change"), &json!({"change": "raise"})).await;
@@ -166,17 +103,16 @@ async fn windows_become_what_is_asked_of_them() {
 async fn selections_have_any_form() {
     let home = Home::new();
     let desktop = Desktop::start(&home, &Options::default(), 450).await;
-    let picture = desktop.server.http.get(desktop.url("screenshot")).send().await.expect("an answer");
+    let picture = desktop.request(Method::GET, "screenshot").send().await.expect("an answer");
     let picture = picture.bytes().await.expect("bytes");
-    let url = desktop.url("clipboard/content");
-    let put = desktop.server.http.put(&url).header("content-type", "image/png").body(picture.clone()).send().await;
-    assert_eq!(put.expect("an answer").status(), 200);
-    let got = desktop.server.http.get(format!("{url}?target=image/png")).send().await.expect("an answer");
+    let put = desktop.request(Method::PUT, "clipboard/content").header("content-type", "image/png").body(picture.clone());
+    assert_eq!(put.send().await.expect("an answer").status(), 200);
+    let got = desktop.request(Method::GET, "clipboard/content?target=image/png").send().await.expect("an answer");
     assert_eq!(got.headers()["content-type"], "image/png");
     assert!(got.bytes().await.expect("bytes") == picture, "the same picture");
     let text = desktop.get("clipboard").await;
     assert_eq!((&text["text"], &text["targets"]), (&json!(""), &json!(["image/png"])));
-    assert_eq!(desktop.server.http.get(format!("{url}?target=text/html")).send().await.expect("an answer").status(), 204);
+    assert_eq!(desktop.answer(desktop.request(Method::GET, "clipboard/content?target=text/html")).await.0, 204);
 }
 
 #[tokio::test]
@@ -185,7 +121,7 @@ async fn who_leaves_in_the_middle_leaves_nothing_pressed() {
     let desktop = Desktop::start(&home, &Options::default(), 460).await;
     let file = desktop.typewriter(&home).await;
     let body = json!({"text": "A".repeat(5000), "delayMs": 20});
-    let typing = desktop.server.http.post(desktop.url("keyboard/type")).json(&body).timeout(Duration::from_millis(700));
+    let typing = desktop.request(Method::POST, "keyboard/type").json(&body).timeout(Duration::from_millis(700));
     assert!(typing.send().await.is_err(), "it takes longer");
     desktop.post("keyboard/type", &json!({"text": "b\n"})).await;
     desktop.post("keyboard/press", &json!({"key": "ctrl+d"})).await;
@@ -201,18 +137,13 @@ async fn it_outlives_the_server_and_what_it_is_made_of_comes_back() {
     let launched = desktop.post("launch", &json!({"app": "xterm", "wait": true})).await;
     let (xvfb, window) = (desktop.pid_of("Xvfb").await, launched["windowId"].clone());
     assert!(xvfb.is_some() && window.is_string());
-    desktop.server.crash();
-    let status =
-        until("the desktop", async || Some(desktop.get("status").await).filter(|status| status["state"] == "active")).await;
+    let status = desktop.crash().await;
     assert_eq!((desktop.pid_of("Xvfb").await, &status["windows"][0]["id"]), (xvfb, &window), "{status}");
     desktop.post("mouse/move", &json!({"x": 5, "y": 6})).await;
-    let openbox = desktop.pid_of("openbox").await.expect("a pid");
-    kill(u32::try_from(openbox).expect("a pid"), "KILL");
-    until("openbox", async || desktop.pid_of("openbox").await.filter(|pid| *pid != openbox)).await;
-    kill(u32::try_from(xvfb.expect("a pid")).expect("a pid"), "KILL");
-    until("Xvfb", async || desktop.pid_of("Xvfb").await.filter(|pid| Some(*pid) != xvfb)).await;
-    let status = until("it", async || Some(desktop.get("status").await).filter(|status| status["state"] == "active")).await;
-    assert_eq!(status["display"], json!(format!(":{}", desktop.display)));
+    desktop.replace("openbox").await;
+    desktop.replace("Xvfb").await;
+    let status = desktop.active().await;
+    assert_eq!(status["display"], ":470");
     assert!(status["restarts"].as_u64().is_some_and(|restarts| restarts >= 2), "{status}");
     assert_eq!(desktop.post("mouse/move", &json!({"x": 7, "y": 8})).await["x"], 7);
     let stopped = desktop.post("stop", &json!({})).await;

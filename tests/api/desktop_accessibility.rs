@@ -2,62 +2,32 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::desktop_support::{Desktop, screen, until};
 use crate::support::{Home, Options, Server, kill};
 
-/// For programs on a machine that is slow.
-const PATIENCE: Duration = Duration::from_secs(90);
-
-/// A server with a desktop on displays of its own.
-struct Desk {
-    server: Server,
+async fn start(home: &Home, options: &Options, display: u32) -> Desktop {
+    Desktop::start_with(home, options, screen(display, 1024, 768)).await
 }
 
-impl Desk {
-    async fn start(home: &Home, options: &Options, display: u32) -> Self {
-        let desk = Self { server: Server::start_with(home, options) };
-        let status = desk.post("start", json!({"width": 1024, "height": 768, "displayNum": display})).await;
-        assert_eq!(status["state"], "active", "{status}");
-        desk
-    }
-
-    async fn get(&self, path: &str) -> Value {
-        let (status, answer) = self.server.get(&format!("/v1/desktop/{path}")).await;
-        assert_eq!(status, 200, "{path}: {answer}");
-        answer
-    }
-
-    async fn post(&self, path: &str, body: Value) -> Value {
-        let (status, answer) = self.server.send(&format!("/v1/desktop/{path}"), &body).await;
-        assert_eq!(status, 200, "{path} {body}: {answer}");
-        answer
-    }
-
-    /// Status and problem of a call that must fail.
-    async fn refused(&self, path: &str, body: Value) -> (u16, Value) {
-        let (status, answer) = self.server.send(&format!("/v1/desktop/accessibility/{path}"), &body).await;
-        assert!(status >= 400, "{path} {body}: {answer}");
-        (status, answer)
-    }
-
+impl Desktop {
     /// Starts mousepad; its pid, once its text is in the tree.
-    async fn mousepad(&self, file: Option<&Path>) -> u64 {
+    async fn mousepad(&self, file: Option<&Path>) -> u32 {
         let args: Vec<&str> = ["--disable-server"].into_iter().chain(file.and_then(Path::to_str)).collect();
-        let launched = self.post("launch", json!({"app": "mousepad", "args": args})).await;
-        let pid = launched["pid"].as_u64().expect("a pid");
+        let launched = self.post("launch", &json!({"app": "mousepad", "args": args})).await;
+        let pid = launched["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a pid");
         self.one(area(pid)).await;
         pid
     }
 
     async fn find(&self, body: Value) -> Value {
-        self.post("accessibility/find", body).await
+        self.post("accessibility/find", &body).await
     }
 
     async fn act(&self, body: Value) -> Value {
-        self.post("accessibility/act", body).await
+        self.post("accessibility/act", &body).await
     }
 
     /// The first node that fits, waited for.
@@ -72,40 +42,11 @@ impl Desk {
         let id = id.as_str().expect("an id");
         self.server.get(&format!("/v1/desktop/accessibility/node?id={id}")).await
     }
-
-    /// The pid of one of the desktop's own processes.
-    async fn pid_of(&self, name: &str) -> Option<u64> {
-        let status = self.get("status").await;
-        let all = status["processes"].as_array().into_iter().flatten();
-        all.filter(|process| process["name"] == name).find_map(|process| process["pid"].as_u64())
-    }
-
-    /// Kills one of the desktop's own processes, and waits for the next.
-    async fn kill(&self, name: &str) {
-        let before = self.pid_of(name).await.expect("a pid");
-        end(before, "KILL");
-        until("another one", async || self.pid_of(name).await.filter(|pid| *pid != before)).await;
-    }
 }
 
 /// The text of mousepad.
-fn area(pid: u64) -> Value {
+fn area(pid: u32) -> Value {
     json!({"pid": pid, "role": "text", "states": ["editable", "showing"], "limit": 1})
-}
-
-fn end(pid: u64, signal: &str) {
-    kill(u32::try_from(pid).expect("a pid"), signal);
-}
-
-async fn until<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "{what} never came");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 fn nodes(tree: &Value) -> &Vec<Value> {
@@ -122,8 +63,7 @@ async fn the_tree_tells_windows_menus_and_texts_and_what_was_left_out() {
     let file = home.path().join("note.txt");
     std::fs::write(&file, "first line\nПривет, 世界\n").expect("written");
     // what keeps programs away from the tree doesn't get to them
-    let desk =
-        Desk::start(&home, &Options::default().env("NO_AT_BRIDGE", "1").env("AT_SPI_BUS_ADDRESS", "unix:path=/x"), 510).await;
+    let desk = start(&home, &Options::default().env("NO_AT_BRIDGE", "1").env("AT_SPI_BUS_ADDRESS", "unix:path=/x"), 510).await;
     let pid = desk.mousepad(Some(&file)).await;
     let tree = desk.get(&format!("accessibility/tree?pid={pid}")).await;
     assert_eq!((&tree["truncated"], &tree["cuts"], &tree["silent"]), (&json!(false), &Value::Null, &Value::Null), "{tree}");
@@ -160,7 +100,7 @@ async fn the_tree_tells_windows_menus_and_texts_and_what_was_left_out() {
         assert_eq!(desk.server.get(&format!("/v1/desktop/accessibility/tree?{wrong}")).await.0, 400, "{wrong}");
     }
     // xterm has no tree, and is no hindrance
-    desk.post("launch", json!({"app": "xterm", "wait": true})).await;
+    desk.post("launch", &json!({"app": "xterm", "wait": true})).await;
     let all = desk.get("accessibility/tree?maxDepth=0").await;
     assert_eq!((nodes(&all).len(), &all["silent"]), (1, &Value::Null), "{all}");
 }
@@ -170,7 +110,7 @@ async fn a_text_is_edited_and_saved_without_pointer_and_keys() {
     let home = Home::new();
     let file = home.path().join("note.txt");
     std::fs::write(&file, "old").expect("written");
-    let desk = Desk::start(&home, &Options::default(), 520).await;
+    let desk = start(&home, &Options::default(), 520).await;
     let pid = desk.mousepad(Some(&file)).await;
     let text = desk.one(area(pid)).await["id"].clone();
     let set = desk.act(json!({"node": text, "action": "setText", "text": "Grüße\n"})).await;
@@ -182,7 +122,7 @@ async fn a_text_is_edited_and_saved_without_pointer_and_keys() {
     let saved = async || std::fs::read_to_string(&file).ok().filter(|text| text == "Grüße 日本 😀\n");
     until("the file", saved).await;
     desk.act(json!({"node": text, "action": "focus"})).await;
-    desk.post("keyboard/type", json!({"text": "typed"})).await;
+    desk.post("keyboard/type", &json!({"text": "typed"})).await;
     assert_eq!(desk.one(json!({"pid": pid, "textContains": "typed"})).await["id"], text);
     let caret = desk.act(json!({"node": text, "action": "insertText", "text": "!"})).await;
     assert!(caret["node"]["text"].as_str().is_some_and(|text| text.matches('!').count() == 1), "{caret}");
@@ -193,12 +133,12 @@ async fn a_text_is_edited_and_saved_without_pointer_and_keys() {
 #[tokio::test]
 async fn bounds_are_where_the_pointer_clicks() {
     let home = Home::new();
-    let desk = Desk::start(&home, &Options::default(), 530).await;
+    let desk = start(&home, &Options::default(), 530).await;
     let pid = desk.mousepad(None).await;
     let about = json!({"find": {"pid": pid, "role": "menu item", "name": "About"}, "action": "click"});
     desk.act(about).await;
     let dialog = desk.one(json!({"pid": pid, "role": "dialog", "states": ["showing"]})).await;
-    desk.post("wait", json!({"for": "still", "quietMs": 300})).await;
+    desk.post("wait", &json!({"for": "still", "quietMs": 300})).await;
     let close = json!({"root": dialog["id"], "role": "push button", "name": "Close", "states": ["showing"]});
     let at = desk.one(close).await["bounds"].clone();
     let number = |field: &str| at[field].as_i64().expect("a number");
@@ -209,31 +149,33 @@ async fn bounds_are_where_the_pointer_clicks() {
         windows["windows"].as_array().expect("a list").iter().find(|window| window["type"] == "dialog").expect("a dialog");
     let side = |field: &str| window[field].as_i64().expect("a number");
     assert!((side("x")..side("x") + side("width")).contains(&x) && (side("y")..side("y") + side("height")).contains(&y));
-    desk.post("mouse/click", json!({"x": x, "y": y})).await;
+    desk.post("mouse/click", &json!({"x": x, "y": y})).await;
     let closed =
         async || Some(desk.node(&dialog["id"]).await).filter(|(status, node)| *status == 404 || node["bounds"].is_null());
     until("the end of the dialog", closed).await;
-    let gone = desk.post("wait", json!({"for": "window", "title": "About", "gone": true})).await;
+    let gone = desk.post("wait", &json!({"for": "window", "title": "About", "gone": true})).await;
     assert_eq!(gone["met"], true);
 }
 
 #[tokio::test]
 async fn what_cannot_be_done_says_why() {
     let home = Home::new();
-    let desk = Desk::start(&home, &Options::default(), 540).await;
+    let desk = start(&home, &Options::default(), 540).await;
     let pid = desk.mousepad(None).await;
     let text = desk.one(area(pid)).await["id"].clone();
-    let code = |(status, problem): (u16, Value)| (status, problem["code"].as_str().unwrap_or_default().to_owned(), problem);
+    let refused = async |body: Value| {
+        let (status, problem) = desk.refused("accessibility/act", &body).await;
+        (status, problem["code"].as_str().unwrap_or_default().to_owned(), problem)
+    };
     let file = json!({"pid": pid, "role": "menu", "name": "File"});
-    let (status, word, problem) = code(desk.refused("act", json!({"find": file, "action": "fold"})).await);
+    let (status, word, problem) = refused(json!({"find": file, "action": "fold"})).await;
     assert_eq!((status, word.as_str(), &problem["actions"]), (409, "node_refused", &json!(["click"])), "{problem}");
-    let (status, word, problem) = code(desk.refused("act", json!({"find": file, "action": "setText", "text": "x"})).await);
+    let (status, word, problem) = refused(json!({"find": file, "action": "setText", "text": "x"})).await;
     assert_eq!((status, word.as_str()), (409, "node_refused"), "{problem}");
-    let (status, word, problem) =
-        code(desk.refused("act", json!({"find": {"pid": pid, "role": "menu"}, "action": "click"})).await);
+    let (status, word, problem) = refused(json!({"find": {"pid": pid, "role": "menu"}, "action": "click"})).await;
     assert_eq!((status, word.as_str()), (409, "node_ambiguous"));
     assert!(problem["nodes"].as_array().is_some_and(|nodes| nodes.len() > 1 && nodes[0]["id"].is_string()), "{problem}");
-    let (status, word, problem) = code(desk.refused("act", json!({"find": {"name": "no such"}, "action": "click"})).await);
+    let (status, word, problem) = refused(json!({"find": {"name": "no such"}, "action": "click"})).await;
     assert_eq!((status, word.as_str()), (404, "node_not_found"));
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("no such")), "{problem}");
     let (name, tag) = text.as_str().and_then(|id| Some((id.split('/').next()?, id.split('@').nth(1)?))).expect("an id");
@@ -248,11 +190,11 @@ async fn what_cannot_be_done_says_why() {
         json!({"node": "nonsense", "action": "click"}),
         json!({"find": {"name": "x", "timeoutMs": 60_001}, "action": "click"}),
     ] {
-        let (status, word, problem) = code(desk.refused("act", wrong.clone()).await);
+        let (status, word, problem) = refused(wrong.clone()).await;
         assert_eq!((status, word.as_str()), (400, "desktop_invalid_action"), "{wrong}: {problem}");
     }
-    assert_eq!(desk.refused("act", json!({"node": text})).await.0, 422);
-    assert_eq!(desk.refused("find", json!({"states": ["shown"]})).await.0, 400);
+    assert_eq!(refused(json!({"node": text})).await.0, 422);
+    assert_eq!(desk.refused("accessibility/find", &json!({"states": ["shown"]})).await.0, 400);
     let found = desk.find(json!({"pid": pid, "name": "no such", "timeoutMs": 300})).await;
     assert!(nodes(&found).is_empty() && found["waitedMs"].as_u64() >= Some(300), "{found}");
 }
@@ -260,10 +202,10 @@ async fn what_cannot_be_done_says_why() {
 #[tokio::test]
 async fn a_silent_program_is_named_and_holds_up_nobody() {
     let home = Home::new();
-    let desk = Desk::start(&home, &Options::default().env("SANDBOXD_DESKTOP_ACCESSIBILITY_SILENCE_MS", "700"), 550).await;
+    let desk = start(&home, &Options::default().env("SANDBOXD_DESKTOP_ACCESSIBILITY_SILENCE_MS", "700"), 550).await;
     let (silent, lively) = (desk.mousepad(None).await, desk.mousepad(None).await);
     let text = desk.one(area(silent)).await["id"].clone();
-    end(silent, "STOP");
+    kill(silent, "STOP");
     let tree = desk.get("accessibility/tree").await;
     assert_eq!((&tree["silent"][0]["pid"], tree["silent"].as_array().map(Vec::len)), (&json!(silent), Some(1)), "{tree}");
     assert!(tree["silent"][0]["message"].as_str().is_some_and(|why| why.contains("700 ms")), "{tree}");
@@ -274,30 +216,30 @@ async fn a_silent_program_is_named_and_holds_up_nobody() {
     assert!(nodes(&tree).iter().any(|node| node["role"] == "text" && has(node, "states", "editable")));
     let (status, problem) = desk.node(&text).await;
     assert_eq!((status, &problem["code"]), (504, &json!("application_silent")), "{problem}");
-    let (status, problem) = desk.refused("act", json!({"find": {"pid": silent, "role": "text"}, "action": "focus"})).await;
+    let focus = json!({"find": {"pid": silent, "role": "text"}, "action": "focus"});
+    let (status, problem) = desk.refused("accessibility/act", &focus).await;
     assert_eq!(status, 404, "{problem}");
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(&silent.to_string())), "{problem}");
-    end(silent, "CONT");
+    kill(silent, "CONT");
     desk.one(area(silent)).await;
 }
 
 #[tokio::test]
 async fn the_tree_is_there_after_a_kill_of_the_server_of_the_launcher_and_of_dbus() {
     let home = Home::new();
-    let desk = Desk::start(&home, &Options::kept(), 560).await;
+    let desk = start(&home, &Options::kept(), 560).await;
     let pid = desk.mousepad(None).await;
     let text = desk.one(area(pid)).await["id"].clone();
     let launcher = desk.pid_of("at-spi").await;
     assert!(launcher.is_some());
-    desk.server.crash();
-    until("the desktop", async || Some(desk.get("status").await).filter(|status| status["state"] == "active")).await;
+    desk.crash().await;
     assert_eq!(desk.pid_of("at-spi").await, launcher);
     assert_eq!(desk.one(area(pid)).await["id"], text, "the same program, the same node");
     let set = desk.act(json!({"node": text, "action": "setText", "text": "still here"})).await;
     assert_eq!(set["node"]["text"], "still here");
 
     // Programs that were on the old bus are windows as before; new ones are in the tree.
-    desk.kill("at-spi").await;
+    desk.replace("at-spi").await;
     let next = desk.mousepad(None).await;
     assert_ne!(desk.one(area(next)).await["id"], text);
     assert_eq!(desk.node(&text).await.0, 404, "its bus ended");
@@ -308,7 +250,7 @@ async fn the_tree_is_there_after_a_kill_of_the_server_of_the_launcher_and_of_dbu
     });
     old.await;
 
-    desk.kill("dbus").await;
+    desk.replace("dbus").await;
     let next = desk.mousepad(None).await;
     desk.one(area(next)).await;
     assert!(desk.pid_of("at-spi").await.is_some());
@@ -316,7 +258,7 @@ async fn the_tree_is_there_after_a_kill_of_the_server_of_the_launcher_and_of_dbu
     // A launcher that can't stay up doesn't take the desktop with it; D-Bus starts one when somebody asks.
     let given_up = async || match desk.pid_of("at-spi").await {
         Some(pid) => {
-            end(pid, "KILL");
+            kill(pid, "KILL");
             None
         }
         None => {
@@ -329,7 +271,7 @@ async fn the_tree_is_there_after_a_kill_of_the_server_of_the_launcher_and_of_dbu
     desk.get("accessibility/tree").await; // once it is there
     let next = desk.mousepad(None).await;
     desk.one(area(next)).await;
-    let stopped = desk.post("stop", json!({})).await;
+    let stopped = desk.post("stop", &json!({})).await;
     assert_eq!(stopped["processes"], json!([]));
 }
 
@@ -352,7 +294,7 @@ async fn what_is_not_installed_is_named_with_the_command_that_installs_it() {
     assert_eq!((status, &problem["code"]), (409, &json!("desktop_runtime_inactive")), "{problem}");
     server.stop();
 
-    let desk = Desk::start(&home, &Options::default().env("PATH", &path), 570).await;
+    let desk = start(&home, &Options::default().env("PATH", &path), 570).await;
     let missing = async |program: &str| {
         let (status, problem) = desk.server.get("/v1/desktop/accessibility/tree").await;
         assert_eq!((status, &problem["code"]), (503, &json!("desktop_dependencies_missing")), "{problem}");
@@ -373,12 +315,12 @@ async fn what_is_not_installed_is_named_with_the_command_that_installs_it() {
     let (status, problem) = desk.server.get("/v1/desktop/accessibility/tree").await;
     assert_eq!((status, &problem["code"]), (503, &json!("accessibility_unavailable")), "{problem}");
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("stop and start it")), "{problem}");
-    desk.post("stop", json!({})).await;
-    let status = desk.post("start", json!({"displayNum": 570})).await;
+    desk.post("stop", &json!({})).await;
+    let status = desk.post("start", &json!({"displayNum": 570})).await;
     let optional = status["optionalDependencies"].as_array().expect("a list");
     assert!(optional.iter().any(|one| one["name"] == "at-spi-bus-launcher"), "{status}");
     assert_eq!(desk.pid_of("at-spi").await, None);
     missing("at-spi-bus-launcher").await;
-    let (status, problem) = desk.refused("act", json!({"node": "1.1/1@1", "action": "click"})).await;
+    let (status, problem) = desk.refused("accessibility/act", &json!({"node": "1.1/1@1", "action": "click"})).await;
     assert_eq!((status, &problem["missingDependencies"]), (503, &json!(["at-spi-bus-launcher"])), "{problem}");
 }

@@ -4,55 +4,32 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Home, Options, PATIENCE, Server, kill};
+use crate::desktop_support::Desktop;
+use crate::support::{Home, Options};
 
-/// Starts a desktop on a display of this test alone, and gives its status.
-async fn desktop(server: &Server, first_display: u32, more: Value) -> Value {
-    let mut spec = json!({"displayNum": first_display, "width": 640, "height": 480, "maxWidth": 800, "maxHeight": 600});
-    spec.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-    let (status, body) = server.send("/v1/desktop/start", &spec).await;
-    assert_eq!(status, 200, "{body}");
-    body
-}
-
-async fn post(server: &Server, path: &str, body: Value) -> Value {
-    let (status, answer) = server.send(path, &body).await;
-    assert_eq!(status, 200, "{path}: {answer}");
-    answer
+fn small(display: u32) -> Value {
+    json!({"displayNum": display, "width": 640, "height": 480, "maxWidth": 800, "maxHeight": 600})
 }
 
 /// An xterm that never stops scrolling.
-async fn scroll(server: &Server) {
+async fn scroll(desktop: &Desktop) {
     let script = "i=0; while :; do i=$((i+1)); echo line $i of a text that scrolls; sleep 0.02; done";
     let args = json!({"app": "xterm", "args": ["-geometry", "80x24", "-e", "sh", "-c", script]});
-    post(server, "/v1/desktop/launch", args).await;
-    let seen = post(server, "/v1/desktop/wait", json!({"for": "window", "class": "xterm", "timeoutMs": 30_000})).await;
+    desktop.post("launch", &args).await;
+    let seen = desktop.post("wait", &json!({"for": "window", "class": "xterm", "timeoutMs": 30_000})).await;
     assert_eq!(seen["met"], true, "{seen}");
 }
 
-async fn recording(server: &Server, id: &str) -> Value {
-    let (status, body) = server.get(&format!("/v1/desktop/recordings/{id}")).await;
-    assert_eq!(status, 200, "{body}");
-    body
+/// Some seconds of it, and something of that on the disk.
+fn grows(now: &Value) -> bool {
+    now["durationMs"].as_u64() > Some(2500) && now["bytes"].as_u64() > Some(0)
 }
 
-/// Waits until what is told of a recording fits.
-async fn until(server: &Server, id: &str, fits: impl Fn(&Value) -> bool) -> Value {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let now = recording(server, id).await;
-        if fits(&now) {
-            return now;
-        }
-        assert!(Instant::now() < deadline, "it stays {now}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-async fn download(server: &Server, id: &str, range: Option<&str>) -> (u16, reqwest::header::HeaderMap, Vec<u8>) {
-    let mut request = server.http.get(server.url(&format!("/v1/desktop/recordings/{id}/download")));
+async fn download(desktop: &Desktop, id: &str, range: Option<&str>) -> (u16, reqwest::header::HeaderMap, Vec<u8>) {
+    let mut request = desktop.request(Method::GET, &format!("recordings/{id}/download"));
     if let Some(range) = range {
         request = request.header("range", range);
     }
@@ -112,30 +89,31 @@ fn folder(home: &Home) -> PathBuf {
 #[tokio::test]
 async fn a_scrolling_terminal_is_recorded_and_plays_while_it_grows() {
     let home = Home::new();
-    let server = Server::start(&home);
-    desktop(&server, 300, json!({"width": 641, "height": 479})).await;
-    let mut events = server.stream("/v1/events", None).await;
-    let started = post(&server, "/v1/desktop/recording/start", json!({"cursor": false})).await;
+    let mut spec = small(300);
+    (spec["width"], spec["height"]) = (json!(641), json!(479));
+    let desktop = Desktop::start_with(&home, &Options::default(), spec).await;
+    let mut events = desktop.server.stream("/v1/events", None).await;
+    let started = desktop.post("recording/start", &json!({"cursor": false})).await;
     assert_eq!(
         json!([started["id"], started["status"], started["fileName"], started["width"], started["height"], started["fps"]]),
         json!(["rec_1", "recording", "rec_1.mp4", 642, 480, 30])
     );
     assert!(started["endedAt"].is_null() && started["reason"].is_null());
-    let shot = server.http.get(server.url("/v1/desktop/screenshot")).send().await.expect("a picture");
+    let shot = desktop.request(Method::GET, "screenshot").send().await.expect("a picture");
     let shot = put(&home, "shot.png", &shot.bytes().await.expect("a body"));
 
-    scroll(&server).await;
-    let growing = until(&server, "rec_1", |now| now["durationMs"].as_u64() > Some(2500) && now["bytes"].as_u64() > Some(0)).await;
+    scroll(&desktop).await;
+    let growing = desktop.when("recordings/rec_1", grows).await;
     assert_eq!(growing["status"], "recording");
-    let (status, headers, bytes) = download(&server, "rec_1", None).await;
+    let (status, headers, bytes) = download(&desktop, "rec_1", None).await;
     assert_eq!((status, headers["content-type"].to_str().ok()), (200, Some("video/mp4")));
     assert!(!headers.contains_key("etag"), "its head will change");
     let partly = probe(&put(&home, "growing.mp4", &bytes));
     assert!(partly["frames"].as_f64() > Some(3.0), "{partly}");
 
-    let ended = post(&server, "/v1/desktop/recording/stop", json!({})).await;
+    let ended = desktop.post("recording/stop", &json!({})).await;
     assert_eq!(json!([ended["status"], ended["reason"], ended["paused"]]), json!(["completed", "stopped", false]));
-    let (_, headers, whole) = download(&server, "rec_1", None).await;
+    let (_, headers, whole) = download(&desktop, "rec_1", None).await;
     assert_eq!(ended["bytes"], whole.len());
     let path = put(&home, "whole.mp4", &whole);
     let video = probe(&path);
@@ -147,18 +125,18 @@ async fn a_scrolling_terminal_is_recorded_and_plays_while_it_grows() {
     let seen = pixels(&shot, 641, 479);
     let first = mean_difference(&pixels(&path, 641, 479), &seen);
     assert!(first < 4.0, "the first frame is {first} from the screenshot");
-    let poster = server.http.get(server.url("/v1/desktop/recordings/rec_1/poster")).send().await.expect("an answer");
+    let poster = desktop.request(Method::GET, "recordings/rec_1/poster").send().await.expect("an answer");
     assert_eq!(poster.headers()["content-type"], "image/png");
     let poster = put(&home, "poster.png", &poster.bytes().await.expect("a body"));
     assert!(pixels(&poster, 641, 479) == seen, "the poster is the screen as it was");
 
     let etag = headers["etag"].to_str().expect("text");
-    let (status, part_headers, part) = download(&server, "rec_1", Some("bytes=100-299")).await;
+    let (status, part_headers, part) = download(&desktop, "rec_1", Some("bytes=100-299")).await;
     assert_eq!((status, part.as_slice()), (206, &whole[100..300]));
     assert_eq!(part_headers["content-range"], format!("bytes 100-299/{}", whole.len()));
     assert_eq!(part_headers["etag"], etag);
-    assert_eq!(download(&server, "rec_1", Some("bytes=-10")).await.2, whole[whole.len() - 10..]);
-    assert_eq!(download(&server, "rec_1", Some("bytes=999999999-")).await.0, 416);
+    assert_eq!(download(&desktop, "rec_1", Some("bytes=-10")).await.2, whole[whole.len() - 10..]);
+    assert_eq!(download(&desktop, "rec_1", Some("bytes=999999999-")).await.0, 416);
     let seen = events.until(|event| event.data["type"] == "desktop.recording_ended").await;
     assert!(seen.iter().any(|event| event.data["type"] == "desktop.recording_started"), "{seen:?}");
 }
@@ -166,24 +144,22 @@ async fn a_scrolling_terminal_is_recorded_and_plays_while_it_grows() {
 #[tokio::test]
 async fn a_still_screen_costs_nearly_nothing_and_the_pointer_is_seen() {
     let home = Home::new();
-    let server = Server::start(&home);
-    desktop(&server, 310, json!({})).await;
-    post(&server, "/v1/desktop/mouse/move", json!({"x": 20, "y": 20})).await;
-    post(&server, "/v1/desktop/wait", json!({"for": "still", "quietMs": 1000})).await;
-    post(&server, "/v1/desktop/recording/start", json!({"fps": 60})).await;
-    until(&server, "rec_1", |now| now["durationMs"].as_u64() > Some(4000)).await;
-    let still = post(&server, "/v1/desktop/recording/stop", json!({})).await;
+    let desktop = Desktop::start_with(&home, &Options::default(), small(310)).await;
+    desktop.post("mouse/move", &json!({"x": 20, "y": 20})).await;
+    desktop.post("wait", &json!({"for": "still", "quietMs": 1000})).await;
+    desktop.post("recording/start", &json!({"fps": 60})).await;
+    desktop.when("recordings/rec_1", |now| now["durationMs"].as_u64() > Some(4000)).await;
+    let still = desktop.post("recording/stop", &json!({})).await;
     let video = probe(&folder(&home).join("rec_1.mp4"));
     assert!(video["frames"].as_f64() <= Some(4.0), "{video}");
     assert!(video["seconds"].as_f64() > Some(3.9), "{video}");
 
-    post(&server, "/v1/desktop/recording/start", json!({"fps": 60, "region": {"x": 0, "y": 0, "width": 200, "height": 5000}}))
-        .await;
+    desktop.post("recording/start", &json!({"fps": 60, "region": {"x": 0, "y": 0, "width": 200, "height": 5000}})).await;
     for step in 1..=10 {
-        post(&server, "/v1/desktop/mouse/move", json!({"x": 20 + step * 15, "y": 100})).await;
+        desktop.post("mouse/move", &json!({"x": 20 + step * 15, "y": 100})).await;
         tokio::time::sleep(Duration::from_millis(120)).await;
     }
-    let moved = post(&server, "/v1/desktop/recording/stop", json!({})).await;
+    let moved = desktop.post("recording/stop", &json!({})).await;
     assert_eq!(json!([moved["width"], moved["height"]]), json!([200, 480]), "clipped to the screen");
     let moved = probe(&folder(&home).join("rec_2.mp4"));
     assert!(moved["frames"].as_f64() > Some(3.0), "{moved}");
@@ -194,91 +170,82 @@ async fn a_still_screen_costs_nearly_nothing_and_the_pointer_is_seen() {
 #[tokio::test]
 async fn a_killed_server_loses_no_recording_and_numbers_never_come_again() {
     let home = Home::new();
-    let server = Server::start_with(&home, &Options::kept());
-    desktop(&server, 320, json!({})).await;
-    scroll(&server).await;
-    post(&server, "/v1/desktop/recording/start", json!({})).await;
-    until(&server, "rec_1", |now| now["durationMs"].as_u64() > Some(2500) && now["bytes"].as_u64() > Some(0)).await;
-    server.crash();
-    let ended = until(&server, "rec_1", |_| true).await;
+    let desktop = Desktop::start_with(&home, &Options::kept(), small(320)).await;
+    scroll(&desktop).await;
+    desktop.post("recording/start", &json!({})).await;
+    desktop.when("recordings/rec_1", grows).await;
+    desktop.server.crash();
+    let ended = desktop.get("recordings/rec_1").await;
     assert_eq!(json!([ended["status"], ended["reason"]]), json!(["completed", "server_restarted"]));
     assert!(ended["endedAt"].is_string() && ended["durationMs"].as_u64() > Some(1000), "{ended}");
-    let (_, _, whole) = download(&server, "rec_1", None).await;
+    let (_, _, whole) = download(&desktop, "rec_1", None).await;
     let video = probe(&put(&home, "killed.mp4", &whole));
     assert!(video["seconds"].as_f64() > Some(1.0) && video["frames"].as_f64() > Some(3.0), "{video}");
     assert_eq!(ended["bytes"], whole.len());
 
     // The desktop outlived it.
-    let deadline = Instant::now() + PATIENCE;
-    while server.get("/v1/desktop/status").await.1["state"] != "active" {
-        assert!(Instant::now() < deadline, "{}", server.get("/v1/desktop/status").await.1);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(post(&server, "/v1/desktop/recording/start", json!({})).await["id"], "rec_2");
-    post(&server, "/v1/desktop/recording/stop", json!({})).await;
-    let gone = server.http.delete(server.url("/v1/desktop/recordings/rec_2")).send().await.expect("an answer");
-    assert_eq!(gone.status(), 204);
-    server.crash();
-    let deadline = Instant::now() + PATIENCE;
-    while server.get("/v1/desktop/status").await.1["state"] != "active" {
-        assert!(Instant::now() < deadline, "{}", server.get("/v1/desktop/status").await.1);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(post(&server, "/v1/desktop/recording/start", json!({})).await["id"], "rec_3");
-    let list = server.get("/v1/desktop/recordings").await.1;
+    desktop.active().await;
+    assert_eq!(desktop.post("recording/start", &json!({})).await["id"], "rec_2");
+    desktop.post("recording/stop", &json!({})).await;
+    assert_eq!(desktop.answer(desktop.request(Method::DELETE, "recordings/rec_2")).await.0, 204);
+    desktop.crash().await;
+    assert_eq!(desktop.post("recording/start", &json!({})).await["id"], "rec_3");
+    let list = desktop.get("recordings").await;
     let ids: Vec<_> = list["recordings"].as_array().expect("a list").iter().map(|one| one["id"].clone()).collect();
     assert_eq!(ids, ["rec_1", "rec_3"]);
-    server.stop();
+    desktop.server.stop();
 }
 
 #[tokio::test]
 async fn whoever_asks_at_the_wrong_time_is_told_why() {
     let home = Home::new();
-    let server = Server::start_with(&home, &Options::default().env("SANDBOXD_DESKTOP_RECORDINGS_MAX", "2"));
-    let refused = |answer: (u16, Value), words: &str| {
-        let (status, body) = answer;
+    let mut spec = small(330);
+    spec["recordingFps"] = json!(7);
+    let desktop = Desktop::inactive(&home, &Options::default().env("SANDBOXD_DESKTOP_RECORDINGS_MAX", "2"), spec);
+    let conflict = async |path: &str, words: &str| {
+        let (status, body) = desktop.refused(path, &json!({})).await;
         assert_eq!((status, body["title"].as_str()), (409, Some("Conflict")), "{body}");
         assert!(body["detail"].as_str().is_some_and(|detail| detail.contains(words)), "{body}");
     };
-    let start = "/v1/desktop/recording/start";
-    refused(server.send(start, &json!({})).await, "start it first");
-    refused(server.send("/v1/desktop/recording/stop", &json!({})).await, "no recording is under way");
-    desktop(&server, 330, json!({"recordingFps": 7})).await;
-    refused(server.send("/v1/desktop/recording/pause", &json!({})).await, "no recording is under way");
+    let start = "recording/start";
+    conflict(start, "start it first").await;
+    conflict("recording/stop", "no recording is under way").await;
+    desktop.begin().await;
+    conflict("recording/pause", "no recording is under way").await;
     for wrong in [
         json!({"maxBytes": 0}),
         json!({"maxDurationMs": 1_000_000_000}),
         json!({"region": {"x": 0, "y": 0, "width": 0, "height": 9}}),
         json!({"region": {"x": 5000, "y": 0, "width": 9, "height": 9}}),
     ] {
-        let (status, body) = server.send(start, &wrong).await;
+        let (status, body) = desktop.refused(start, &wrong).await;
         assert_eq!((status, body["code"].as_str()), (400, Some("desktop_invalid_action")), "{wrong}: {body}");
     }
-    assert_eq!(server.send(start, &json!({"fps": -1})).await.0, 422);
-    assert_eq!(post(&server, start, json!({})).await["fps"], 7);
-    refused(server.send(start, &json!({})).await, "under way");
-    let delete = |id: &str| server.http.delete(server.url(&format!("/v1/desktop/recordings/{id}"))).send();
-    assert_eq!(delete("rec_1").await.expect("an answer").status(), 409);
-    let stopped = post(&server, "/v1/desktop/recording/stop", json!({})).await;
+    assert_eq!(desktop.refused(start, &json!({"fps": -1})).await.0, 422);
+    assert_eq!(desktop.post(start, &json!({})).await["fps"], 7);
+    conflict(start, "under way").await;
+    let delete = async |id: &str| desktop.answer(desktop.request(Method::DELETE, &format!("recordings/{id}"))).await.0;
+    assert_eq!(delete("rec_1").await, 409);
+    let stopped = desktop.post("recording/stop", &json!({})).await;
     assert_eq!(stopped["status"], "completed", "however short it was");
-    assert_eq!(post(&server, start, json!({"fps": 500, "maxDurationMs": 300})).await["fps"], 60);
-    let ended = until(&server, "rec_2", |now| now["status"] != "recording").await;
+    assert_eq!(desktop.post(start, &json!({"fps": 500, "maxDurationMs": 300})).await["fps"], 60);
+    let ended = desktop.when("recordings/rec_2", |now| now["status"] != "recording").await;
     assert_eq!(json!([ended["status"], ended["reason"], ended["durationMs"]]), json!(["completed", "duration", 300]));
-    refused(server.send(start, &json!({})).await, "delete some first");
+    conflict(start, "delete some first").await;
 
-    assert_eq!(delete("rec_2").await.expect("an answer").status(), 204);
-    assert_eq!(delete("rec_2").await.expect("an answer").status(), 404);
-    let (status, body) = server.get("/v1/desktop/recordings/rec_2").await;
+    assert_eq!(delete("rec_2").await, 204);
+    assert_eq!(delete("rec_2").await, 404);
+    let (status, body) = desktop.server.get("/v1/desktop/recordings/rec_2").await;
     assert_eq!((status, &body["details"]), (404, &json!({"id": "rec_2", "resource": "desktop_recording"})));
-    assert_eq!(server.get("/v1/desktop/recordings/..%2Frec_1").await.0, 404);
+    assert_eq!(desktop.server.get("/v1/desktop/recordings/..%2Frec_1").await.0, 404);
     assert!(!folder(&home).join("rec_2.mp4").exists() && !folder(&home).join("rec_2.png").exists());
     std::fs::remove_file(folder(&home).join("rec_1.mp4")).expect("removed");
-    let (status, body) = server.get("/v1/desktop/recordings/rec_1/download").await;
+    let (status, body) = desktop.server.get("/v1/desktop/recordings/rec_1/download").await;
     assert_eq!((status, &body["details"]["resource"]), (404, &json!("desktop_recording_file")));
 
-    scroll(&server).await;
-    post(&server, start, json!({"maxBytes": 60_000})).await;
-    let full = until(&server, "rec_3", |now| now["status"] != "recording").await;
+    scroll(&desktop).await;
+    desktop.post(start, &json!({"maxBytes": 60_000})).await;
+    let full = desktop.when("recordings/rec_3", |now| now["status"] != "recording").await;
     assert_eq!(full["reason"], "size", "{full}");
     assert!(full["bytes"].as_u64() <= Some(60_000), "{full}");
 }
@@ -286,36 +253,29 @@ async fn whoever_asks_at_the_wrong_time_is_told_why() {
 #[tokio::test]
 async fn the_end_of_a_desktop_or_a_server_ends_a_recording_well() {
     let home = Home::new();
-    let server = Server::start(&home);
-    let status = desktop(&server, 340, json!({})).await;
-    scroll(&server).await;
-    post(&server, "/v1/desktop/recording/start", json!({})).await;
-    until(&server, "rec_1", |now| now["durationMs"].as_u64() > Some(500)).await;
-    post(&server, "/v1/desktop/stop", json!({})).await;
-    let stopped = recording(&server, "rec_1").await;
-    assert_eq!(json!([stopped["status"], stopped["reason"]]), json!(["completed", "desktop_stopped"]), "{status}");
+    let desktop = Desktop::start_with(&home, &Options::default(), small(340)).await;
+    scroll(&desktop).await;
+    desktop.post("recording/start", &json!({})).await;
+    desktop.when("recordings/rec_1", |now| now["durationMs"].as_u64() > Some(500)).await;
+    desktop.post("stop", &json!({})).await;
+    let stopped = desktop.get("recordings/rec_1").await;
+    assert_eq!(json!([stopped["status"], stopped["reason"]]), json!(["completed", "desktop_stopped"]), "{stopped}");
     probe(&folder(&home).join("rec_1.mp4"));
 
-    let status = desktop(&server, 340, json!({})).await;
-    post(&server, "/v1/desktop/recording/start", json!({})).await;
-    until(&server, "rec_2", |now| now["durationMs"].as_u64() > Some(500)).await;
-    let processes = status["processes"].as_array().expect("a list");
-    let xvfb = processes.iter().find(|process| process["name"] == "Xvfb").expect("Xvfb");
-    kill(xvfb["pid"].as_u64().and_then(|pid| pid.try_into().ok()).expect("a pid"), "KILL");
-    let ended = until(&server, "rec_2", |now| now["status"] != "recording").await;
+    desktop.begin().await;
+    desktop.post("recording/start", &json!({})).await;
+    desktop.when("recordings/rec_2", |now| now["durationMs"].as_u64() > Some(500)).await;
+    desktop.kill("Xvfb").await;
+    let ended = desktop.when("recordings/rec_2", |now| now["status"] != "recording").await;
     assert_eq!(json!([ended["status"], ended["reason"]]), json!(["completed", "desktop_restarted"]));
     probe(&folder(&home).join("rec_2.mp4"));
 
-    let deadline = Instant::now() + PATIENCE;
-    while server.get("/v1/desktop/status").await.1["state"] != "active" {
-        assert!(Instant::now() < deadline, "the desktop doesn't come back");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    post(&server, "/v1/desktop/recording/start", json!({})).await;
-    until(&server, "rec_3", |now| now["durationMs"].as_u64() > Some(500)).await;
-    server.stop();
-    let server = Server::start(&home);
-    let ended = recording(&server, "rec_3").await;
+    desktop.active().await;
+    desktop.post("recording/start", &json!({})).await;
+    desktop.when("recordings/rec_3", |now| now["durationMs"].as_u64() > Some(500)).await;
+    desktop.server.stop();
+    let desktop = Desktop::inactive(&home, &Options::default(), Value::Null);
+    let ended = desktop.get("recordings/rec_3").await;
     assert_eq!(json!([ended["status"], ended["reason"]]), json!(["completed", "server_stopped"]));
     probe(&folder(&home).join("rec_3.mp4"));
 }
@@ -323,25 +283,24 @@ async fn the_end_of_a_desktop_or_a_server_ends_a_recording_well() {
 #[tokio::test]
 async fn a_pause_is_not_in_the_video_and_another_screen_size_is_scaled() {
     let home = Home::new();
-    let server = Server::start(&home);
-    desktop(&server, 350, json!({})).await;
-    scroll(&server).await;
+    let desktop = Desktop::start_with(&home, &Options::default(), small(350)).await;
+    scroll(&desktop).await;
     let began = Instant::now();
-    post(&server, "/v1/desktop/recording/start", json!({})).await;
-    until(&server, "rec_1", |now| now["durationMs"].as_u64() > Some(1000)).await;
-    let paused = post(&server, "/v1/desktop/recording/pause", json!({})).await;
+    desktop.post("recording/start", &json!({})).await;
+    desktop.when("recordings/rec_1", |now| now["durationMs"].as_u64() > Some(1000)).await;
+    let paused = desktop.post("recording/pause", &json!({})).await;
     let pause_began = Instant::now();
     assert_eq!(json!([paused["status"], paused["paused"]]), json!(["recording", true]));
-    assert_eq!(post(&server, "/v1/desktop/recording/pause", json!({})).await["paused"], true);
-    let bytes = recording(&server, "rec_1").await["bytes"].clone();
+    assert_eq!(desktop.post("recording/pause", &json!({})).await["paused"], true);
+    let bytes = desktop.get("recordings/rec_1").await["bytes"].clone();
     tokio::time::sleep(Duration::from_millis(2500)).await;
-    let still = recording(&server, "rec_1").await;
+    let still = desktop.get("recordings/rec_1").await;
     assert_eq!(json!([still["bytes"], still["durationMs"]]), json!([bytes, paused["durationMs"]]));
     let pause = pause_began.elapsed();
-    assert_eq!(post(&server, "/v1/desktop/recording/resume", json!({})).await["paused"], false);
-    post(&server, "/v1/desktop/display/resize", json!({"width": 800, "height": 600})).await;
-    until(&server, "rec_1", |now| now["durationMs"].as_u64() > Some(2500)).await;
-    let ended = post(&server, "/v1/desktop/recording/stop", json!({})).await;
+    assert_eq!(desktop.post("recording/resume", &json!({})).await["paused"], false);
+    desktop.post("display/resize", &json!({"width": 800, "height": 600})).await;
+    desktop.when("recordings/rec_1", |now| now["durationMs"].as_u64() > Some(2500)).await;
+    let ended = desktop.post("recording/stop", &json!({})).await;
     let at_most = began.elapsed() - pause;
     let video = probe(&folder(&home).join("rec_1.mp4"));
     assert!(ended["durationMs"].as_u64().map(Duration::from_millis) <= Some(at_most), "{ended}, at most {at_most:?}");

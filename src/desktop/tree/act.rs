@@ -54,6 +54,20 @@ enum Deed {
 }
 
 impl ActSpec {
+    /// # Errors
+    /// What is wrong with it, as far as that is known without a tree.
+    pub(in crate::desktop) fn check(&self) -> Result<(), Error> {
+        self.deed()?;
+        match (&self.node, &self.find) {
+            (Some(id), None) => NodeRef::parse(id).map(drop),
+            (None, Some(find)) if find.wanted == NodeMatch::default() => {
+                Err(Error::Invalid("`find` says nothing of the node: give its role, name, text or states".to_owned()))
+            }
+            (None, Some(find)) => find.wanted.wanted().map(drop),
+            _ => Err(Error::Invalid("say which node: either `node` or `find`".to_owned())),
+        }
+    }
+
     fn deed(&self) -> Result<Deed, Error> {
         let lacks = |field: &str| Error::Invalid(format!("{} needs `{field}`", self.action));
         let text = || self.text.clone().ok_or_else(|| lacks("text"));
@@ -98,11 +112,11 @@ impl Desktop {
     /// What is wrong with it, before anything is done; [`Error::NodeNotFound`], [`Error::NodeAmbiguous`], [`Error::NodeRefused`];
     /// [`Error::ApplicationSilent`]: it may have been done; no bus, no desktop.
     pub async fn act_on_node(&self, spec: &ActSpec) -> Result<Acted, Error> {
+        spec.check()?;
         let deed = spec.deed()?;
-        let id = match (&spec.node, &spec.find) {
-            (Some(id), None) => NodeRef::parse(id)?,
-            (None, Some(find)) => self.the_one(find).await?,
-            _ => return Err(Error::Invalid("say which node: either `node` or `find`".to_owned())),
+        let id = match &spec.node {
+            Some(id) => NodeRef::parse(id)?,
+            None => self.the_one(&spec.find.clone().unwrap_or_default()).await?,
         };
         let env = &self.parts().env;
         let session = self.session()?;
@@ -121,9 +135,6 @@ impl Desktop {
 
     /// The only node that fits.
     async fn the_one(&self, find: &NodeFind) -> Result<NodeRef, Error> {
-        if find.wanted == NodeMatch::default() {
-            return Err(Error::Invalid("`find` says nothing of the node: give its role, name, text or states".to_owned()));
-        }
         let (mut found, bus_tag) = self.find_until(find, CANDIDATES_MAX).await?;
         match found.nodes.len() {
             1 => Ok(NodeRef::new(found.nodes.swap_remove(0).id, bus_tag)),

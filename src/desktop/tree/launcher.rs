@@ -84,8 +84,8 @@ impl Supervisor {
                     () = self.ended("dbus") => {}
                 }
             }
-            Ok(None) => self.log(home, &format!("{NAME} is left to D-Bus")),
-            Err(error) => self.log(home, &format!("{NAME} is not started again: {error}")),
+            Ok(None) => home.log(&format!("{NAME} is left to D-Bus")),
+            Err(error) => home.log(&format!("{NAME} is not started again: {error}")),
         }
     }
 
