@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use x_desktop::{Button, Click, Drag, KeyChange, Plan, Press, Scroll, Typing};
 
-use super::{ActSpec, Error};
 use super::space::{Point, View, place};
+use super::{ActSpec, Error};
 
 /// A key or button is held no longer.
 const HOLD_MAX_MS: u64 = 10_000;

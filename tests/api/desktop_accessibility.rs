@@ -131,6 +131,41 @@ async fn a_text_is_edited_and_saved_without_pointer_and_keys() {
 }
 
 #[tokio::test]
+async fn nodes_are_among_the_actions_of_a_list() {
+    let home = Home::new();
+    let file = home.path().join("list.txt");
+    std::fs::write(&file, "old").expect("written");
+    let desk = start(&home, &Options::default(), 580).await;
+    let pid = desk.mousepad(Some(&file)).await;
+    let text = desk.one(area(pid)).await["id"].clone();
+    let save = json!({"type": "node", "find": {"pid": pid, "role": "menu item", "name": "save"}, "action": "click"});
+    let list = json!([
+        {"type": "node", "node": text, "action": "setText", "text": "by node, "},
+        {"type": "node", "node": text, "action": "focus"},
+        {"type": "key", "key": "ctrl+End"},
+        {"type": "type", "text": "by key"},
+        save,
+        {"type": "node", "find": {"pid": pid, "role": "menu item", "name": "No Such Item"}, "action": "click"},
+        {"type": "type", "text": "never"},
+    ]);
+    let done = desk.post("actions", &json!({"actions": list})).await;
+    assert_eq!(
+        (&done["ok"], &done["completed"], &done["error"]["code"]),
+        (&json!(false), &json!(5), &json!("node_not_found")),
+        "{done}"
+    );
+    until("the file", async || std::fs::read_to_string(&file).ok().filter(|text| text.trim() == "by node, by key")).await;
+    for wrong in [
+        json!({"type": "node", "action": "click"}),
+        json!({"type": "node", "find": {}, "action": "click"}),
+        json!({"type": "node", "node": text, "action": "setText"}),
+    ] {
+        let (status, problem) = desk.refused("actions", &json!({"actions": [{"type": "type", "text": "never"}, wrong]})).await;
+        assert_eq!((status, &problem["code"]), (400, &json!("desktop_invalid_action")), "{problem}");
+    }
+}
+
+#[tokio::test]
 async fn bounds_are_where_the_pointer_clicks() {
     let home = Home::new();
     let desk = start(&home, &Options::default(), 530).await;

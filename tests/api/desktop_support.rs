@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::support::{Home, Options, PATIENCE, Server, kill};
+use crate::support::{Home, Options, Server, kill};
 
 /// For programs on a machine that is slow.
-const LONG_PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 pub struct Desktop {
     pub server: Server,
@@ -143,7 +143,7 @@ pub async fn until<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
 
 /// Looks until there is something; when patience ends, says why there is not.
 async fn settled<T>(look: impl AsyncFn() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + LONG_PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     loop {
         match look().await {
             Ok(found) => return found,

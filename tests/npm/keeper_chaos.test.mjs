@@ -111,11 +111,11 @@ async function killAgainAndAgain(stage, { members, terminals, jobs, pulse }) {
     await server.crash();
     const killed = performance.now();
     ledger.count('kills');
+    if (kill % 50 === 49) console.log(`${kill + 1} kills, ${ledger.violations.length} violations, ${JSON.stringify(ledger.figures)}`);
     if (dice.throw() < 0.15) continue; // the next one comes before it answers
     times.push(await pulse.next() - killed);
     await assertLives(stage, steady, jobs);
     for (const { audit } of members) audit.compare();
-    if (kill % 50 === 49) console.log(`${kill + 1} kills, ${ledger.violations.length} violations, ${JSON.stringify(ledger.figures)}`);
     if (ledger.violations.length > 100) break;
   }
   times.sort((one, other) => one - other);

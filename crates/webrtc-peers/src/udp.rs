@@ -46,9 +46,8 @@ impl Udp {
     pub(crate) fn read(&mut self, mut each: impl FnMut(SocketAddr, SocketAddr, &[u8])) -> bool {
         let Self { socket, state, port, buffer } = self;
         let mut meta = [RecvMeta::default()];
-        let read = socket.try_io(Interest::READABLE, || {
-            state.recv(UdpSockRef::from(&*socket), &mut [IoSliceMut::new(buffer)], &mut meta)
-        });
+        let read = socket
+            .try_io(Interest::READABLE, || state.recv(UdpSockRef::from(&*socket), &mut [IoSliceMut::new(buffer)], &mut meta));
         // Errors of a datagram that was sent come here, too: ICE finds out by itself.
         if !matches!(read, Ok(1)) {
             return read.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock);
