@@ -205,7 +205,7 @@ pub enum Action {
         timeout_ms: Option<u64>,
     },
     /// Does something with a node of the accessibility tree.
-    Node(ActSpec),
+    Node(Box<ActSpec>),
 }
 
 /// What has to be done for an action, in this order.
@@ -215,7 +215,7 @@ pub(super) enum Step {
     Follow(Box<dyn Plan>),
     Wait(Duration),
     Still { quiet: Duration, timeout: Duration },
-    Node(ActSpec),
+    Node(Box<ActSpec>),
 }
 
 impl Action {

@@ -57,8 +57,13 @@ struct Update<'a> {
 
 impl Heard {
     fn of(event: LogEvent) -> Self {
+        let other = Self::other(&event);
         let what = Envelope::parse(event.payload).map_or(What::Other, |envelope| what(&envelope));
-        Self { seq: event.seq, at: event.stream_seq, time_ms: event.time_ms, what }
+        Self { what, ..other }
+    }
+
+    fn other(event: &LogEvent) -> Self {
+        Self { seq: event.seq, at: event.stream_seq, time_ms: event.time_ms, what: What::Other }
     }
 }
 
@@ -116,23 +121,47 @@ pub(super) async fn read(
     after: u64,
     keep: impl Fn(&Heard) -> bool,
 ) -> Result<Option<Vec<Heard>>, Error> {
-    pages(store, stream, after, keep, |_| ()).await
+    pages(store, stream, after, |event| Some(Heard::of(event)).filter(&keep)).await
 }
 
-/// The same without texts, for a look at what it is about; empty when its beginning isn't there.
+/// The same without texts, for a look at what it is about; empty when its beginning isn't there. What is without `word`, however
+/// it is written, isn't looked at.
 ///
 /// # Errors
 /// The file can't be read.
-pub(super) async fn look(store: &Store, stream: &str, after: u64, keep: impl Fn(&Heard) -> bool) -> Result<Vec<Heard>, Error> {
-    Ok(pages(store, stream, after, keep, What::forget_text).await?.unwrap_or_default())
+pub(super) async fn look(
+    store: &Store,
+    stream: &str,
+    after: u64,
+    word: &str,
+    keep: impl Fn(&Heard) -> bool,
+) -> Result<Vec<Heard>, Error> {
+    let of = |event: LogEvent| match session_told_of(&event.payload) {
+        Some(session) => Some(Heard { what: What::Update { session, update: String::new() }, ..Heard::other(&event) }),
+        None if memchr::memmem::find(&event.payload, word.as_bytes()).is_some() => {
+            let mut heard = Heard::of(event);
+            heard.what.forget_text();
+            Some(heard)
+        }
+        None => None,
+    };
+    Ok(pages(store, stream, after, |event| of(event).filter(&keep)).await?.unwrap_or_default())
+}
+
+/// The session of an update as most agents write it: there are thousands, and a look at one is a tenth of reading it.
+fn session_told_of(payload: &[u8]) -> Option<String> {
+    const BEGINNING: &[u8] = br#"{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":""#;
+    let rest = payload.strip_prefix(BEGINNING)?;
+    let id = &rest[..memchr::memchr(b'"', rest)?];
+    let id = String::from_utf8(id.to_owned()).ok()?;
+    (!id.contains('\\')).then_some(id)
 }
 
 async fn pages(
     store: &Store,
     stream: &str,
     after: u64,
-    keep: impl Fn(&Heard) -> bool,
-    each: impl Fn(&mut What),
+    of: impl Fn(LogEvent) -> Option<Heard>,
 ) -> Result<Option<Vec<Heard>>, Error> {
     let (mut heard, mut at) = (Vec::new(), after);
     loop {
@@ -142,10 +171,21 @@ async fn pages(
             return Ok(None);
         }
         at = last.stream_seq;
-        let kept = page.into_iter().map(Heard::of).filter(&keep);
-        heard.extend(kept.map(|mut kept| {
-            each(&mut kept.what);
-            kept
-        }));
+        heard.extend(page.into_iter().filter_map(&of));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_session_of_an_update_is_seen_where_it_is_certain() {
+        let update =
+            |id: &str| format!(r#"{{"jsonrpc":"2.0","method":"session/update","params":{{"sessionId":"{id}","update":{{}}}}}}"#);
+        assert_eq!(session_told_of(update("ses/1 é").as_bytes()).as_deref(), Some("ses/1 é"));
+        assert_eq!(session_told_of(update(r"a\\b").as_bytes()), None, "it has to be read");
+        assert_eq!(session_told_of(br#"{"method":"session/update","jsonrpc":"2.0","params":{"sessionId":"a"}}"#), None);
+        assert_eq!(session_told_of(br#"{"jsonrpc":"2.0","id":1,"result":{}}"#), None);
     }
 }

@@ -45,6 +45,8 @@ use crate::traces::SpanBook;
 const TAIL_EVENTS: u64 = 4_000;
 /// Turns of a session that are looked through for the last one that began.
 const TURNS_BACK: u64 = 1_000;
+/// And at first.
+const TURNS_BACK_FIRST: u64 = 8;
 /// Events of a session before a turn that are looked through for its tool calls.
 const CALLS_BACK: u64 = 2_000;
 /// What is missing was said no longer than this before the last event of its session was committed.
@@ -63,10 +65,10 @@ impl Sessions {
     pub(super) async fn tail(&self, server: &TapServer) -> Result<Tail, Error> {
         let newest = server.events.appended();
         let (outbound, inbound) = (format!("acp/{}/out", server.instance), format!("acp/{}/in", server.instance));
-        let said = heard::look(self.store(), &outbound, newest.saturating_sub(TAIL_EVENTS), |_| true).await?;
+        let said = heard::look(self.store(), &outbound, newest.saturating_sub(TAIL_EVENTS), "", |_| true).await?;
         let end = self.store().open_stream(&inbound).await?.newest().seq;
         let is_prompt = |heard: &Heard| matches!(&heard.what, What::Asked { method, .. } if method == "session/prompt");
-        let prompts = heard::look(self.store(), &inbound, end.saturating_sub(TAIL_EVENTS), is_prompt).await?;
+        let prompts = heard::look(self.store(), &inbound, end.saturating_sub(TAIL_EVENTS), "prompt", is_prompt).await?;
         Ok(Tail { said, prompts, newest })
     }
 
@@ -251,11 +253,22 @@ impl Sessions {
     /// The turns from which the fold begins: those that run and what came after; else the last one that began.
     async fn turns_again(&self, live: &Live) -> Result<Vec<Turn>, Error> {
         let last = self.store().last_turn(&live.id).await?;
-        let rows = self.store().turns(&live.id, last.saturating_sub(TURNS_BACK), as_usize(TURNS_BACK)).await?;
-        let mut began: Vec<_> = rows.into_iter().map(Turn::from_row).filter(|turn| turn.state != "queued").collect();
-        began.retain(|turn| turn.state == "running" || turn.doc.sent.is_some());
-        let from = began.iter().position(|turn| turn.state == "running").unwrap_or(began.len().saturating_sub(1));
-        Ok(began.split_off(from))
+        let unfinished = self.store().unfinished_turns().await?;
+        let running =
+            unfinished.iter().filter(|row| row.session_id == live.id && row.state == "running").map(|row| row.number).min();
+        // Most often the last one is it: a session may have thousands, each with all of its prompt.
+        for back in [TURNS_BACK_FIRST, TURNS_BACK] {
+            let from = last.saturating_sub(back);
+            let rows = self.store().turns(&live.id, from, as_usize(back)).await?;
+            let mut began: Vec<_> = rows.into_iter().map(Turn::from_row).filter(|turn| turn.state != "queued").collect();
+            began.retain(|turn| turn.state == "running" || turn.doc.sent.is_some());
+            let is_all = from == 0 || back == TURNS_BACK || running.map_or(!began.is_empty(), |number| number > from);
+            if is_all {
+                let from = began.iter().position(|turn| turn.state == "running").unwrap_or(began.len().saturating_sub(1));
+                return Ok(began.split_off(from));
+            }
+        }
+        Ok(Vec::new())
     }
 
     /// What the file has of a session since a turn began, and its items before that. Without a turn: since the only one that
