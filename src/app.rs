@@ -205,8 +205,7 @@ async fn build(config: Arc<Config>, port: u16, keeper: &Keeper, mut kept: Vec<Ke
     }
     worktrees.start();
     let desktop_events = store.open_stream("desktop").await?;
-    let (env, bounds) = (config.env.clone(), config.bounds.clone());
-    let desktop = Desktop::start(desktop::Parts::new(processes.clone(), env, bounds, store.clone(), desktop_events));
+    let desktop = Desktop::start(desktop::Parts::new(processes.clone(), &config, store.clone(), desktop_events));
     children.end_unclaimed();
     let remote = Remote::start(acp.clone(), Arc::new(sessions.clone()), config.bounds.clone());
     let subscribers = Arc::new(Semaphore::new(as_usize(config.bounds.sse_subscribers_max)));

@@ -54,6 +54,9 @@ pub enum ConfigError {
         /// Its value.
         value: String,
     },
+    /// An address in the environment isn't one.
+    #[error("{MEDIA_ADDRESSES} is IP addresses with commas between them; {0:?} is none")]
+    BadAddress(String),
     /// An origin or method that no header can carry.
     #[error("--cors-allow-{flag} {value:?}: {help}")]
     BadCors {
@@ -64,6 +67,14 @@ pub enum ConfigError {
         /// What would be right.
         help: &'static str,
     },
+}
+
+/// Addresses at which viewers of the desktop find this machine, through NAT.
+const MEDIA_ADDRESSES: &str = "SANDBOXD_MEDIA_ADDRESSES";
+
+fn addresses(list: &str) -> Result<Vec<IpAddr>, ConfigError> {
+    let words = list.split(',').map(str::trim).filter(|word| !word.is_empty());
+    words.map(|word| word.parse().map_err(|_| ConfigError::BadAddress(word.to_owned()))).collect()
 }
 
 /// A secret that never shows itself in logs or debug output.
@@ -185,6 +196,8 @@ impl Dirs {
 pub struct Config {
     /// The address to bind.
     pub bind: SocketAddr,
+    /// Where viewers of the desktop find this machine besides its own addresses, through NAT.
+    pub media_addresses: Vec<IpAddr>,
     /// Who may call.
     pub auth: Auth,
     /// Browser origins.
@@ -220,6 +233,7 @@ impl Config {
         let require_preinstall = env.flag("SANDBOXD_REQUIRE_PREINSTALL") || env.flag("SANDBOX_AGENT_REQUIRE_PREINSTALL");
         Ok(Self {
             bind: SocketAddr::new(host, flags.port),
+            media_addresses: addresses(env.get(MEDIA_ADDRESSES).unwrap_or_default())?,
             auth: resolve_auth(flags, &env)?,
             cors: resolve_cors(flags)?,
             dirs: Dirs::resolve(&env, flags.data_dir.as_deref())?,

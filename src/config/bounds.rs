@@ -128,6 +128,10 @@ bounds! {
     desktop_backdrop_max_bytes = 32 * MIB, "File of a picture for the desktop's backdrop; a longer one is 400.";
     desktop_backdrop_max_pixels = 40_000_000, "Pixels of such a picture, 4 bytes each while it is prepared; more is 400.";
     desktop_lease_ttl_max_ms = 3_600_000, "The longest time that a lease of the desktop may be taken or renewed for; more is 400.";
+    desktop_viewers_max = 16, "Viewers of the desktop's stream at once; one more is 503.";
+    desktop_viewer_connect_timeout_ms = 30_000, "Time for a viewer's WebRTC connection to come about; then it is closed, and the viewer told.";
+    desktop_viewer_silent_timeout_ms = 10_000, "A WebRTC connection that nothing was heard of for so long is closed, and the viewer told.";
+    desktop_ticket_ttl_max_ms = 3_600_000, "The longest time that a ticket for the desktop's stream may be good for; more is 400.";
     desktop_accessibility_timeout_ms = 15_000, "Time for one look at the accessibility tree, without finding the bus; then what there is comes (cut: timeout).";
     desktop_accessibility_silence_ms = 2_000, "Time for a program to answer one question about its tree; then it is given up, and named (silent).";
     desktop_accessibility_answer_max_bytes = 8 * MIB, "Names and texts of the nodes of one answer; further nodes are left out (cut: maxBytes).";

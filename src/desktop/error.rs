@@ -33,6 +33,14 @@ pub enum Error {
     TimedOut { what: &'static str, timeout_ms: u64 },
     #[error("{0}")]
     Conflict(String),
+    #[error("the stream is off: switch it on first (POST /v1/desktop/stream/start)")]
+    NoStream,
+    #[error("{0} viewers watch already: close one that is no longer needed")]
+    TooManyViewers(usize),
+    #[error("not found: no viewer has the id {0}")]
+    ViewerNotFound(String),
+    #[error("{0}")]
+    TicketInvalid(String),
     #[error("{0}")]
     NodeNotFound(String),
     #[error("more than one node fits: name one of them by its id, or say more of it")]
@@ -88,7 +96,10 @@ impl Error {
             Self::NoFocusedWindow => "no_focused_window",
             Self::AppNotFound(_) => "app_not_found",
             Self::Clipboard(_) => "clipboard_failed",
-            Self::Conflict(_) => "conflict",
+            Self::Conflict(_) | Self::NoStream => "conflict",
+            Self::TooManyViewers(_) => "busy",
+            Self::ViewerNotFound(_) => "viewer_not_found",
+            Self::TicketInvalid(_) => "ticket_invalid",
             Self::NodeNotFound(_) => "node_not_found",
             Self::NodeAmbiguous(_) => "node_ambiguous",
             Self::NodeRefused { .. } => "node_refused",

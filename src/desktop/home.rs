@@ -12,7 +12,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -173,6 +173,18 @@ impl Home {
         if let Err(error) = written.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }) {
             tracing::warn!(path = %path.display(), %error, "not kept: the desktop will not have it after a restart");
         }
+    }
+
+    /// The same for what nobody else may read. Blocks.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(super) fn place_secret(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        fs::create_dir_all(&self.dir)?;
+        let (path, new) = (self.dir.join(name), self.dir.join(format!("{name}.new")));
+        let _ = fs::remove_file(&new); // of a server that was killed
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        file.write_all(bytes).and_then(|()| fs::rename(&new, &path))
     }
 
     /// Puts a file into the directory, all or nothing. Blocks.

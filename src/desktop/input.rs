@@ -94,6 +94,11 @@ impl Session {
     }
 }
 
+/// Follows a plan of a viewer's: it is short, and nobody stops it.
+pub(super) async fn follow_to_end(link: &Link, plan: Box<dyn Plan>) -> Result<(), Error> {
+    follow(link, plan, &CancellationToken::new()).await
+}
+
 /// Follows a plan until its end, or until `stop`.
 async fn follow(link: &Link, plan: Box<dyn Plan>, stop: &CancellationToken) -> Result<(), Error> {
     let mut plan = plan;

@@ -16,6 +16,7 @@
 //! | `displays`, `backdrop`, `theme` | parts of the screen as monitors; how it looks |
 //! | `lease` | who has it, where several use it |
 //! | `recording` | videos of the screen |
+//! | `stream` | the screen live, and viewers who control it |
 //! | `tree` | the accessibility tree |
 
 mod action;
@@ -35,6 +36,7 @@ mod recording;
 mod session;
 mod shots;
 mod space;
+mod stream;
 mod supervisor;
 mod theme;
 mod tree;
@@ -59,12 +61,15 @@ pub use needs::PackageManager;
 pub use recording::{EndReason, Recording, RecordingSpec, RecordingStatus};
 pub use shots::{CursorStyle, Picture, PictureFormat, Shot};
 pub use space::{Point, Space};
+pub use stream::{
+    Conversation, MediaAddresses, Said, StreamStatus, Ticket, TicketSpec, ViewerInfo, ViewerList, ViewerMode, Wire,
+};
 pub use theme::{ThemeInfo, ThemeSpec};
 pub use tree::{ActSpec, Acted, FindSpec, FoundNodes, TreeAnswer, TreeNode, TreeScope};
 pub use waits::{WaitFor, Waited};
 pub use windows::WindowChange;
 
-use crate::config::{Bounds, Env, as_usize};
+use crate::config::{Bounds, Config, Env, as_usize};
 use crate::processes::Processes;
 use crate::rt::clock::rfc3339;
 use crate::rt::spawn_owned;
@@ -72,6 +77,7 @@ use crate::store::{Store, Stream};
 use home::Home;
 use recording::Recordings;
 use session::Session;
+use stream::Streams;
 use supervisor::{Command, Phase, Shown, Supervisor};
 use types::{DesktopFailure, DesktopState, DesktopStatus, DisplayInfo, ProcessStatus, StartSpec};
 
@@ -91,6 +97,7 @@ struct Inner {
     encoding: Semaphore,
     recordings: Recordings,
     lease: LeaseHandle,
+    streams: Streams,
 }
 
 /// What the room uses.
@@ -101,6 +108,8 @@ pub struct Parts {
     pub env: Env,
     /// Its bounds.
     pub bounds: Bounds,
+    /// Where viewers of the stream find it.
+    pub media: MediaAddresses,
     /// Where events go.
     pub store: Store,
     /// The stream of the desktop's events.
@@ -110,9 +119,11 @@ pub struct Parts {
 
 impl Parts {
     /// All of them.
-    pub fn new(processes: Processes, env: Env, bounds: Bounds, store: Store, events: Arc<Stream>) -> Self {
+    pub fn new(processes: Processes, config: &Config, store: Store, events: Arc<Stream>) -> Self {
+        let (env, bounds) = (config.env.clone(), config.bounds.clone());
+        let media = MediaAddresses { bind: config.bind.ip(), addresses: config.media_addresses.clone() };
         let home = Home::usual(&env);
-        Self { processes, env, bounds, store, events, home }
+        Self { processes, env, bounds, media, store, events, home }
     }
 }
 
@@ -137,7 +148,14 @@ impl Desktop {
         }
         let lease = LeaseHandle::start(&parts);
         let encoding = Semaphore::new(as_usize(parts.bounds.desktop_encodings_max));
-        Self { inner: Arc::new(Inner { parts, mailbox, shown, encoding, recordings, lease }) }
+        let streams = Streams::new();
+        let desktop = Self { inner: Arc::new(Inner { parts, mailbox, shown, encoding, recordings, lease, streams }) };
+        let resumed = desktop.clone();
+        spawn_owned("desktop-stream-resume", async move {
+            resumed.taken_up().await;
+            resumed.resume_stream().await;
+        });
+        desktop
     }
 
     /// Who has it.
@@ -147,6 +165,19 @@ impl Desktop {
 
     fn shown(&self) -> Arc<Shown> {
         Arc::clone(&self.inner.shown.borrow())
+    }
+
+    /// Resolves when it is known whether there is a desktop of the last server's.
+    async fn taken_up(&self) {
+        let mut shown = self.inner.shown.clone();
+        let _ = shown.wait_for(|shown| shown.is_taken_up).await; // the server ends
+    }
+
+    /// Resolves when the desktop isn't that of this session any more. Cancel safe.
+    async fn left(&self, session: &Arc<Session>) {
+        let mut shown = self.inner.shown.clone();
+        let is_other = |shown: &Arc<Shown>| shown.session.as_ref().is_none_or(|now| !Arc::ptr_eq(now, session));
+        let _ = shown.wait_for(is_other).await; // the server ends
     }
 
     fn parts(&self) -> &Parts {

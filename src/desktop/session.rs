@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use accessibility::Accessibility;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 use x_desktop::clipboard::{Clipboard, Limits};
 use x_desktop::picture::Seen as Pictures;
-use x_desktop::{Display, Size};
+use x_desktop::{Display, Selection, Size};
 
 use super::Error;
 use super::home::Home;
@@ -24,6 +24,8 @@ pub(super) struct Session {
     pub(super) dpi: u32,
     pub(super) link: Link,
     pub(super) clipboard: Arc<Clipboard>,
+    /// How often the clipboard had other content.
+    pub(super) copied: watch::Sender<u64>,
     /// Held while something is typed, clicked or dragged: two at once would make one muddle.
     pub(super) input: Arc<tokio::sync::Mutex<()>>,
     /// Variables of everything that runs in it, on top of the server's.
@@ -49,7 +51,14 @@ impl Session {
         bounds: &Bounds,
     ) -> Result<Self, Error> {
         let limits = Limits { content_bytes: as_usize(bounds.desktop_clipboard_max_bytes), ..Limits::default() };
-        let clipboard = Clipboard::open(Some(&format!(":{number}")), limits, Box::new(|_, _| {}));
+        let copied = watch::channel(0).0;
+        let tell = copied.clone();
+        let on_change = move |selection: Selection, changes: u64| {
+            if selection == Selection::Clipboard {
+                tell.send_replace(changes);
+            }
+        };
+        let clipboard = Clipboard::open(Some(&format!(":{number}")), limits, Box::new(on_change));
         let clipboard = clipboard.map_err(|error| Error::of_x(error, Error::failed))?;
         let (timeout, queue_max) = (as_duration(bounds.desktop_call_timeout_ms), as_usize(bounds.desktop_queue_max));
         let link = Link::start(display, timeout, queue_max).map_err(|error| Error::failed(error.to_string()))?;
@@ -59,6 +68,7 @@ impl Session {
             dpi: spec.dpi.unwrap_or(DPI),
             link,
             clipboard: Arc::new(clipboard),
+            copied,
             input: Arc::default(),
             env,
             bus,

@@ -46,6 +46,8 @@ pub(super) enum Command {
 /// What is to be seen of it.
 #[derive(Clone, Default)]
 pub(super) struct Shown {
+    /// It is known whether there is a desktop of the last server's.
+    pub(super) is_taken_up: bool,
     pub(super) state: Phase,
     /// While it is active.
     pub(super) session: Option<Arc<Session>>,
@@ -99,6 +101,7 @@ enum Ended {
 impl Supervisor {
     pub(super) async fn run(mut self) {
         self.take_up().await;
+        self.show();
         loop {
             tokio::select! {
                 command = self.mailbox.recv() => match command {
@@ -118,7 +121,7 @@ impl Supervisor {
     }
 
     pub(super) fn show(&mut self) {
-        self.publish.send_replace(Arc::new(self.shown.clone()));
+        self.publish.send_replace(Arc::new(Shown { is_taken_up: true, ..self.shown.clone() }));
     }
 
     /// Goes on with what outlived the last server.
@@ -181,6 +184,7 @@ impl Supervisor {
         let (width, height) = spec.size();
         home.log(&format!("active on {} ({width}x{height}, dpi {})", session.name(), session.dpi));
         self.shown = Shown {
+            is_taken_up: true,
             state: Phase::Active,
             session: Some(Arc::new(session)),
             spec,

@@ -18,6 +18,13 @@ use subtle::ConstantTimeEq as _;
 use super::problem::{ApiError, ErrorCode};
 use crate::config::{Auth, Config};
 
+/// Where a ticket is as good as the token.
+const TICKETED: &str = "/v1/desktop/stream/signaling";
+
+fn has_ticket(query: &str) -> bool {
+    query.split('&').any(|pair| pair.starts_with("ticket="))
+}
+
 /// The rules, ready to be asked.
 #[derive(Debug, Clone)]
 pub struct Guard(Arc<Rules>);
@@ -50,6 +57,9 @@ impl Guard {
         self.check_host(host.as_deref())?;
         if is_websocket || !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
             self.check_origin(headers, host.as_deref())?;
+        }
+        if is_websocket && path == TICKETED && request.uri().query().is_some_and(has_ticket) {
+            return Ok(()); // the desktop's room reads it
         }
         if ["/v1", "/acp"].iter().any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
         {

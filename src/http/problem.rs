@@ -287,7 +287,12 @@ impl From<desktop::Error> for ApiError {
             Error::NoFocusedWindow => of(ErrorCode::NoFocusedWindow),
             Error::AppNotFound(_) => of(ErrorCode::AppNotFound),
             Error::Clipboard(_) => of(ErrorCode::ClipboardFailed),
-            Error::Conflict(_) => Self::with_message(ErrorCode::Conflict, "conflict", &text),
+            Error::Conflict(_) | Error::NoStream => Self::with_message(ErrorCode::Conflict, "conflict", &text),
+            Error::TooManyViewers(_) => Self::new(ErrorCode::Busy, text),
+            Error::ViewerNotFound(id) => Self::not_found("desktop_viewer", id, "no such viewer"),
+            Error::TicketInvalid(_) => {
+                Self::new(ErrorCode::TokenInvalid, "token invalid").member("details", json!({"message": text}))
+            }
             Error::Leased { holder, expires_at } => {
                 of(ErrorCode::DesktopLeased).member("holder", holder).member("expiresAt", expires_at)
             }

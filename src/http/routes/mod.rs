@@ -14,6 +14,7 @@ mod restart;
 mod server;
 mod sessions;
 mod traces;
+mod ui;
 
 pub use restart::{KeeperStatus, Restarting, UpgradeRequest};
 use serde::Serialize;
@@ -58,6 +59,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(desktop::router())
         .merge(requests::router())
         .merge(traces::router())
+        .merge(ui::router())
 }
 
 /// The OpenAPI document, from the same registration as the routes.

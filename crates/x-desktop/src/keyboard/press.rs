@@ -102,6 +102,17 @@ impl KeyChange {
         Ok(Self { symbols: names::chord(chord)?, is_down: true })
     }
 
+    /// One key by its keysym (X11 protocol, appendix A), to stay down or to go up.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]: no key has it.
+    pub fn of_keysym(symbol: Keysym, is_down: bool) -> Result<Self> {
+        let is_keysym = (0x20..=0x1eff_ffff).contains(&symbol);
+        is_keysym
+            .then_some(Self { symbols: vec![symbol], is_down })
+            .ok_or_else(|| Error::Invalid(format!("{symbol:#x} is no keysym")))
+    }
+
     /// Keys go up.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod looks;
 mod pictures;
 mod recordings;
 mod session;
+mod stream;
 mod windows;
 
 use serde::Serialize;
@@ -27,6 +28,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .merge(clipboard::router())
         .merge(recordings::router())
         .merge(accessibility::router())
+        .merge(stream::router())
 }
 
 /// It is done.

@@ -1,0 +1,122 @@
+//! How much is encoded: bit rate, frames a second and size, by what the networks carry.
+
+use std::time::{Duration, Instant};
+
+/// Of what the slowest network carries: the rest is for retransmissions, and for what is asked of it otherwise.
+const SHARE: f64 = 0.85;
+/// With less, nothing can be read any more: frames become rare instead.
+const LEAST_BPS: u32 = 150_000;
+/// Bits for a pixel of a frame. Text that scrolls needs about so much; most else far less.
+const BITS_PER_PIXEL: f64 = 0.1;
+const WANTED_BPS: std::ops::RangeInclusive<f64> = 1_000_000.0..=16_000_000.0;
+/// A rate that is so much lower is taken at once.
+const LOWER: f64 = 0.8;
+/// A rate that is so much higher is taken once it lasts: each change begins with a keyframe.
+const HIGHER: f64 = 1.35;
+const LASTS: Duration = Duration::from_secs(3);
+const LEAST_FPS: u32 = 5;
+
+/// How to encode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rate {
+    pub(super) bitrate_bps: u32,
+    pub(super) fps: u32,
+    /// The picture is so many times smaller than the screen, each way.
+    pub(super) shrink: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct RateControl {
+    wanted_bps: f64,
+    fps_max: u32,
+    now: Rate,
+    changed_at: Instant,
+}
+
+impl RateControl {
+    pub(super) fn new((width, height): (u32, u32), fps_max: u32, now: Instant) -> Self {
+        let wanted_bps = wanted_bps((width, height), fps_max);
+        let rate = rate(wanted_bps, wanted_bps, fps_max);
+        Self { wanted_bps, fps_max, now: rate, changed_at: now }
+    }
+
+    pub(super) fn rate(&self) -> Rate {
+        self.now
+    }
+
+    /// What would be sent if all networks carried it, in bits per second.
+    pub(super) fn wanted_bps(&self) -> u64 {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // at most 16 million
+        let bps = self.wanted_bps as u64;
+        bps
+    }
+
+    /// Takes what the slowest network carries (`None`: nobody knows); true when something is to change.
+    pub(super) fn consider(&mut self, slowest_bps: Option<u64>, now: Instant) -> bool {
+        #[allow(clippy::cast_precision_loss)] // far below 2^52
+        let carried = slowest_bps.map_or(self.wanted_bps, |bps| bps as f64 * SHARE);
+        let next = rate(carried.min(self.wanted_bps), self.wanted_bps, self.fps_max);
+        let factor = f64::from(next.bitrate_bps) / f64::from(self.now.bitrate_bps);
+        let is_lower = factor < LOWER;
+        let is_higher = (factor > HIGHER || next.bitrate_bps > self.now.bitrate_bps && carried >= self.wanted_bps)
+            && now.saturating_duration_since(self.changed_at) >= LASTS;
+        if is_lower || is_higher {
+            (self.now, self.changed_at) = (next, now);
+        }
+        is_lower || is_higher
+    }
+}
+
+fn wanted_bps((width, height): (u32, u32), fps: u32) -> f64 {
+    let bps = f64::from(width) * f64::from(height) * f64::from(fps) * BITS_PER_PIXEL;
+    bps.clamp(*WANTED_BPS.start(), *WANTED_BPS.end())
+}
+
+/// First each frame gets less, then there are fewer, then they are smaller.
+fn rate(bps: f64, wanted_bps: f64, fps_max: u32) -> Rate {
+    let part = bps / wanted_bps;
+    let slower = if part >= 0.4 {
+        1
+    } else if part >= 0.15 {
+        2
+    } else {
+        3
+    };
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // at most 16 million
+    let bitrate_bps = (bps as u32).max(LEAST_BPS);
+    Rate { bitrate_bps, fps: (fps_max / slower).max(LEAST_FPS.min(fps_max)), shrink: if part >= 0.07 { 1 } else { 2 } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn less_room_is_less_at_once_and_more_only_when_it_lasts() {
+        let begin = Instant::now();
+        let mut control = RateControl::new((1280, 720), 30, begin);
+        let best = control.rate();
+        assert_eq!((best.fps, best.shrink), (30, 1));
+        assert!(!control.consider(None, begin));
+        assert!(!control.consider(Some(10_000_000), begin), "more than is wanted");
+        assert!(control.consider(Some(900_000), begin));
+        let slow = control.rate();
+        assert_eq!((slow.bitrate_bps, slow.fps, slow.shrink), (765_000, 15, 1));
+        assert!(!control.consider(Some(850_000), begin), "about the same");
+        assert!(!control.consider(Some(10_000_000), begin + Duration::from_secs(1)), "it has to last");
+        assert!(control.consider(Some(10_000_000), begin + LASTS));
+        assert_eq!(control.rate(), best);
+        assert!(control.consider(Some(20_000), begin + LASTS));
+        let least = control.rate();
+        assert_eq!((least.bitrate_bps, least.fps, least.shrink), (LEAST_BPS, 10, 2));
+    }
+
+    #[test]
+    fn sizes_and_frame_rates_are_bounded() {
+        for (size, fps) in [((1, 1), 1), ((16, 16), 60), ((3840, 2160), 60)] {
+            let control = RateControl::new(size, fps, Instant::now());
+            let rate = control.rate();
+            assert!((1_000_000..=16_000_000).contains(&rate.bitrate_bps) && rate.fps == fps, "{rate:?}");
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Who watches, and who is in control.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use webrtc_peers::{PeerStats, Transport};
+
+use super::picture::Packet;
+use super::tickets::Claims;
+use super::{FRAMES_MAX, ViewerInfo, ViewerMode};
+use crate::rt::clock::{now_ms, rfc3339};
+
+/// Frames that a viewer got over its WebSocket and hasn't shown yet: one more waits until it has.
+const UNSHOWN_MAX: usize = 3;
+
+/// All viewers of a stream.
+pub(super) struct Viewers {
+    all: Mutex<BTreeMap<u64, Arc<Viewer>>>,
+    count: AtomicUsize,
+    next: AtomicU64,
+    max: usize,
+    /// Who is in control.
+    host: watch::Sender<Option<u64>>,
+}
+
+/// What is known of a viewer before it says anything.
+pub(super) struct Sight {
+    name: Option<String>,
+    mode: ViewerMode,
+    remote: Option<IpAddr>,
+}
+
+impl Sight {
+    /// The token allows everything.
+    pub(super) fn new(claims: Option<&Claims>, remote: Option<IpAddr>) -> Self {
+        let mode = claims.map_or(ViewerMode::Control, |claims| claims.mode);
+        Self { name: claims.and_then(|claims| claims.name.clone()), mode, remote }
+    }
+}
+
+/// How the picture gets to a viewer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Path {
+    #[default]
+    Connecting,
+    WebRtc(Option<Transport>),
+    Frames,
+    Rectangles,
+}
+
+impl Path {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::WebRtc(Some(Transport::Tcp)) => "webrtc-tcp",
+            Self::WebRtc(_) => "webrtc-udp",
+            Self::Frames => "websocket-h264",
+            Self::Rectangles => "websocket-jpeg",
+        }
+    }
+}
+
+/// One who watches.
+pub(super) struct Viewer {
+    pub(super) number: u64,
+    pub(super) sight: Sight,
+    pub(super) claims: Option<Claims>,
+    connected_at_ms: i64,
+    /// Ends it.
+    pub(super) kicked: CancellationToken,
+    frames: mpsc::Sender<Arc<Packet>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    path: Path,
+    reason: Option<String>,
+    awaits_keyframe: bool,
+    unshown: usize,
+    estimate_bps: Option<u64>,
+    bytes_sent: u64,
+    stats: Option<PeerStats>,
+}
+
+impl Viewer {
+    pub(super) fn id(&self) -> String {
+        format!("viewer_{}", self.number)
+    }
+
+    pub(super) fn may_control(&self) -> bool {
+        self.sight.mode == ViewerMode::Control
+    }
+
+    /// It gets the picture in another way from now on, or not yet.
+    pub(super) fn goes_by(&self, path: Path) {
+        let mut state = self.state();
+        state.path = path;
+        state.awaits_keyframe = path == Path::Frames;
+        (state.unshown, state.estimate_bps, state.stats) = (0, None, None);
+    }
+
+    pub(super) fn because(&self, reason: Option<String>) {
+        self.state().reason = reason;
+    }
+
+    pub(super) fn wants_keyframe(&self) {
+        self.state().awaits_keyframe = true;
+    }
+
+    pub(super) fn carries(&self, bps: u64) {
+        self.state().estimate_bps = Some(bps);
+    }
+
+    pub(super) fn has_stats(&self, stats: PeerStats) {
+        let mut state = self.state();
+        if let Path::WebRtc(transport) = &mut state.path {
+            *transport = stats.transport.or(*transport);
+        }
+        state.bytes_sent = stats.bytes_sent;
+        state.stats = Some(stats);
+    }
+
+    pub(super) fn sent(&self, bytes: usize) {
+        let mut state = self.state();
+        state.bytes_sent = state.bytes_sent.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+
+    pub(super) fn has_shown(&self) {
+        let mut state = self.state();
+        state.unshown = state.unshown.saturating_sub(1);
+    }
+
+    /// Takes a frame, if it gets frames and has room.
+    fn take(&self, packet: &Arc<Packet>) {
+        let mut state = self.state();
+        if let Path::WebRtc(_) = state.path {
+            state.awaits_keyframe &= !packet.is_keyframe;
+            return;
+        }
+        if state.path != Path::Frames || (state.awaits_keyframe && !packet.is_keyframe) {
+            return;
+        }
+        let has_room = state.unshown < UNSHOWN_MAX && self.frames.try_send(Arc::clone(packet)).is_ok();
+        state.awaits_keyframe = !has_room;
+        state.unshown += usize::from(has_room);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner) // each change leaves it whole
+    }
+
+    fn info(&self, host: Option<u64>) -> ViewerInfo {
+        let state = self.state();
+        let stats = state.stats.as_ref();
+        ViewerInfo {
+            id: self.id(),
+            name: self.sight.name.clone(),
+            mode: self.sight.mode,
+            in_control: host == Some(self.number),
+            connected_at: rfc3339(self.connected_at_ms),
+            path: state.path.name().to_owned(),
+            path_reason: state.reason.clone(),
+            address: self.sight.remote.map(|address| address.to_string()),
+            round_trip_ms: stats.and_then(|stats| stats.round_trip).map(|time| time.as_secs_f64() * 1_000.0),
+            estimated_bps: state.estimate_bps,
+            bytes_sent: state.bytes_sent,
+            loss: stats.and_then(|stats| stats.loss),
+        }
+    }
+}
+
+/// A viewer as long as it is here.
+pub(super) struct Joined {
+    pub(super) viewer: Arc<Viewer>,
+    pub(super) frames: mpsc::Receiver<Arc<Packet>>,
+}
+
+impl Viewers {
+    pub(super) fn new(max: usize) -> Self {
+        let host = watch::channel(None).0;
+        Self { all: Mutex::default(), count: AtomicUsize::new(0), next: AtomicU64::new(1), max, host }
+    }
+
+    /// # Errors
+    /// How many there are already.
+    pub(super) fn join(&self, sight: Sight, claims: Option<Claims>) -> Result<Joined, usize> {
+        let mut all = self.all();
+        if all.len() >= self.max {
+            return Err(all.len());
+        }
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (frames, taken) = mpsc::channel(FRAMES_MAX);
+        let viewer = Arc::new(Viewer {
+            number,
+            sight,
+            claims,
+            connected_at_ms: now_ms(),
+            kicked: CancellationToken::new(),
+            frames,
+            state: Mutex::default(),
+        });
+        all.insert(number, Arc::clone(&viewer));
+        self.count.store(all.len(), Ordering::Relaxed);
+        Ok(Joined { viewer, frames: taken })
+    }
+
+    pub(super) fn leave(&self, viewer: &Viewer) {
+        let mut all = self.all();
+        all.remove(&viewer.number);
+        self.count.store(all.len(), Ordering::Relaxed);
+        drop(all);
+        self.release(viewer);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Some of those who get it over their WebSocket have room.
+    pub(super) fn are_ready(&self) -> bool {
+        self.all().values().any(|viewer| {
+            let state = viewer.state();
+            // those who get rectangles look at the latest whenever they can
+            state.path == Path::Rectangles || state.path == Path::Frames && state.unshown < UNSHOWN_MAX
+        })
+    }
+
+    pub(super) fn want_keyframe(&self) -> bool {
+        self.all().values().any(|viewer| {
+            let state = viewer.state();
+            state.awaits_keyframe && state.unshown < UNSHOWN_MAX
+        })
+    }
+
+    pub(super) fn want_frames(&self) -> bool {
+        self.all().values().any(|viewer| matches!(viewer.state().path, Path::WebRtc(_) | Path::Frames))
+    }
+
+    pub(super) fn slowest_bps(&self) -> Option<u64> {
+        self.all().values().filter_map(|viewer| viewer.state().estimate_bps).min()
+    }
+
+    pub(super) fn encoded(&self, packet: &Arc<Packet>) {
+        self.all().values().for_each(|viewer| viewer.take(packet));
+    }
+
+    pub(super) fn list(&self) -> Vec<ViewerInfo> {
+        let host = *self.host.borrow();
+        self.all().values().map(|viewer| viewer.info(host)).collect()
+    }
+
+    /// Ends a viewer; gives what it came with.
+    pub(super) fn kick(&self, id: &str) -> Option<Option<Claims>> {
+        let viewer = self.all().values().find(|viewer| viewer.id() == id).cloned()?;
+        viewer.kicked.cancel();
+        Some(viewer.claims.clone())
+    }
+
+    pub(super) fn host(&self) -> watch::Receiver<Option<u64>> {
+        self.host.subscribe()
+    }
+
+    /// It is in control from now on; whoever was isn't.
+    pub(super) fn take_control(&self, viewer: &Viewer) {
+        if viewer.may_control() {
+            self.host.send_if_modified(|host| host.replace(viewer.number) != Some(viewer.number));
+        }
+    }
+
+    pub(super) fn release(&self, viewer: &Viewer) {
+        self.host.send_if_modified(|host| host.take_if(|host| *host == viewer.number).is_some());
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Viewer>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner) // each change leaves it whole
+    }
+}
