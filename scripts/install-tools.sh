@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a set of targets needs, from Debian's packages and the npm registry; quick when it is all there.
-#   build   a C compiler (SQLite, ring, mimalloc), a C++ compiler and NASM (OpenH264)
+#   build   a C compiler (SQLite, ring, mimalloc), a C++ compiler and NASM (OpenH264), CMake (Opus)
 #   node    Node.js 20 or newer with npm; below .tools/ where Debian's is older
 #   test    small programs that tests start
 #   browser Chromium, for tests of what people see
@@ -30,6 +30,7 @@ build)
   need gcc gcc
   need g++ g++
   need nasm nasm
+  need cmake cmake
   [ -e /usr/include/stdlib.h ] || install libc6-dev
   for component in rustfmt clippy; do
     cargo "${component/rust/}" --version >/dev/null 2>&1 || { echo "the toolchain lacks $component: rustup component add $component" >&2; exit 1; }
@@ -61,6 +62,8 @@ browser)
   ;;
 desktop)
   need xvfb Xvfb
+  need pulseaudio pulseaudio
+  need pulseaudio-utils pacat
   need openbox openbox
   need xterm xterm
   need mousepad mousepad

@@ -2,9 +2,11 @@
 
 import { keysymOf, keysymOfCharacter } from './keys.js';
 import { FramesPlayer, RectanglesPlayer, WebRtcPlayer } from './players.js';
+import { DesktopPointer } from './pointer.js';
+import { SocketSound } from './sound.js';
 
 const element = (id) => document.getElementById(id);
-const [stage, video, canvas] = ['stage', 'video', 'canvas'].map(element);
+const [stage, video, canvas, audio] = ['stage', 'video', 'canvas', 'audio'].map(element);
 const SIGNALING = new URL('../v1/desktop/stream/signaling', location.href);
 const TOKEN = 'sandboxd.token';
 const TICKET = 'sandboxd.desktop.ticket';
@@ -17,7 +19,7 @@ if (fragment.has('ticket')) {
   history.replaceState(null, '', `${location.pathname}${location.search}${fragment.size ? `#${fragment}` : ''}`);
 }
 
-const desktop = { socket: undefined, player: undefined, channel: undefined, size: [0, 0], mayControl: true, id: undefined, retryMs: 250, reason: undefined };
+const desktop = { socket: undefined, player: undefined, channel: undefined, size: [0, 0], mayControl: true, id: undefined, retryMs: 250, reason: undefined, hears: false, sound: undefined };
 window.sandboxdDesktop = desktop; // for tests and for the curious
 
 function tell(text) { element('state').textContent = text; }
@@ -39,7 +41,7 @@ function connect() {
   let farewell;
   socket.onopen = () => { hasOpened = true; };
   socket.onmessage = ({ data }) => {
-    if (typeof data !== 'string') return desktop.player?.take?.(data);
+    if (typeof data !== 'string') return takeBinary(data);
     const { event, payload } = JSON.parse(data);
     if (event === 'system/disconnect') farewell = payload?.message;
     else hear[event]?.(payload ?? {});
@@ -52,6 +54,14 @@ function connect() {
     setTimeout(connect, desktop.retryMs);
     desktop.retryMs = Math.min(desktop.retryMs * 2, 5000);
   };
+}
+
+const POINTER = 3, SOUND = 4;
+function takeBinary(data) {
+  const kind = new DataView(data).getUint8(0);
+  if (kind === POINTER) pointer.take(data.slice(4));
+  else if (kind === SOUND) desktop.sound?.take(data);
+  else desktop.player?.take?.(data);
 }
 
 /** A browser doesn't tell why a WebSocket was refused. */
@@ -86,11 +96,12 @@ const hear = {
     desktop.retryMs = 250;
     desktop.id = init.session_id;
     desktop.size = [init.screen_size.width, init.screen_size.height];
-    const { may_control: mayControl = true, webrtc = true, webrtc_reason: reason, ticket } = init.sandboxd ?? {};
+    const { may_control: mayControl = true, webrtc = true, webrtc_reason: reason, ticket, audio: sound = {} } = init.sandboxd ?? {};
     desktop.mayControl = mayControl;
     if (ticket) sessionStorage.setItem(TICKET, ticket);
     stage.classList.toggle('controls', mayControl);
     showHost(init.control_host);
+    showSound(sound);
     if (wantedPath === 'websocket' || wantedPath === 'jpeg') play(wantedPath === 'jpeg' ? 'jpeg' : 'socket', 'asked for');
     else if (!webrtc || typeof RTCPeerConnection !== 'function') play('socket', reason ?? 'this browser has no WebRTC');
     else play('webrtc');
@@ -101,6 +112,8 @@ const hear = {
     console.warn(message);
     if (desktop.player instanceof WebRtcPlayer && message.startsWith('WebRTC')) desktop.player.refused(message);
   },
+  'stream/pointer': ({ drawn }) => { pointer.isDrawn = drawn; pointer.show(); },
+  'stream/audio': (sound) => showSound(sound),
   'screen/updated': ({ width, height }) => { desktop.size = [width, height]; },
   'control/host': (host) => showHost(host),
   'clipboard/updated': ({ text }) => {
@@ -126,11 +139,14 @@ function play(way, reason) {
   const isWebRtc = way === 'webrtc';
   video.hidden = !isWebRtc;
   canvas.hidden = isWebRtc;
-  send('client/hello', { reason });
+  send('client/hello', { reason, pointer: true });
   const options = {
-    video, canvas, send, screen: desktop.size,
+    video, audio, canvas, send, hears: desktop.hears, screen: desktop.size,
     onSize: (width, height) => { element('size').textContent = `${width} × ${height}`; },
-    onChannel: (channel) => { desktop.channel = channel; },
+    onChannel: (channel) => {
+      desktop.channel = channel;
+      channel.onmessage = ({ data }) => { if (data instanceof ArrayBuffer && data.byteLength > 6) pointer.take(data); };
+    },
   };
   if (isWebRtc) {
     desktop.player = new WebRtcPlayer({ ...options, onEnd: (why) => play('socket', why) });
@@ -140,7 +156,35 @@ function play(way, reason) {
     desktop.player = new RectanglesPlayer({ ...options, onEnd: (why) => tell(why) });
   }
   tell(isWebRtc ? 'Connected' : `Connected over the WebSocket: ${reason}`);
+  if (!isWebRtc) applyHearing();
 }
+
+// Sound: none until somebody wants it, and browsers play none before a click.
+
+function showSound({ available = false, reason }) {
+  const button = element('sound');
+  button.disabled = !available;
+  button.title = available ? '' : reason ?? '';
+  if (available && desktop.hears) applyHearing();
+}
+
+function applyHearing() {
+  const { player, hears } = desktop;
+  const isWebRtc = player instanceof WebRtcPlayer;
+  audio.muted = !hears;
+  if (isWebRtc && hears && !player.hasSound) player.request(true);
+  else send('signal/audio', { disabled: !hears });
+  const isOverSocket = hears && !isWebRtc && SocketSound.isPossible();
+  if (!isOverSocket) desktop.sound = desktop.sound?.close();
+  else desktop.sound ??= new SocketSound();
+}
+
+element('sound').addEventListener('click', () => {
+  desktop.hears = !desktop.hears;
+  element('sound').setAttribute('aria-pressed', String(desktop.hears));
+  applyHearing();
+  if (desktop.hears) audio.play().catch(() => {}); // there is none yet
+});
 
 // Input
 
@@ -174,19 +218,37 @@ function packed(kind, values) {
   return view.buffer;
 }
 
-/** A place on the page as one on the screen of the desktop: the picture is as large as fits, in the middle. */
-function place({ clientX, clientY }) {
+/** How large the picture is on the stage, and where. */
+function fit() {
   const box = stage.getBoundingClientRect();
   const [width, height] = desktop.size;
   const factor = Math.min(box.width / width, box.height / height) || 1;
+  return { box, factor, left: (box.width - width * factor) / 2, top: (box.height - height * factor) / 2 };
+}
+
+const pointer = new DesktopPointer({
+  stage,
+  image: element('pointer'),
+  place: (x, y) => {
+    const { factor, left, top } = fit();
+    return { x: left + x * factor, y: top + y * factor, factor };
+  },
+});
+
+/** A place on the page as one on the screen of the desktop: the picture is as large as fits, in the middle. */
+function place({ clientX, clientY }) {
+  const { box, factor, left, top } = fit();
   const within = (value, max) => Math.min(Math.max(Math.round(value), 0), max - 1);
-  const x = (clientX - box.left - (box.width - width * factor) / 2) / factor;
-  const y = (clientY - box.top - (box.height - height * factor) / 2) / factor;
-  return [within(x, width), within(y, height)];
+  const [width, height] = desktop.size;
+  return [within((clientX - box.left - left) / factor, width), within((clientY - box.top - top) / factor, height)];
 }
 
 const BUTTONS = [1, 2, 3, 8, 9];
-stage.addEventListener('pointermove', (event) => { if (event.pointerType !== 'touch') input(MOVE, ...place(event)); });
+stage.addEventListener('pointermove', (event) => {
+  if (event.pointerType === 'touch') return;
+  pointer.moved();
+  input(MOVE, ...place(event));
+});
 stage.addEventListener('pointerdown', (event) => {
   stage.focus();
   if (event.pointerType === 'touch') return;

@@ -7,19 +7,27 @@ const CONNECT_MS = 6000;
 export class WebRtcPlayer {
   #pc; #frames = 0; #last; #timer; #ended = false;
 
-  constructor({ video, send, onSize, onEnd, onChannel }) {
-    Object.assign(this, { video, send, onSize, onEnd, onChannel, name: 'WebRTC' });
+  constructor({ video, audio, hears, send, onSize, onEnd, onChannel }) {
+    Object.assign(this, { video, audio, send, onSize, onEnd, onChannel, name: 'WebRTC', hasSound: false });
     this.#timer = setTimeout(() => this.#end('WebRTC did not connect: neither UDP nor TCP passes to the media port'), CONNECT_MS);
     this.onResize = () => onSize(video.videoWidth, video.videoHeight);
     video.addEventListener('resize', this.onResize);
-    send('signal/request', { video: {}, audio: {} });
+    this.request(hears);
   }
+
+  /** Asks for a connection, another one if there is one. */
+  request(hears) { this.send('signal/request', { video: {}, audio: { disabled: !hears } }); }
 
   async provided({ sdp, iceservers }) {
     this.#pc?.close();
     const pc = new RTCPeerConnection({ iceServers: iceservers ?? [] });
     this.#pc = pc;
     pc.ontrack = ({ streams: [stream], track, receiver }) => {
+      if (track.kind === 'audio') {
+        this.hasSound = true;
+        this.audio.srcObject = stream;
+        return;
+      }
       receiver.playoutDelayHint = 0;
       if ('jitterBufferTarget' in receiver) receiver.jitterBufferTarget = 0;
       this.video.srcObject = stream ?? new MediaStream([track]);
@@ -52,7 +60,7 @@ export class WebRtcPlayer {
     clearTimeout(this.#timer);
     this.video.removeEventListener('resize', this.onResize);
     this.#pc?.close();
-    this.video.srcObject = null;
+    this.video.srcObject = this.audio.srcObject = null;
   }
 
   async statistics() {

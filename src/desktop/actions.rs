@@ -1,13 +1,16 @@
 //! A list of actions in one call, with what came of it.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use x_desktop::Rect;
 use x_desktop::picture::Tiles;
-use x_desktop::{Display, Rect};
 
 use super::input::pointer;
+use super::link::Eye;
 use super::session::Session;
 use super::space::View;
 use super::types::{DesktopFailure, PointerPosition, Window};
@@ -183,12 +186,9 @@ struct Look {
 
 impl Session {
     async fn look(&self) -> Result<Look, Error> {
-        let look = |display: &mut Display| {
-            let whole = Rect::of_size(display.size());
-            Ok((display.capture(whole)?, display.active_window()?))
-        };
-        let (frame, focused) = self.link.call("a picture", Error::Screenshot, look).await?;
-        let tiles = tokio::task::spawn_blocking(move || Tiles::of(&frame)).await;
+        let look = |eye: &mut Eye| Ok((eye.picture(eye.screen(), false, Duration::ZERO)?, eye.display.active_window()?));
+        let (taken, focused) = self.link.see("a picture", Error::Screenshot, look).await?;
+        let tiles = tokio::task::spawn_blocking(move || Tiles::of(&taken.frame)).await;
         Ok(Look { tiles: tiles.map_err(|error| Error::Screenshot(error.to_string()))?, focused })
     }
 }

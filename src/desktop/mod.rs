@@ -31,6 +31,7 @@ mod input;
 mod launch;
 mod lease;
 mod link;
+mod lookout;
 mod needs;
 mod recording;
 mod session;

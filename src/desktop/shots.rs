@@ -1,13 +1,15 @@
 //! Pictures of the screen.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use x_desktop::picture::{Format, Tiles, encode, fit, scaled_size};
-use x_desktop::{Display, Frame, Pointer, Rect};
+use x_desktop::{Frame, Pointer, Rect};
 
 use super::displays::part;
+use super::link::{Eye, Taken};
 use super::session::Session;
 use super::{Desktop, Error, Space};
 
@@ -137,8 +139,7 @@ impl Desktop {
 
     pub(super) async fn shoot(&self, session: &Arc<Session>, shot: Shot) -> Result<Picture, Error> {
         let asked = shot.clone();
-        let capture = move |display: &mut Display| capture(display, &asked);
-        let (frame, pointer) = session.link.call("a picture", Error::Screenshot, capture).await?;
+        let (frame, pointer) = session.link.see("a picture", Error::Screenshot, move |eye| capture(eye, &asked)).await?;
         let _turn = self.inner.encoding.acquire().await.map_err(|_| Error::Stopping)?;
         let session = Arc::clone(session);
         let made = tokio::task::spawn_blocking(move || make(&session, frame, pointer.as_ref(), &shot));
@@ -147,9 +148,9 @@ impl Desktop {
 }
 
 /// On the thread of the connection.
-fn capture(display: &mut Display, shot: &Shot) -> x_desktop::Result<(Captured, Option<Pointer>)> {
-    let screen = Rect::of_size(display.size());
-    let area = shot.space.display.as_ref().map_or(Ok(screen), |name| part(display, name)?.clipped(screen))?;
+fn capture(eye: &mut Eye, shot: &Shot) -> x_desktop::Result<(Captured, Option<Pointer>)> {
+    let screen = eye.screen();
+    let area = shot.space.display.as_ref().map_or(Ok(screen), |name| part(&eye.display, name)?.clipped(screen))?;
     let wanted = match shot.region {
         None => area,
         Some((x, y, width, height)) => {
@@ -157,12 +158,12 @@ fn capture(display: &mut Display, shot: &Shot) -> x_desktop::Result<(Captured, O
             Rect { x, y, width, height }.clipped(area)?
         }
     };
-    let pointer = (shot.cursor != CursorStyle::None).then(|| display.pointer()).transpose()?;
-    Ok((Captured { frame: display.capture(wanted)?, screen }, pointer))
+    let Taken { frame, pointer, .. } = eye.picture(wanted, shot.cursor != CursorStyle::None, Duration::ZERO)?;
+    Ok((Captured { frame, screen }, pointer))
 }
 
 struct Captured {
-    frame: Frame,
+    frame: Arc<Frame>,
     screen: Rect,
 }
 
@@ -190,14 +191,14 @@ fn make(session: &Session, captured: Captured, pointer: Option<&Pointer>, shot: 
         drop(pictures);
         match changed {
             Some(None) => return Ok(picture),
-            Some(Some(changed)) => frame = frame.crop(changed).map_err(failed)?,
+            Some(Some(changed)) => frame = Arc::new(frame.crop(changed).map_err(failed)?),
             None => {}
         }
     }
     if let Some(pointer) = pointer {
         match shot.cursor {
-            CursorStyle::Crosshair => frame.draw_crosshair(pointer.x, pointer.y),
-            CursorStyle::Real => frame.draw_pointer(pointer),
+            CursorStyle::Crosshair => Arc::make_mut(&mut frame).draw_crosshair(pointer.x, pointer.y),
+            CursorStyle::Real => Arc::make_mut(&mut frame).draw_pointer(pointer),
             CursorStyle::None => {}
         }
     }
@@ -205,7 +206,7 @@ fn make(session: &Session, captured: Captured, pointer: Option<&Pointer>, shot: 
     picture.region = (shown.x, shown.y, shown.width, shown.height);
     let (width, height) = size(shot, shown, screen);
     if (width, height) != (shown.width, shown.height) {
-        frame = frame.scaled(width, height).map_err(failed)?;
+        frame = Arc::new(frame.scaled(width, height).map_err(failed)?);
     }
     (picture.width, picture.height) = (width, height);
     let quality = u8::try_from(shot.quality.unwrap_or(QUALITY)).unwrap_or(100);

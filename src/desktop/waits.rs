@@ -9,6 +9,7 @@ use x_desktop::picture::Tiles;
 use x_desktop::{Rect, WindowInfo};
 
 use super::action::WAIT_MAX_MS;
+use super::link::Eye;
 use super::session::Session;
 use super::types::Window;
 use super::windows::shown;
@@ -197,13 +198,13 @@ impl Session {
     }
 
     async fn tiles(&self, region: Option<Region>) -> Result<Tiles, Error> {
-        let capture = move |display: &mut x_desktop::Display| {
-            let screen = Rect::of_size(display.size());
+        let capture = move |eye: &mut Eye| {
+            let screen = eye.screen();
             let part = region.map(|Region { x, y, width, height }| Rect { x, y, width, height }.clipped(screen));
-            display.capture(part.transpose()?.unwrap_or(screen))
+            eye.picture(part.transpose()?.unwrap_or(screen), false, Duration::ZERO)
         };
-        let frame = self.link.call("a picture", Error::Screenshot, capture).await?;
-        let tiles = tokio::task::spawn_blocking(move || Tiles::of(&frame)).await;
+        let taken = self.link.see("a picture", Error::Screenshot, capture).await?;
+        let tiles = tokio::task::spawn_blocking(move || Tiles::of(&taken.frame)).await;
         tiles.map_err(|error| Error::Screenshot(error.to_string()))
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use str0m::net::{Protocol, Transmit};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -13,12 +13,17 @@ use crate::error::{Error, Result};
 use crate::peer::{Peer, Recipe};
 use crate::tcp::{Arrived, Tcp};
 use crate::udp::Udp;
-use crate::{CloseReason, Config, Frame, PeerEvent, PeerId};
+use crate::{CloseReason, Config, Frame, PeerEvent, PeerId, Sound, Wish};
 
 /// Commands that wait for the owner; frames are among them.
 const COMMANDS_MAX: usize = 64;
 /// Addresses that one peer sends from: a browser tries one for each of its networks.
 const REMOTES_MAX: usize = 32;
+/// A check that comes over TCP isn't answered for so long after the first one: UDP, which is later where something is lost, has the
+/// first chance.
+const UDP_PATIENCE: Duration = Duration::from_millis(500);
+/// UDP gets to us, as long as something came in this time.
+const UDP_LIVES: Duration = Duration::from_secs(2);
 /// Datagrams that are read before anything else has its turn.
 const READS_AT_ONCE: usize = 64;
 
@@ -32,10 +37,12 @@ pub struct Gateway {
 
 #[derive(Debug)]
 enum Command {
-    Offer { asked_at: Option<IpAddr>, events: mpsc::Sender<PeerEvent>, reply: oneshot::Sender<Result<(PeerId, String)>> },
+    Offer { wish: Wish, events: mpsc::Sender<PeerEvent>, reply: oneshot::Sender<Result<(PeerId, String)>> },
     Answer { id: PeerId, sdp: String, reply: oneshot::Sender<Result<()>> },
     Message { id: PeerId, bytes: Vec<u8> },
     Frame(Frame),
+    Sound(Sound),
+    Hear { id: PeerId, on: bool },
     Desire(u64),
     Close(PeerId),
 }
@@ -72,13 +79,12 @@ impl Gateway {
         self.port
     }
 
-    /// A new peer, and the offer for it (SDP). `asked_at` is where its client found our server: it is likely to find this there,
-    /// too.
+    /// A new peer, and the offer for it (SDP).
     ///
     /// # Errors
     /// [`Error::TooMany`], [`Error::Internal`], [`Error::Ended`].
-    pub async fn offer(&self, asked_at: Option<IpAddr>, events: mpsc::Sender<PeerEvent>) -> Result<(PeerId, String)> {
-        self.ask(|reply| Command::Offer { asked_at, events, reply }).await
+    pub async fn offer(&self, wish: Wish, events: mpsc::Sender<PeerEvent>) -> Result<(PeerId, String)> {
+        self.ask(|reply| Command::Offer { wish, events, reply }).await
     }
 
     /// What the peer says to its offer (SDP).
@@ -97,6 +103,16 @@ impl Gateway {
     /// Sends a frame to each peer that has room for it. Waits while the owner is busy.
     pub async fn frame(&self, frame: Frame) {
         let _ = self.commands.send(Command::Frame(frame)).await; // as above
+    }
+
+    /// Sends sound to each peer that hears.
+    pub async fn sound(&self, sound: Sound) {
+        let _ = self.commands.send(Command::Sound(sound)).await; // as above
+    }
+
+    /// Whether a peer gets sound; none does before this. One that wasn't offered any never does.
+    pub async fn hear(&self, id: PeerId, on: bool) {
+        let _ = self.commands.send(Command::Hear { id, on }).await; // as above
     }
 
     /// How much would be sent if networks carried it, in bits per second: so much is looked for.
@@ -156,6 +172,27 @@ struct Entry {
     remotes: VecDeque<(Protocol, SocketAddr)>,
     /// It was told that a keyframe is wanted.
     has_asked: bool,
+    /// When something of it last came over UDP.
+    heard_udp: Option<Instant>,
+    /// When the first check came over TCP.
+    tried_tcp: Option<Instant>,
+}
+
+impl Entry {
+    /// Takes note of a check; true when it isn't to be answered, because UDP is better.
+    fn is_too_early(&mut self, proto: Protocol, now: Instant) -> bool {
+        if proto == Protocol::Udp {
+            self.heard_udp = Some(now);
+            return false;
+        }
+        let tried = *self.tried_tcp.get_or_insert(now);
+        let has_udp = self.heard_udp.is_some_and(|heard| now < heard + UDP_LIVES);
+        match (self.peer.is_connected(), has_udp) {
+            (true, _) => has_udp,
+            (false, true) => now < tried + UDP_LIVES, // answers may not get to it
+            (false, false) => now < tried + UDP_PATIENCE,
+        }
+    }
 }
 
 struct Owner {
@@ -222,8 +259,8 @@ impl Owner {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Offer { asked_at, events, reply } => {
-                let offered = self.offer(asked_at, events);
+            Command::Offer { wish, events, reply } => {
+                let offered = self.offer(wish, events);
                 if let Err(Ok((id, _))) = reply.send(offered) {
                     self.close(id); // nobody waits for it any more
                 }
@@ -239,6 +276,8 @@ impl Owner {
                 }
             }
             Command::Frame(frame) => self.each(|peer| peer.frame(&frame)),
+            Command::Sound(sound) => self.each(|peer| peer.sound(&sound)),
+            Command::Hear { id, on } => _ = self.with(id, |peer| peer.hears = on),
             Command::Desire(bps) => {
                 self.desired_bps = bps;
                 self.each(|peer| peer.desire(bps));
@@ -247,16 +286,17 @@ impl Owner {
         }
     }
 
-    fn offer(&mut self, asked_at: Option<IpAddr>, events: mpsc::Sender<PeerEvent>) -> Result<(PeerId, String)> {
+    fn offer(&mut self, wish: Wish, events: mpsc::Sender<PeerEvent>) -> Result<(PeerId, String)> {
         if self.peers.len() >= self.config.peers_max {
             return Err(Error::TooMany(self.peers.len()));
         }
         let own = if self.config.bind.is_unspecified() { crate::addresses::own() } else { vec![self.config.bind] };
-        let places = places(self.port, &self.config.addresses, asked_at, &own);
-        let (peer, offer) = Peer::new(&self.recipe, &places, &self.config, Instant::now())?;
+        let places = places(self.port, &self.config.addresses, wish.asked_at, &own);
+        let (peer, offer) = Peer::new(&self.recipe, &places, &self.config, wish.sound)?;
         let id = PeerId(self.next_id);
         self.next_id += 1;
-        self.peers.insert(id, Entry { peer, events, remotes: VecDeque::new(), has_asked: false });
+        self.peers
+            .insert(id, Entry { peer, events, remotes: VecDeque::new(), has_asked: false, heard_udp: None, tried_tcp: None });
         let bps = self.desired_bps;
         self.with(id, |peer| peer.desire(bps));
         Ok((id, offer))
@@ -283,6 +323,9 @@ impl Owner {
             self.remember(id, proto, from);
         }
         let now = Instant::now();
+        if is_stun(bytes) && self.peers.get_mut(&id).is_some_and(|entry| entry.is_too_early(proto, now)) {
+            return;
+        }
         self.with(id, |peer| peer.receive(now, proto, from, to, bytes));
     }
 

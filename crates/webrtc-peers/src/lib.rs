@@ -1,9 +1,9 @@
-//! WebRTC peers that watch one video and send messages.
+//! WebRTC peers that watch one video, listen to one sound and send messages.
 //!
 //! A [`Gateway`] has one UDP port, and a TCP port of the same number for networks that UDP can't pass (ICE-TCP, RFC 6544). It
 //! offers, peers answer (RFC 8829); it is ICE-lite (RFC 8445, 2.5), so it needs nothing of a peer's candidates: where a peer is,
-//! its checks tell. Each peer gets the same frames of H.264 (RFC 6184) and one data channel (RFC 8831). A frame that a peer has no
-//! room for isn't sent to it later: it gets the next keyframe.
+//! its checks tell. Each peer gets the same frames of H.264 (RFC 6184), the same sound as Opus (RFC 7587) if it wants any, and one data
+//! channel (RFC 8831). A frame that a peer has no room for isn't sent to it later: it gets the next keyframe.
 //!
 //! Nothing answers who doesn't know the password of a peer's offer.
 //!
@@ -60,6 +60,26 @@ pub struct Frame {
     pub at: Duration,
     /// The same by the clock.
     pub taken: Instant,
+}
+
+/// A packet of sound.
+#[derive(Debug, Clone)]
+pub struct Sound {
+    /// One Opus packet (RFC 6716), 48 kHz.
+    pub data: Arc<[u8]>,
+    /// Samples of each channel before it since the beginning, those of silence that wasn't sent among them.
+    pub at_sample: u64,
+    /// When it was heard.
+    pub heard: Instant,
+}
+
+/// What a peer is offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wish {
+    /// Where its client found our server: it is likely to find this there, too.
+    pub asked_at: Option<IpAddr>,
+    /// There is sound; it gets some after [`Gateway::hear`].
+    pub sound: bool,
 }
 
 /// What a peer is called.

@@ -8,13 +8,13 @@ use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::channel::ChannelId;
 use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::format::CodecConfig;
-use str0m::media::{Direction, MediaKind, MediaTime, Mid, Pt};
+use str0m::media::{Direction, Frequency, MediaKind, MediaTime, Mid, Pt};
 use str0m::net::{Protocol, Receive, TcpType, Transmit};
 use str0m::rtp::Extension;
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig};
 
 use crate::error::{Error, Result};
-use crate::{CloseReason, Config, Frame, PeerEvent, PeerStats, Transport};
+use crate::{CloseReason, Config, Frame, PeerEvent, PeerStats, Sound, Transport};
 
 /// Payload types of H.264 and of its retransmissions (RFC 4588), as most senders number them.
 const H264: (u8, u8) = (102, 103);
@@ -58,6 +58,7 @@ impl Recipe {
             .set_extension(PLAYOUT_DELAY_ID, Extension::PlayoutDelay)
             .set_stats_interval(Some(Duration::from_secs(1)));
         let codecs: &mut CodecConfig = config.codec_config();
+        codecs.enable_opus(true, false);
         codecs.add_h264(Pt::from(H264.0), Some(Pt::from(H264.1)), true, PROFILE_LEVEL_ID);
         config.build(now)
     }
@@ -75,7 +76,10 @@ pub(crate) struct Places {
 pub(crate) struct Peer {
     rtc: Rtc,
     pending: Option<SdpPendingOffer>,
-    mid: Mid,
+    video: Mid,
+    audio: Option<Mid>,
+    /// It gets sound.
+    pub(crate) hears: bool,
     channel: Option<ChannelId>,
     /// When it wants to be called again.
     pub(crate) next: Instant,
@@ -97,7 +101,8 @@ impl Peer {
     ///
     /// # Errors
     /// [`Error::Internal`].
-    pub(crate) fn new(recipe: &Recipe, places: &Places, config: &Config, now: Instant) -> Result<(Self, String)> {
+    pub(crate) fn new(recipe: &Recipe, places: &Places, config: &Config, has_sound: bool) -> Result<(Self, String)> {
+        let now = Instant::now();
         let internal = |error: &dyn std::fmt::Display| Error::Internal(error.to_string());
         let mut rtc = recipe.rtc(now);
         for udp in &places.udp {
@@ -110,13 +115,19 @@ impl Peer {
         }
         let mut changes = rtc.sdp_api();
         let name = |name: &str| Some(name.to_owned());
-        let mid = changes.add_media(MediaKind::Video, Direction::SendOnly, name("stream"), name("video"), None);
+        // Of streams of their own: else browsers hold pictures back until the sound that belongs to them is there. Video comes last:
+        // some clients take the last one that they get.
+        let audio =
+            has_sound.then(|| changes.add_media(MediaKind::Audio, Direction::SendOnly, name("sound"), name("audio"), None));
+        let video = changes.add_media(MediaKind::Video, Direction::SendOnly, name("stream"), name("video"), None);
         changes.add_channel(CHANNEL.to_owned());
         let (offer, pending) = changes.apply().ok_or_else(|| internal(&"nothing to offer"))?;
         let peer = Self {
             rtc,
             pending: Some(pending),
-            mid,
+            video,
+            audio,
+            hears: false,
             channel: None,
             next: now,
             give_up: Some(now + config.connect_timeout),
@@ -176,7 +187,7 @@ impl Peer {
             self.awaits_keyframe = true;
             return;
         }
-        let Some(writer) = self.rtc.writer(self.mid) else { return };
+        let Some(writer) = self.rtc.writer(self.video) else { return };
         let Some(pt) = writer.payload_params().next().map(|params| params.pt()) else { return };
         let at = MediaTime::from_micros(u64::try_from(frame.at.as_micros()).unwrap_or(u64::MAX));
         let writer = writer.playout_delay(MediaTime::from_millis(0), MediaTime::from_millis(0));
@@ -186,6 +197,19 @@ impl Peer {
                 self.backlog += frame.data.len();
             }
             Err(error) => self.close(CloseReason::Failed(error.to_string())),
+        }
+    }
+
+    /// Takes sound, if it hears. What comes late isn't worth waiting for.
+    pub(crate) fn sound(&mut self, sound: &Sound) {
+        if !self.is_connected || !self.hears {
+            return;
+        }
+        let Some(writer) = self.audio.and_then(|mid| self.rtc.writer(mid)) else { return };
+        let Some(pt) = writer.payload_params().next().map(|params| params.pt()) else { return };
+        let at = MediaTime::new(sound.at_sample, Frequency::FORTY_EIGHT_KHZ);
+        if let Err(error) = writer.write(pt, sound.heard, at, std::sync::Arc::clone(&sound.data)) {
+            self.close(CloseReason::Failed(error.to_string()));
         }
     }
 
@@ -207,6 +231,10 @@ impl Peer {
         let millis = u64::try_from(BACKLOG.as_millis()).unwrap_or(u64::MAX);
         let bytes = usize::try_from(self.estimate_bps / 8 * millis / 1000).unwrap_or(usize::MAX);
         self.backlog < bytes.max(BACKLOG_LEAST_BYTES)
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.is_connected
     }
 
     /// A frame would be sent to it.

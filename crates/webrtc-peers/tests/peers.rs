@@ -9,7 +9,7 @@ use client::{Client, PATIENCE};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use webrtc_peers::{CloseReason, Config, Error, Frame, Gateway, PeerEvent, PeerId, Transport};
+use webrtc_peers::{CloseReason, Config, Error, Frame, Gateway, PeerEvent, PeerId, Sound, Transport, Wish};
 
 const EVENTS_MAX: usize = 256;
 
@@ -48,7 +48,8 @@ struct Pair {
 impl Pair {
     async fn connect(gateway: &Gateway, is_tcp: bool) -> Self {
         let (tell, events) = mpsc::channel(EVENTS_MAX);
-        let (id, offer) = gateway.offer(None, tell).await.expect("an offer");
+        let wish = Wish { asked_at: None, sound: true };
+        let (id, offer) = gateway.offer(wish, tell).await.expect("an offer");
         let (mut client, answer) = Client::answer(&offer, is_tcp).await;
         gateway.answer(id, answer).await.expect("taken");
         client.until("the channel", |client| client.is_connected && client.channel.is_some()).await;
@@ -125,6 +126,30 @@ async fn frames_and_messages_over_tcp() {
 }
 
 #[tokio::test]
+async fn who_hears_gets_sound() {
+    let Started { gateway, tasks: _tasks } = start(config());
+    let mut pair = Pair::connect(&gateway, false).await;
+    pair.event("the connection", |event| *event == PeerEvent::Connected).await;
+    let sound =
+        |number: u8| Sound { data: vec![0xfc, number, 1, 2].into(), at_sample: u64::from(number) * 960, heard: Instant::now() };
+    gateway.sound(sound(0)).await; // it doesn't hear yet
+    gateway.hear(pair.id, true).await;
+    for number in 1..10 {
+        gateway.sound(sound(number)).await;
+        pair.client.until("a packet", |client| client.sounds.len() >= usize::from(number)).await;
+    }
+    assert!(pair.client.sounds.iter().zip(1..).all(|(packet, number)| packet[..] == *sound(number).data));
+    gateway.hear(pair.id, false).await;
+    gateway.sound(sound(10)).await;
+    gateway.message(pair.id, b"after it".to_vec()).await;
+    pair.client.until("a message", |client| !client.messages.is_empty()).await;
+    assert_eq!(pair.client.sounds.len(), 9);
+    let (tell, _events) = mpsc::channel(EVENTS_MAX);
+    let (_, offer) = gateway.offer(Wish::default(), tell).await.expect("an offer");
+    assert!(!offer.contains("m=audio"));
+}
+
+#[tokio::test]
 async fn who_comes_later_or_lost_something_asks_for_a_keyframe() {
     let Started { gateway, tasks: _tasks } = start(config());
     let mut pair = Pair::connect(&gateway, false).await;
@@ -167,14 +192,14 @@ async fn a_peer_that_never_connects_is_gone_and_the_number_is_bounded() {
     let short = Config { connect_timeout: Duration::from_millis(300), peers_max: 2, ..config() };
     let Started { gateway, tasks: _tasks } = start(short);
     let (tell, mut events) = mpsc::channel(EVENTS_MAX);
-    gateway.offer(None, tell.clone()).await.expect("the first");
-    gateway.offer(None, tell.clone()).await.expect("the second");
-    assert!(matches!(gateway.offer(None, tell.clone()).await, Err(Error::TooMany(2))));
+    gateway.offer(Wish::default(), tell.clone()).await.expect("the first");
+    gateway.offer(Wish::default(), tell.clone()).await.expect("the second");
+    assert!(matches!(gateway.offer(Wish::default(), tell.clone()).await, Err(Error::TooMany(2))));
     for _ in 0..2 {
         let event = tokio::time::timeout(PATIENCE, events.recv()).await.expect("in time").expect("an event");
         assert_eq!(event, PeerEvent::Closed(CloseReason::NeverConnected));
     }
-    gateway.offer(None, tell).await.expect("there is room again");
+    gateway.offer(Wish::default(), tell).await.expect("there is room again");
 }
 
 #[tokio::test]
@@ -192,7 +217,7 @@ async fn rubbish_does_no_harm() {
     let mut pair = Pair::connect(&gateway, false).await;
     for sdp in ["", "v=0", "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n", "\0\0", "a=candidate:"] {
         let (tell, _events) = mpsc::channel(EVENTS_MAX);
-        let (id, _) = gateway.offer(None, tell).await.expect("an offer");
+        let (id, _) = gateway.offer(Wish::default(), tell).await.expect("an offer");
         assert!(matches!(gateway.answer(id, sdp.to_owned()).await, Err(Error::Answer(_))), "{sdp:?}");
         gateway.close(id).await;
     }

@@ -11,23 +11,21 @@ use std::time::Duration;
 use screen_video::{FPS, GREATEST_LONG_SIDE, GREATEST_SHORT_SIDE, Limits};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
-use x_desktop::{Display, Frame, Pointer, Rect};
+use x_desktop::Rect;
 
 use super::folder::{Folder, id};
 use super::types::{EndReason, Recording, RecordingStatus};
 use super::writer::{self, Outcome, Plan, Work};
 use super::{Live, Recordings};
 use crate::desktop::Error;
-use crate::desktop::link::{Seen, Watcher};
+use crate::desktop::link::Taken;
+use crate::desktop::lookout::Lookout;
 use crate::desktop::session::Session;
 use crate::desktop::supervisor::{Phase, Shown};
 use crate::rt::clock::{now_ms, rfc3339};
 
 /// How often the file hears that nothing changed.
 const TOUCH_EVERY: Duration = Duration::from_secs(1);
-/// How often a pointer is looked for that has not moved for [`POINTER_RESTS`]: its motion damages nothing.
-const RESTING_POINTER_EVERY: Duration = Duration::from_millis(100);
-const POINTER_RESTS: Duration = Duration::from_secs(2);
 
 pub(super) enum Command {
     Pause(oneshot::Sender<()>),
@@ -58,19 +56,13 @@ pub(super) struct Owner {
 /// While it goes on.
 struct Running {
     owner: Owner,
-    watcher: Watcher,
-    seen: Seen,
+    lookout: Lookout,
     work: mpsc::Sender<Work>,
     outcome: oneshot::Receiver<Outcome>,
     began: Instant,
     is_paused: bool,
-    /// Something may look different from the last picture.
-    is_dirty: bool,
     next_frame: Instant,
     next_touch: Instant,
-    next_look: Instant,
-    pointed: Option<(i32, i32)>,
-    moved_at: Instant,
 }
 
 impl Owner {
@@ -90,9 +82,9 @@ impl Owner {
     }
 
     async fn begin(self) -> Result<(u64, Recording, Running), Error> {
-        let watcher = self.session.link.watch(); // before the picture: what changes after it is heard of
+        let mut lookout = Lookout::new(self.session.link.clone(), self.order.cursor);
         let (began, started_at_ms) = (Instant::now(), now_ms());
-        let (frame, pointer) = self.picture().await?;
+        let Taken { frame, pointer, .. } = self.picture(&mut lookout).await?;
         let size = (frame.rect.width, frame.rect.height);
         let (long, short) = (size.0.max(size.1), size.0.min(size.1));
         if long > GREATEST_LONG_SIDE || short > GREATEST_SHORT_SIDE {
@@ -122,36 +114,17 @@ impl Owner {
             self.recordings.ended(number, EndReason::Encoder, Outcome::default()).await;
             return Err(Error::Home(error.to_string()));
         }
-        let pointed = pointer.as_ref().map(|pointer| (pointer.x, pointer.y));
         let _ = work.send(Work::Frame { frame, pointer, at: Duration::ZERO }).await; // its outcome says why not
         let next_frame = began + self.order.frame_time();
-        let running = Running {
-            owner: self,
-            watcher,
-            seen: Seen::default(),
-            work,
-            outcome,
-            began,
-            is_paused: false,
-            is_dirty: false,
-            next_frame,
-            next_touch: began + TOUCH_EVERY,
-            next_look: next_frame,
-            pointed,
-            moved_at: began,
-        };
+        let running =
+            Running { owner: self, lookout, work, outcome, began, is_paused: false, next_frame, next_touch: began + TOUCH_EVERY };
         Ok((number, recording, running))
     }
 
-    async fn picture(&self) -> Result<(Frame, Option<Pointer>), Error> {
-        let (region, cursor) = (self.order.region, self.order.cursor);
-        let capture = move |display: &mut Display| {
-            let screen = Rect::of_size(display.size());
-            let part = region.map(|region| region.clipped(screen)).transpose()?.unwrap_or(screen);
-            let pointer = cursor.then(|| display.pointer()).transpose()?;
-            Ok((display.capture(part)?, pointer))
-        };
-        self.session.link.call("a picture", Error::Screenshot, capture).await
+    /// One that the stream took just now is as good: what was drawn since comes with the next one.
+    async fn picture(&self, lookout: &mut Lookout) -> Result<Taken, Error> {
+        let frame_time = self.order.frame_time();
+        lookout.picture(self.order.region, frame_time / 2, frame_time).await
     }
 
     /// Its place on the disk and in the list.
@@ -210,9 +183,8 @@ impl Running {
                     None => return self.finish(EndReason::ServerStopped).await,
                 },
                 reason = left(&mut self.owner.shown, &self.owner.session) => return self.finish(reason).await,
-                is_there = self.watcher.changed(), if !self.is_dirty => match is_there {
-                    true => self.look(),
-                    false => return self.finish_gone().await,
+                is_there = self.lookout.changed(), if !self.lookout.is_dirty() => if !is_there {
+                    return self.finish_gone().await;
                 },
                 () = tokio::time::sleep_until(wake_at) => match self.tick().await {
                     Err(Error::Failed { .. }) => return self.finish_gone().await,
@@ -224,20 +196,11 @@ impl Running {
     }
 
     fn wake_at(&self) -> Instant {
-        match (self.is_paused, self.is_dirty) {
+        match (self.is_paused, self.lookout.is_dirty()) {
             (true, _) => Instant::now() + TOUCH_EVERY, // nothing will have to be done
             (false, true) => self.next_frame,
-            (false, false) if self.owner.order.cursor => self.next_touch.min(self.next_look),
-            (false, false) => self.next_touch,
+            (false, false) => self.lookout.next_look().map_or(self.next_touch, |look| look.min(self.next_touch)),
         }
-    }
-
-    /// What the watcher heard of.
-    fn look(&mut self) {
-        let now = self.watcher.now();
-        let is_other = now.changes != self.seen.changes || now.resizes != self.seen.resizes;
-        self.is_dirty |= is_other || self.owner.order.cursor && now.cursors != self.seen.cursors;
-        self.seen = now;
     }
 
     async fn tick(&mut self) -> Result<(), Error> {
@@ -245,10 +208,13 @@ impl Running {
         if self.is_paused {
             return Ok(());
         }
-        if !self.is_dirty && self.owner.order.cursor && now >= self.next_look {
-            self.look_for_pointer(now).await?;
+        if !self.lookout.is_dirty() && self.lookout.next_look().is_some_and(|at| now >= at) {
+            let frame_time = self.owner.order.frame_time();
+            if self.lookout.pointer(frame_time).await?.is_some() {
+                self.lookout.soil(); // it belongs to the picture
+            }
         }
-        if self.is_dirty {
+        if self.lookout.is_dirty() {
             return if now >= self.next_frame { self.frame().await } else { Ok(()) };
         }
         if now >= self.next_touch {
@@ -258,36 +224,16 @@ impl Running {
         Ok(())
     }
 
-    async fn look_for_pointer(&mut self, now: Instant) -> Result<(), Error> {
-        let is_resting = now - self.moved_at > POINTER_RESTS;
-        self.next_look = now + if is_resting { RESTING_POINTER_EVERY } else { self.owner.order.frame_time() };
-        let link = &self.owner.session.link;
-        let position = link.call("the pointer", Error::Screenshot, |display| display.pointer_position()).await?;
-        if self.pointed != Some((position.x, position.y)) {
-            (self.is_dirty, self.moved_at) = (true, now);
-        }
-        Ok(())
-    }
-
     async fn frame(&mut self) -> Result<(), Error> {
         let Ok(room) = self.work.reserve().await else {
-            self.is_dirty = false; // the thread has ended: its outcome is there
+            self.lookout.settle(); // the thread has ended: its outcome is there
             return Ok(());
         };
         let now = Instant::now();
         self.next_frame = now + self.owner.order.frame_time();
-        self.seen = self.watcher.now(); // whatever comes after this is another frame
-        let taken = self.owner.picture().await;
         // A part that isn't on the screen any more: the video stays as it is until the screen changes.
-        self.is_dirty = matches!(taken, Err(Error::TimedOut { .. } | Error::Changing(_)));
-        let (frame, pointer) = taken?;
-        if let Some(pointer) = &pointer {
-            let place = Some((pointer.x, pointer.y));
-            if self.pointed != place {
-                (self.pointed, self.moved_at) = (place, now);
-            }
-        }
-        (self.next_touch, self.next_look) = (now + TOUCH_EVERY, self.next_frame);
+        let Taken { frame, pointer, .. } = self.owner.picture(&mut self.lookout).await?;
+        self.next_touch = now + TOUCH_EVERY;
         room.send(Work::Frame { frame, pointer, at: now - self.began });
         Ok(())
     }
@@ -301,7 +247,8 @@ impl Running {
         if self.is_paused {
             self.owner.live.paused.store(false, Ordering::Relaxed);
             let _ = self.work.send(Work::Resume(self.began.elapsed())).await; // it ended
-            (self.is_paused, self.is_dirty) = (false, true);
+            self.is_paused = false;
+            self.lookout.soil();
         }
         let _ = done.send(()); // who asked has left
     }
@@ -315,8 +262,8 @@ impl Running {
     async fn finish(&mut self, reason: EndReason) -> (EndReason, Outcome) {
         // What was drawn just before belongs to it; a desktop that ends shows nothing more.
         if reason == EndReason::Stopped && !self.is_paused {
-            self.look();
-            if self.is_dirty
+            self.lookout.look();
+            if self.lookout.is_dirty()
                 && let Err(error) = self.frame().await
             {
                 tracing::debug!(%error, "the last frame of a recording");

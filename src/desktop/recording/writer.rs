@@ -20,7 +20,7 @@ const QUALITY: u8 = 100;
 
 /// What it is to do. Times are from the start of the recording.
 pub(super) enum Work {
-    Frame { frame: Frame, pointer: Option<Pointer>, at: Duration },
+    Frame { frame: Arc<Frame>, pointer: Option<Pointer>, at: Duration },
     Touch(Duration),
     Pause(Duration, oneshot::Sender<()>),
     Resume(Duration),
@@ -51,7 +51,7 @@ struct Writer {
     plan: Plan,
     live: Arc<Live>,
     /// As it was pushed.
-    last: Option<Frame>,
+    last: Option<Arc<Frame>>,
     latest: Duration,
 }
 
@@ -118,15 +118,15 @@ impl Writer {
         self.video.touch(at)
     }
 
-    fn frame(&mut self, frame: Frame, pointer: Option<&Pointer>, at: Duration) -> screen_video::Result<Progress> {
+    fn frame(&mut self, frame: Arc<Frame>, pointer: Option<&Pointer>, at: Duration) -> screen_video::Result<Progress> {
         let mut frame = frame;
         if let Some(pointer) = pointer {
-            frame.draw_pointer(pointer);
+            Arc::make_mut(&mut frame).draw_pointer(pointer);
         }
         let (width, height) = self.plan.size;
         if (frame.rect.width, frame.rect.height) != (width, height) {
             match frame.scaled(width, height) {
-                Ok(scaled) => frame = scaled,
+                Ok(scaled) => frame = Arc::new(scaled),
                 Err(error) => {
                     tracing::warn!(%error, "a frame of a recording is left out");
                     return self.touch(at);

@@ -14,7 +14,11 @@ pub(super) enum Request {
     /// It doesn't any more.
     ReleaseControl,
     /// It wants a WebRTC connection, another one if it had one.
-    Signal,
+    Signal {
+        hears: bool,
+    },
+    /// It wants sound, or doesn't any more.
+    Hear(bool),
     /// Its answer to the offer.
     Answer(String),
     Act(Input),
@@ -53,6 +57,8 @@ pub(super) enum Request {
 pub(super) struct Hello {
     /// Why it doesn't use WebRTC, for the list of viewers.
     pub(super) reason: Option<String>,
+    /// It shows the pointer itself, by neko's messages.
+    pub(super) pointer: bool,
 }
 
 /// In which form the picture comes over the WebSocket.
@@ -123,6 +129,18 @@ struct MediaSpec {
     media: Media,
 }
 
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct SignalSpec {
+    audio: AudioSpec,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct AudioSpec {
+    disabled: bool,
+}
+
 #[derive(Deserialize)]
 struct Number {
     number: u64,
@@ -143,7 +161,8 @@ impl Request {
         let request = match event {
             "control/request" => Self::TakeControl,
             "control/release" => Self::ReleaseControl,
-            "signal/request" => Self::Signal,
+            "signal/request" => Self::Signal { hears: !read::<Option<SignalSpec>>(payload)?.unwrap_or_default().audio.disabled },
+            "signal/audio" => Self::Hear(!read::<AudioSpec>(payload)?.disabled),
             "signal/answer" => Self::Answer(read::<Sdp>(payload)?.sdp),
             "control/move" => {
                 let Place { x, y } = read(payload)?;
@@ -202,8 +221,15 @@ pub(super) struct Init {
     pub(super) may_control: bool,
     /// Whether WebRTC can be had at all; else why not.
     pub(super) webrtc: Result<(), String>,
+    /// Whether there is sound; else why not.
+    pub(super) audio: Result<(), String>,
     /// For whoever came with a ticket: another one to come back with.
     pub(super) ticket: Option<String>,
+}
+
+/// Whether there is sound.
+pub(super) fn audio(audio: &Result<(), String>) -> Value {
+    json!({"available": audio.is_ok(), "reason": audio.as_ref().err()})
 }
 
 impl Init {
@@ -232,6 +258,7 @@ impl Init {
                 "webrtc": self.webrtc.is_ok(),
                 "webrtc_reason": self.webrtc.as_ref().err(),
                 "media": ["h264", "jpeg"],
+                "audio": audio(&self.audio),
                 "ticket": self.ticket,
             },
         });
@@ -258,7 +285,10 @@ mod tests {
     #[test]
     fn what_the_sdk_says_is_understood() {
         assert_eq!(parsed(json!({"event": "control/request", "payload": {}})), Request::TakeControl);
-        assert_eq!(parsed(json!({"event": "signal/request", "payload": {"video": {}, "audio": {}}})), Request::Signal);
+        assert_eq!(
+            parsed(json!({"event": "signal/request", "payload": {"video": {}, "audio": {}}})),
+            Request::Signal { hears: true }
+        );
         assert_eq!(parsed(json!({"event": "signal/answer", "payload": {"sdp": "v=0"}})), Request::Answer("v=0".into()));
         let candidate = json!({"event": "signal/candidate", "payload": {"candidate": "x", "sdpMid": "0"}});
         assert_eq!(parsed(candidate), Request::Nothing);

@@ -13,16 +13,20 @@
 //! | `pump` | **the owner task of pictures**: takes, encodes, hands out |
 //! | `conversation` | **the task of a viewer**: what it says and hears |
 //! | `viewers` | who watches, who is in control |
+//! | `ear` | **the task of sound**: listens while somebody hears |
 //! | `input` | pointer and keyboard of viewers |
+//! | `pointer` | where it is and what it looks like, for viewers that show it themselves |
 //! | `messages` | neko's words |
 //! | `picture`, `rate` | frames and rectangles; how much of them |
 //! | `tickets` | who may come in without the token |
 //! | `types` | what clients are told |
 
 mod conversation;
+mod ear;
 mod input;
 mod messages;
 mod picture;
+mod pointer;
 mod pump;
 mod rate;
 mod tickets;
@@ -34,10 +38,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use webrtc_peers::{Config as GatewayConfig, Gateway};
+use webrtc_peers::{Config as GatewayConfig, Gateway, Sound};
+use x_desktop::Pointer;
 
 pub use conversation::{Conversation, Said, Wire};
 pub use tickets::ViewerMode;
@@ -51,11 +56,12 @@ use crate::config::{as_duration, as_usize};
 use crate::rt::clock::{now_ms, rfc3339};
 use crate::rt::ids::new_id;
 use crate::rt::spawn_owned;
+use ear::{Ear, Hearing};
 use picture::{Packet, Picture};
 use pump::Pump;
 use rate::Rate;
 use tickets::{Claims, Tickets};
-use viewers::{Sight, Viewers};
+use viewers::{Sight, Viewer, Viewers};
 
 /// Ports for media when the start doesn't say.
 const PORTS: &str = "59050-59070";
@@ -92,8 +98,16 @@ pub(super) struct Stream {
     pictures: watch::Sender<Option<Arc<Picture>>>,
     size: watch::Sender<(u32, u32)>,
     rate: watch::Sender<Option<Rate>>,
+    pointers: watch::Sender<Option<Pointer>>,
+    /// The pointer is drawn in the picture, because somebody doesn't show it.
+    draws_pointer: watch::Sender<bool>,
+    hearing: watch::Sender<Hearing>,
+    /// For those who hear over their WebSocket.
+    sounds: broadcast::Sender<Arc<Sound>>,
     /// Somebody came, left, or wants something.
     asked: Notify,
+    /// Somebody hears, or doesn't any more.
+    ear_asked: Notify,
     stop: CancellationToken,
 }
 
@@ -141,6 +155,18 @@ impl Stream {
     /// What the slowest of the networks carries, in bits per second, where that is known.
     fn slowest_bps(&self) -> Option<u64> {
         self.viewers.slowest_bps()
+    }
+
+    /// Draws the pointer if a viewer doesn't show it itself; true when that is another thing than before.
+    fn consider_pointer(&self) -> bool {
+        let is_drawn = !self.viewers.all_show_pointer();
+        self.draws_pointer.send_if_modified(|drawn| std::mem::replace(drawn, is_drawn) != is_drawn)
+    }
+
+    /// A viewer hears from now on, or doesn't.
+    fn heard_by(&self, viewer: &Viewer, on: bool) {
+        viewer.hears(on);
+        self.ear_asked.notify_one();
     }
 
     fn resized(&self, size: (u32, u32)) {
@@ -202,11 +228,17 @@ impl Desktop {
             pictures: watch::channel(None).0,
             size: watch::channel((size.width, size.height)).0,
             rate: watch::channel(None).0,
+            pointers: watch::channel(None).0,
+            draws_pointer: watch::channel(false).0,
+            hearing: watch::channel(Hearing::default()).0,
+            sounds: broadcast::channel(SOUNDS_MAX).0,
             asked: Notify::new(),
+            ear_asked: Notify::new(),
             stop: CancellationToken::new(),
             session: Arc::clone(&session),
         });
         spawn_owned("desktop-stream", Pump::new(Arc::clone(&stream)).run());
+        spawn_owned("desktop-sound", Ear::new(Arc::clone(&stream), self.parts()).run());
         let (stop, desktop) = (stream.stop.clone(), self.clone());
         spawn_owned("desktop-stream-end", async move {
             tokio::select! {
@@ -391,5 +423,7 @@ pub struct MediaAddresses {
 
 /// Frames that wait for a viewer's WebSocket.
 const FRAMES_MAX: usize = 2;
+/// Packets of sound that wait for it; the oldest are left out.
+const SOUNDS_MAX: usize = 16;
 /// How long a viewer that is in control has the lease after its last input.
 const LEASE: Duration = Duration::from_secs(10);

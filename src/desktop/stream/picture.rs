@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use screen_video::{Encoder, Purpose, Settings};
+use webrtc_peers::Sound;
 use x_desktop::picture::{BYTES_PER_PIXEL, Format, Tiles, encode};
-use x_desktop::{Frame, Rect};
+use x_desktop::{Frame, Pointer, Rect};
 
 use super::rate::Rate;
 
@@ -13,8 +14,11 @@ use super::rate::Rate;
 const JPEG_QUALITY: u8 = 80;
 
 /// The screen at a moment.
+#[derive(Clone)]
 pub(super) struct Picture {
     pub(super) frame: Arc<Frame>,
+    /// That is drawn in it.
+    pub(super) pointer: Option<Pointer>,
     /// Counts pictures, from 1.
     pub(super) number: u64,
     /// When it was taken, since the beginning of the stream.
@@ -150,6 +154,17 @@ pub(super) fn message(kind: Kind, number: u64, at: Duration, rect: (u32, u32, u3
     message
 }
 
+/// A message with neko's binary message: `u8` 3, three bytes of nothing, then that.
+pub(super) fn pointer_message(neko: &[u8]) -> Vec<u8> {
+    [&[3, 0, 0, 0], neko].concat()
+}
+
+/// A message with 20 ms of sound, big-endian: `u8` 4, three bytes of nothing, `u64` samples of each channel before it, then a packet of
+/// Opus, 48 kHz, stereo.
+pub(super) fn sound_message(sound: &Sound) -> Vec<u8> {
+    [&[4, 0, 0, 0][..], &sound.at_sample.to_be_bytes(), &sound.data].concat()
+}
+
 /// What a message holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -165,7 +180,7 @@ mod tests {
         let rect = Rect { x: 0, y: 0, width: 320, height: 200 };
         let mut data = vec![200; 320 * 200 * BYTES_PER_PIXEL];
         paint(&mut data);
-        Picture { frame: Arc::new(Frame { rect, data }), number, at: Duration::from_millis(number * 33) }
+        Picture { frame: Arc::new(Frame { rect, data }), pointer: None, number, at: Duration::from_millis(number * 33) }
     }
 
     #[test]

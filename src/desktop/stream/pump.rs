@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use webrtc_peers::Frame;
-use x_desktop::{Display, Rect};
+use x_desktop::Frame as Screen;
 
 use super::picture::{Coder, Packet, Picture};
 use super::rate::RateControl;
 use super::{Need, Stream};
 use crate::desktop::Error;
-use crate::desktop::link::{Seen, Watcher};
+use crate::desktop::link::Taken;
+use crate::desktop::lookout::Lookout;
 
 /// A picture that rests is encoded again after these times, each finer than the one before.
 const REFINED_AFTER: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(220), Duration::from_millis(400)];
@@ -22,9 +23,6 @@ const REFINED_AFTER: [Duration; 3] = [Duration::from_millis(100), Duration::from
 const KEYFRAME_EVERY: Duration = Duration::from_millis(300);
 /// What networks carry is looked at as often.
 const RATE_EVERY: Duration = Duration::from_millis(500);
-/// How often a pointer is looked for that has not moved for [`POINTER_RESTS`]: its motion damages nothing.
-const RESTING_POINTER_EVERY: Duration = Duration::from_millis(100);
-const POINTER_RESTS: Duration = Duration::from_secs(2);
 /// After a picture that could not be taken.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -35,23 +33,22 @@ pub(super) struct Pump {
     size: (u32, u32),
     /// The last picture, for whoever needs it again.
     last: Option<Arc<Picture>>,
+    /// The same without the pointer; held so that others who want a picture of a screen that rests get this one.
+    bare: Option<Arc<Screen>>,
     number: u64,
-    is_dirty: bool,
-    seen: Seen,
     /// How often the last picture was encoded again.
     refined: usize,
     rests_since: Instant,
     next_frame: Instant,
     next_keyframe: Instant,
     next_rate: Instant,
-    next_look: Instant,
-    pointed: Option<(i32, i32)>,
-    moved_at: Instant,
 }
 
 /// What is to be done now.
 enum Step {
     Take,
+    /// Where the pointer is.
+    Point,
     /// The last picture once more.
     Again {
         is_keyframe: bool,
@@ -69,17 +66,13 @@ impl Pump {
             rate,
             size: (0, 0),
             last: None,
+            bare: None,
             number: 0,
-            is_dirty: true,
-            seen: Seen::default(),
             refined: 0,
             rests_since: now,
             next_frame: now,
             next_keyframe: now,
             next_rate: now,
-            next_look: now,
-            pointed: None,
-            moved_at: now,
         }
     }
 
@@ -97,20 +90,18 @@ impl Pump {
         loop {
             let asked = stream.asked.notified();
             if stream.need() == Need::Nothing {
-                self.last = None; // a screen takes megabytes
+                (self.last, self.bare) = (None, None); // a screen takes megabytes
                 asked.await;
                 continue;
             }
-            let mut watcher = stream.session.link.watch(); // before the picture: what changes after it is heard of
-            self.is_dirty = true;
-            if !self.serve(&mut watcher).await {
+            if !self.serve(&mut Lookout::new(stream.session.link.clone(), true)).await {
                 return;
             }
         }
     }
 
     /// While somebody watches. False when the connection is gone.
-    async fn serve(&mut self, watcher: &mut Watcher) -> bool {
+    async fn serve(&mut self, lookout: &mut Lookout) -> bool {
         let stream = Arc::clone(&self.stream);
         let mut ready = stream.ready();
         loop {
@@ -119,9 +110,12 @@ impl Pump {
             if need == Need::Nothing {
                 return true;
             }
-            let wake_at = match self.step(&need) {
+            if stream.consider_pointer() {
+                lookout.soil();
+            }
+            let wake_at = match self.step(&need, lookout) {
                 Step::Wait(at) => at,
-                step => match self.work(step, watcher).await {
+                step => match self.work(step, lookout).await {
                     Ok(()) => continue,
                     Err(Error::Failed { .. }) => return false,
                     Err(error) => {
@@ -131,9 +125,8 @@ impl Pump {
                 },
             };
             tokio::select! {
-                is_there = watcher.changed(), if !self.is_dirty => match is_there {
-                    true => self.look(watcher),
-                    false => return false,
+                is_there = lookout.changed(), if !lookout.is_dirty() => if !is_there {
+                    return false;
                 },
                 () = asked => {}
                 Ok(()) = ready.changed() => {}
@@ -142,93 +135,87 @@ impl Pump {
         }
     }
 
-    fn step(&mut self, need: &Need) -> Step {
-        let now = Instant::now();
+    fn step(&mut self, need: &Need, lookout: &Lookout) -> Step {
+        let (now, is_dirty) = (Instant::now(), lookout.is_dirty());
         let Need::Pictures { is_ready, wants_keyframe } = *need else { return Step::Wait(now + RETRY) };
-        if self.is_dirty && is_ready {
+        if is_dirty && is_ready {
             return if now >= self.next_frame { Step::Take } else { Step::Wait(self.next_frame) };
         }
         if self.last.is_none() {
             return Step::Wait(now + RETRY);
         }
-        let mut wake_at = if self.is_dirty { now + RETRY } else { self.next_look };
+        let next_look = lookout.next_look().unwrap_or(now + RETRY);
+        let mut wake_at = if is_dirty { now + RETRY } else { next_look };
         if wants_keyframe {
             if now >= self.next_keyframe {
                 return Step::Again { is_keyframe: true };
             }
             wake_at = wake_at.min(self.next_keyframe);
         }
-        if let Some(after) = REFINED_AFTER.get(self.refined).filter(|_| !self.is_dirty && is_ready) {
+        if let Some(after) = REFINED_AFTER.get(self.refined).filter(|_| !is_dirty && is_ready) {
             if now >= self.rests_since + *after {
                 self.refined += 1;
                 return Step::Again { is_keyframe: false };
             }
             wake_at = wake_at.min(self.rests_since + *after);
         }
-        if now >= self.next_look && !self.is_dirty {
-            return Step::Take; // looks for the pointer first
+        if now >= next_look && !is_dirty {
+            return Step::Point;
         }
         Step::Wait(wake_at)
     }
 
-    async fn work(&mut self, step: Step, watcher: &mut Watcher) -> Result<(), Error> {
+    async fn work(&mut self, step: Step, lookout: &mut Lookout) -> Result<(), Error> {
         self.consider_rate().await;
         match step {
             Step::Wait(_) => Ok(()),
             Step::Again { is_keyframe } => self.encode(is_keyframe).await,
-            Step::Take if !self.is_dirty => self.look_for_pointer().await,
-            Step::Take => self.take(watcher).await,
+            Step::Point => {
+                if let Some(pointer) = lookout.pointer(self.frame_time()).await? {
+                    self.stream.pointers.send_replace(Some(pointer));
+                    if *self.stream.draws_pointer.borrow() {
+                        lookout.soil(); // it belongs to the picture
+                    }
+                }
+                Ok(())
+            }
+            Step::Take => self.take(lookout).await,
         }
-    }
-
-    /// What the watcher heard of.
-    fn look(&mut self, watcher: &mut Watcher) {
-        let now = watcher.now();
-        self.is_dirty |= (now.changes, now.resizes, now.cursors) != (self.seen.changes, self.seen.resizes, self.seen.cursors);
-        self.seen = now;
-    }
-
-    async fn look_for_pointer(&mut self) -> Result<(), Error> {
-        let now = Instant::now();
-        let is_resting = now - self.moved_at > POINTER_RESTS;
-        self.next_look = now + if is_resting { RESTING_POINTER_EVERY } else { self.frame_time() };
-        let link = &self.stream.session.link;
-        let position = link.call("the pointer", Error::Screenshot, |display| display.pointer_position()).await?;
-        if self.pointed != Some((position.x, position.y)) {
-            (self.is_dirty, self.moved_at) = (true, now);
-        }
-        Ok(())
     }
 
     fn frame_time(&self) -> Duration {
         Duration::from_secs(1) / self.rate.rate().fps.max(1)
     }
 
-    async fn take(&mut self, watcher: &mut Watcher) -> Result<(), Error> {
+    async fn take(&mut self, lookout: &mut Lookout) -> Result<(), Error> {
         let now = Instant::now();
         self.next_frame = now + self.frame_time();
-        self.next_look = self.next_frame;
-        self.seen = watcher.now(); // whatever comes after this is another frame
-        let capture = |display: &mut Display| Ok((display.capture(Rect::of_size(display.size()))?, display.pointer()?));
-        let (mut frame, pointer) = self.stream.session.link.call("a picture", Error::Screenshot, capture).await?;
-        self.is_dirty = false;
-        if self.pointed != Some((pointer.x, pointer.y)) {
-            (self.pointed, self.moved_at) = (Some((pointer.x, pointer.y)), now);
-        }
+        let Taken { frame, pointer, .. } = lookout.picture(None, Duration::ZERO, self.frame_time()).await?;
         let size = (frame.rect.width, frame.rect.height);
         if size != self.size {
             self.size = size;
             self.rate = RateControl::new(size, self.stream.fps, now.into_std());
             self.stream.resized(size);
         }
-        frame.draw_pointer(&pointer);
-        // much is drawn as it was
-        if self.last.as_ref().is_some_and(|last| last.frame.data == frame.data) && !self.stream.wants_keyframe() {
-            return Ok(());
+        let is_other_pointer = *self.stream.pointers.borrow() != pointer;
+        if is_other_pointer {
+            self.stream.pointers.send_replace(pointer.clone());
+        }
+        let drawn = pointer.filter(|_| *self.stream.draws_pointer.borrow());
+        let is_as_it_was = match (&self.bare, &self.last) {
+            (Some(bare), Some(last)) => last.pointer == drawn && (Arc::ptr_eq(bare, &frame) || bare.data == frame.data),
+            _ => false,
+        };
+        self.bare = Some(Arc::clone(&frame));
+        if is_as_it_was && !self.stream.wants_keyframe() {
+            return Ok(()); // much is drawn as it was
+        }
+        let mut shown = frame;
+        if let Some(pointer) = &drawn {
+            Arc::make_mut(&mut shown).draw_pointer(pointer);
         }
         self.number += 1;
-        let picture = Picture { frame: Arc::new(frame), number: self.number, at: now - self.stream.began };
-        let picture = Arc::new(picture);
+        let picture = Arc::new(Picture { frame: shown, pointer: drawn, number: self.number, at: now - self.stream.began });
         self.last = Some(Arc::clone(&picture));
         self.stream.pictures.send_replace(Some(picture));
         (self.refined, self.rests_since) = (0, now);
@@ -243,9 +230,7 @@ impl Pump {
         let taken = Instant::now();
         let picture = match is_keyframe || self.refined > 0 {
             // the same once more is later all the same
-            true => {
-                Arc::new(Picture { frame: Arc::clone(&picture.frame), number: picture.number, at: taken - self.stream.began })
-            }
+            true => Arc::new(Picture { at: taken - self.stream.began, ..Picture::clone(&picture) }),
             false => picture,
         };
         let encoded = tokio::task::spawn_blocking(move || {

@@ -88,7 +88,8 @@ impl StreamStatus {
             reason: stream.no_gateway.clone(),
             port: stream.gateway.as_ref().map(webrtc_peers::Gateway::port),
         };
-        let audio = StreamPart { available: false, reason: Some("sound isn't sent yet".to_owned()), port: None };
+        let audio = stream.hearing.borrow().as_result();
+        let audio = StreamPart { available: audio.is_ok(), reason: audio.err(), port: None };
         Self { active: true, viewers: Some(stream.viewers.len()), video: Some(video), audio: Some(audio), webrtc: Some(webrtc) }
     }
 }

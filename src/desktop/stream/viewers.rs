@@ -81,6 +81,8 @@ struct State {
     path: Path,
     reason: Option<String>,
     awaits_keyframe: bool,
+    shows_pointer: bool,
+    hears: bool,
     unshown: usize,
     estimate_bps: Option<u64>,
     bytes_sent: u64,
@@ -110,6 +112,20 @@ impl Viewer {
 
     pub(super) fn wants_keyframe(&self) {
         self.state().awaits_keyframe = true;
+    }
+
+    /// It shows the pointer itself.
+    pub(super) fn shows_pointer(&self) {
+        self.state().shows_pointer = true;
+    }
+
+    /// It wants sound, or doesn't.
+    pub(super) fn hears(&self, on: bool) {
+        self.state().hears = on;
+    }
+
+    pub(super) fn is_hearing(&self) -> bool {
+        self.state().hears
     }
 
     pub(super) fn carries(&self, bps: u64) {
@@ -243,6 +259,14 @@ impl Viewers {
 
     pub(super) fn want_frames(&self) -> bool {
         self.all().values().any(|viewer| matches!(viewer.state().path, Path::WebRtc(_) | Path::Frames))
+    }
+
+    pub(super) fn all_show_pointer(&self) -> bool {
+        self.all().values().all(|viewer| viewer.state().shows_pointer)
+    }
+
+    pub(super) fn anyone_hears(&self) -> bool {
+        self.all().values().any(|viewer| viewer.is_hearing())
     }
 
     pub(super) fn slowest_bps(&self) -> Option<u64> {

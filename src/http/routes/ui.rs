@@ -14,10 +14,12 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       mediastream:; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'self'; frame-ancestors 'self'";
 
 /// The page's parts: name, media type, text.
-const DESKTOP: [(&str, &str, &str); 4] = [
+const DESKTOP: [(&str, &str, &str); 6] = [
     ("main.js", "text/javascript", include_str!("../../../inspector/desktop/main.js")),
     ("keys.js", "text/javascript", include_str!("../../../inspector/desktop/keys.js")),
     ("players.js", "text/javascript", include_str!("../../../inspector/desktop/players.js")),
+    ("pointer.js", "text/javascript", include_str!("../../../inspector/desktop/pointer.js")),
+    ("sound.js", "text/javascript", include_str!("../../../inspector/desktop/sound.js")),
     ("style.css", "text/css", include_str!("../../../inspector/desktop/style.css")),
 ];
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use str0m::change::SdpOffer;
 use str0m::channel::ChannelId;
+use str0m::format::Codec;
 use str0m::net::{Protocol, Receive, TcpType};
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -28,6 +29,8 @@ pub struct Client {
     next: Instant,
     pub channel: Option<ChannelId>,
     pub frames: VecDeque<Vec<u8>>,
+    /// Packets of Opus.
+    pub sounds: VecDeque<Vec<u8>>,
     pub messages: VecDeque<Vec<u8>>,
     pub is_connected: bool,
 }
@@ -40,6 +43,7 @@ impl Client {
         let remote = candidate(&text, if is_tcp { "tcp" } else { "udp" });
         let crypto = Arc::new(str0m::crypto::from_feature_flags());
         let mut config = RtcConfig::new().set_crypto_provider(crypto).clear_codecs();
+        config.codec_config().enable_opus(true, false);
         config.codec_config().add_h264(102.into(), Some(103.into()), true, 0x0042_e01f);
         let mut rtc = config.build(Instant::now());
         let (wire, local, own) = if is_tcp {
@@ -62,6 +66,7 @@ impl Client {
             next: Instant::now(),
             channel: None,
             frames: VecDeque::new(),
+            sounds: VecDeque::new(),
             messages: VecDeque::new(),
             is_connected: false,
         };
@@ -127,6 +132,9 @@ impl Client {
                         self.channel = Some(id);
                     }
                     Event::ChannelData(data) => self.messages.push_back(data.data),
+                    Event::MediaData(data) if data.params.spec().codec == Codec::Opus => {
+                        self.sounds.push_back(data.data.to_vec());
+                    }
                     Event::MediaData(data) => self.frames.push_back(data.data.to_vec()),
                     _ => {}
                 },

@@ -6,7 +6,7 @@ use image_webp::{ColorType, WebPEncoder};
 use jpeg_encoder::SamplingFactor;
 
 use super::{BYTES_PER_PIXEL, Frame};
-use crate::{Error, Result};
+use crate::{CursorImage, Error, Result};
 
 /// The longest side that a WebP can have (WebP container specification, 14 bits).
 pub const WEBP_MAX_SIDE: u32 = 16383;
@@ -73,6 +73,29 @@ fn png(frame: &Frame) -> Result<Vec<u8>> {
     encoder.set_compression(png::Compression::Fast);
     let mut writer = encoder.write_header().map_err(failed)?;
     writer.write_image_data(&rgb(frame)).map_err(failed)?;
+    writer.finish().map_err(failed)?;
+    Ok(file)
+}
+
+/// A pointer as a PNG of 8 bits each of red, green, blue and alpha.
+///
+/// # Errors
+/// [`Error::Encode`].
+pub fn cursor_png(image: &CursorImage) -> Result<Vec<u8>> {
+    let failed = |error: png::EncodingError| Error::Encode(error.to_string());
+    let straight = |argb: &u32| {
+        let [blue, green, red, alpha] = argb.to_le_bytes();
+        // what is shown is multiplied by alpha, what a PNG has isn't
+        let colour = |colour: u8| (u32::from(colour) * 255).checked_div(alpha.into()).unwrap_or(0).min(255) as u8;
+        [colour(red), colour(green), colour(blue), alpha]
+    };
+    let pixels: Vec<u8> = image.argb.iter().flat_map(straight).collect();
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, image.width.into(), image.height.into());
+    encoder.set_color(png::ColorType::Rgba);
+    encoder.set_depth(png::BitDepth::Eight);
+    let mut writer = encoder.write_header().map_err(failed)?;
+    writer.write_image_data(&pixels).map_err(failed)?;
     writer.finish().map_err(failed)?;
     Ok(file)
 }

@@ -17,7 +17,7 @@ mod scale;
 
 pub use changes::{FRAMES_KEPT, MAX_RECTS, Seen, TILE, Tiles};
 pub use decode::decode;
-pub use encode::{Format, WEBP_MAX_SIDE, encode};
+pub use encode::{Format, WEBP_MAX_SIDE, cursor_png, encode};
 pub use place::Placing;
 pub use scale::{Fit, fit, scaled_size};
 
