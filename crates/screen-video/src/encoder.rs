@@ -14,6 +14,7 @@ use openh264::{OpenH264API, Timestamp};
 
 use crate::error::{Error, Result};
 use crate::i420::I420;
+use crate::raw;
 
 /// The least width and height that is encoded, in pixels: one macroblock. Smaller screens are padded to it.
 pub const LEAST_SIDE: u32 = 16;
@@ -73,6 +74,7 @@ pub struct Encoder {
     picture: I420,
     /// A picture was converted, so that it can be encoded again.
     has_picture: bool,
+    has_encoded: bool,
     /// A keyframe is owed: the first, or a forced one that the rate control skipped.
     owes_keyframe: bool,
 }
@@ -93,14 +95,19 @@ impl Encoder {
         if short == 0 || long > GREATEST_LONG_SIDE || short > GREATEST_SHORT_SIDE {
             return Err(Error::Size { width, height });
         }
-        let settings = Settings {
-            fps: settings.fps.clamp(*FPS.start(), *FPS.end()),
-            bitrate_bps: settings.bitrate_bps.clamp(*BITRATE_BPS.start(), *BITRATE_BPS.end()),
-            ..settings
-        };
+        let settings = settings.within();
         let (coded_width, coded_height) = (coded(width), coded(height));
         let picture = I420::black(coded_width, coded_height);
-        Ok(Self { width, height, settings, codec: codec(settings)?, picture, has_picture: false, owes_keyframe: true })
+        Ok(Self {
+            width,
+            height,
+            settings,
+            codec: codec(settings)?,
+            picture,
+            has_picture: false,
+            has_encoded: false,
+            owes_keyframe: true,
+        })
     }
 
     /// Width and height of the video in pixels: the frame's, padded to even numbers and to 16×16.
@@ -143,6 +150,7 @@ impl Encoder {
         }
         let at_ms = u64::try_from(timestamp.as_millis()).unwrap_or(u64::MAX).min(i64::MAX.unsigned_abs());
         let stream = self.codec.encode_at(&self.picture, Timestamp::from_millis(at_ms))?;
+        self.has_encoded = true;
         let is_keyframe = match stream.frame_type() {
             FrameType::IDR => true,
             FrameType::I | FrameType::P | FrameType::IPMixed => false,
@@ -153,22 +161,33 @@ impl Encoder {
         Ok((!data.is_empty()).then_some(Encoded { data, is_keyframe }))
     }
 
-    /// Changes the bit rate. The library's own switch is only reachable by unsafe code, so that this builds the encoder
-    /// anew: the next frame is a keyframe, with parameter sets of its own. Callers with an estimate that trembles wait for
-    /// a change that is worth it. The same rate does nothing.
+    /// Changes the bit rate and the frame rate, from the next frame on and without a keyframe: on a network that has become slow,
+    /// one would come late by seconds. The same rates do nothing.
     ///
     /// # Errors
-    /// [`Error::Codec`] when the library has no memory; the old rate then holds.
-    pub fn set_bitrate(&mut self, bitrate_bps: u32) -> Result<()> {
-        let bitrate_bps = bitrate_bps.clamp(*BITRATE_BPS.start(), *BITRATE_BPS.end());
-        if bitrate_bps == self.settings.bitrate_bps {
+    /// [`Error::Codec`] when the library refuses; the encoder should be replaced then.
+    pub fn set_rate(&mut self, bitrate_bps: u32, fps: u32) -> Result<()> {
+        let settings = Settings { bitrate_bps, fps, ..self.settings }.within();
+        if settings == self.settings {
             return Ok(());
         }
-        let settings = Settings { bitrate_bps, ..self.settings };
-        self.codec = codec(settings)?;
+        if self.has_encoded {
+            raw::set_rate(&mut self.codec, (self.settings.bitrate_bps, settings.bitrate_bps), settings.fps)?;
+        } else {
+            self.codec = codec(settings)?; // it has no options before its first frame
+        }
         self.settings = settings;
-        self.owes_keyframe = true;
         Ok(())
+    }
+}
+
+impl Settings {
+    fn within(self) -> Self {
+        Self {
+            fps: self.fps.clamp(*FPS.start(), *FPS.end()),
+            bitrate_bps: self.bitrate_bps.clamp(*BITRATE_BPS.start(), *BITRATE_BPS.end()),
+            ..self
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod error;
 mod fmp4;
 mod i420;
 mod inspect;
+mod raw;
 mod recording;
 
 pub use encoder::{BITRATE_BPS, Encoded, Encoder, FPS, GREATEST_LONG_SIDE, GREATEST_SHORT_SIDE, LEAST_SIDE, Purpose, Settings};

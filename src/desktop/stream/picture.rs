@@ -38,7 +38,7 @@ pub(super) struct Packet {
 
 /// Encodes for all.
 pub(super) struct Coder {
-    encoder: Option<(Encoder, (u32, u32), Rate)>,
+    encoder: Option<(Encoder, (u32, u32))>,
 }
 
 impl Coder {
@@ -88,13 +88,13 @@ impl Coder {
 
     fn encoder(&mut self, size: (u32, u32), rate: Rate) -> Result<&mut Encoder, String> {
         match &mut self.encoder {
-            Some((encoder, of, known)) if *of == size && (known.fps, known.shrink) == (rate.fps, rate.shrink) => {
-                encoder.set_bitrate(rate.bitrate_bps).map_err(|error| error.to_string())?;
+            Some((encoder, of)) if *of == size => {
+                encoder.set_rate(rate.bitrate_bps, rate.fps).map_err(|error| error.to_string())?;
             }
             encoder => {
                 let settings = Settings { fps: rate.fps, bitrate_bps: rate.bitrate_bps, purpose: Purpose::Live };
                 let new = Encoder::new(size.0, size.1, settings).map_err(|error| error.to_string())?;
-                *encoder = Some((new, size, rate));
+                *encoder = Some((new, size));
             }
         }
         self.encoder.as_mut().map(|(encoder, ..)| encoder).ok_or_else(|| "no encoder".to_owned())

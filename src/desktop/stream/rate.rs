@@ -9,10 +9,14 @@ const LEAST_BPS: u32 = 150_000;
 /// Bits for a pixel of a frame. Text that scrolls needs about so much; most else far less.
 const BITS_PER_PIXEL: f64 = 0.1;
 const WANTED_BPS: std::ops::RangeInclusive<f64> = 1_000_000.0..=16_000_000.0;
-/// A rate that is so much lower is taken at once.
-const LOWER: f64 = 0.8;
-/// A rate that is so much higher is taken once it lasts: each change begins with a keyframe.
-const HIGHER: f64 = 1.35;
+/// Estimates tremble: a rate that is lower or higher by less is as good.
+const TREMBLE: f64 = 0.05;
+/// A higher rate is taken no more often.
+const RISES_EVERY: Duration = Duration::from_secs(1);
+/// Below this part of what is wanted, the picture becomes smaller; above the other, when that lasts, as large as the screen again.
+/// Each begins with a keyframe.
+const SMALL: f64 = 0.07;
+const LARGE: f64 = 0.12;
 const LASTS: Duration = Duration::from_secs(3);
 const LEAST_FPS: u32 = 5;
 
@@ -31,13 +35,15 @@ pub(super) struct RateControl {
     fps_max: u32,
     now: Rate,
     changed_at: Instant,
+    /// Since when it carries a large picture, while that is small.
+    large_since: Option<Instant>,
 }
 
 impl RateControl {
     pub(super) fn new((width, height): (u32, u32), fps_max: u32, now: Instant) -> Self {
         let wanted_bps = wanted_bps((width, height), fps_max);
         let rate = rate(wanted_bps, wanted_bps, fps_max);
-        Self { wanted_bps, fps_max, now: rate, changed_at: now }
+        Self { wanted_bps, fps_max, now: rate, changed_at: now, large_since: None }
     }
 
     pub(super) fn rate(&self) -> Rate {
@@ -55,15 +61,26 @@ impl RateControl {
     pub(super) fn consider(&mut self, slowest_bps: Option<u64>, now: Instant) -> bool {
         #[allow(clippy::cast_precision_loss)] // far below 2^52
         let carried = slowest_bps.map_or(self.wanted_bps, |bps| bps as f64 * SHARE);
-        let next = rate(carried.min(self.wanted_bps), self.wanted_bps, self.fps_max);
+        let carried = carried.min(self.wanted_bps);
+        let shrink = self.shrink(carried / self.wanted_bps, now);
+        let next = Rate { shrink, ..rate(carried, self.wanted_bps, self.fps_max) };
         let factor = f64::from(next.bitrate_bps) / f64::from(self.now.bitrate_bps);
-        let is_lower = factor < LOWER;
-        let is_higher = (factor > HIGHER || next.bitrate_bps > self.now.bitrate_bps && carried >= self.wanted_bps)
-            && now.saturating_duration_since(self.changed_at) >= LASTS;
-        if is_lower || is_higher {
+        let is_due = now.saturating_duration_since(self.changed_at) >= RISES_EVERY;
+        let is_higher = factor > 1.0 + TREMBLE || factor > 1.0 && carried >= self.wanted_bps;
+        let is_other = factor < 1.0 - TREMBLE || is_higher && is_due || shrink != self.now.shrink;
+        if is_other {
             (self.now, self.changed_at) = (next, now);
         }
-        is_lower || is_higher
+        is_other
+    }
+
+    fn shrink(&mut self, part: f64, now: Instant) -> u32 {
+        if part < SMALL || self.now.shrink == 2 && part < LARGE {
+            self.large_since = None;
+            return 2;
+        }
+        let since = *self.large_since.get_or_insert(now);
+        if self.now.shrink == 2 && now.saturating_duration_since(since) < LASTS { 2 } else { 1 }
     }
 }
 
@@ -84,7 +101,7 @@ fn rate(bps: f64, wanted_bps: f64, fps_max: u32) -> Rate {
     };
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // at most 16 million
     let bitrate_bps = (bps as u32).max(LEAST_BPS);
-    Rate { bitrate_bps, fps: (fps_max / slower).max(LEAST_FPS.min(fps_max)), shrink: if part >= 0.07 { 1 } else { 2 } }
+    Rate { bitrate_bps, fps: (fps_max / slower).max(LEAST_FPS.min(fps_max)), shrink: 1 }
 }
 
 #[cfg(test)]
@@ -102,13 +119,20 @@ mod tests {
         assert!(control.consider(Some(900_000), begin));
         let slow = control.rate();
         assert_eq!((slow.bitrate_bps, slow.fps, slow.shrink), (765_000, 15, 1));
-        assert!(!control.consider(Some(850_000), begin), "about the same");
-        assert!(!control.consider(Some(10_000_000), begin + Duration::from_secs(1)), "it has to last");
-        assert!(control.consider(Some(10_000_000), begin + LASTS));
+        assert!(!control.consider(Some(880_000), begin), "about the same");
+        assert!(!control.consider(Some(10_000_000), begin), "not so often");
+        assert!(control.consider(Some(10_000_000), begin + RISES_EVERY));
         assert_eq!(control.rate(), best);
-        assert!(control.consider(Some(20_000), begin + LASTS));
+        let mut at = begin + RISES_EVERY;
+        assert!(control.consider(Some(20_000), at));
         let least = control.rate();
         assert_eq!((least.bitrate_bps, least.fps, least.shrink), (LEAST_BPS, 10, 2));
+        at += RISES_EVERY;
+        assert!(control.consider(Some(10_000_000), at));
+        assert_eq!((control.rate().bitrate_bps, control.rate().shrink), (best.bitrate_bps, 2), "a larger picture has to last");
+        at += LASTS;
+        assert!(control.consider(Some(10_000_000), at));
+        assert_eq!(control.rate(), best);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,8 @@ use crate::rt::clock::{now_ms, rfc3339};
 
 /// Frames that a viewer got over its WebSocket and hasn't shown yet: one more waits until it has.
 const UNSHOWN_MAX: usize = 3;
+/// A viewer that missed a frame gets its keyframe after this time: keyframes are for all, and who is slow misses the next one, too.
+const LAG: Duration = Duration::from_secs(1);
 
 /// All viewers of a stream.
 pub(super) struct Viewers {
@@ -81,6 +84,8 @@ struct State {
     path: Path,
     reason: Option<String>,
     awaits_keyframe: bool,
+    /// When it missed a frame, until it has a keyframe.
+    missed_at: Option<Instant>,
     shows_pointer: bool,
     hears: bool,
     unshown: usize,
@@ -103,7 +108,7 @@ impl Viewer {
         let mut state = self.state();
         state.path = path;
         state.awaits_keyframe = path == Path::Frames;
-        (state.unshown, state.estimate_bps, state.stats) = (0, None, None);
+        (state.unshown, state.missed_at, state.estimate_bps, state.stats) = (0, None, None, None);
     }
 
     pub(super) fn because(&self, reason: Option<String>) {
@@ -163,6 +168,7 @@ impl Viewer {
         }
         let has_room = state.unshown < UNSHOWN_MAX && self.frames.try_send(Arc::clone(packet)).is_ok();
         state.awaits_keyframe = !has_room;
+        state.missed_at = (!has_room).then(Instant::now);
         state.unshown += usize::from(has_room);
     }
 
@@ -253,7 +259,8 @@ impl Viewers {
     pub(super) fn want_keyframe(&self) -> bool {
         self.all().values().any(|viewer| {
             let state = viewer.state();
-            state.awaits_keyframe && state.unshown < UNSHOWN_MAX
+            let lags = state.missed_at.is_some_and(|missed_at| missed_at.elapsed() < LAG);
+            state.awaits_keyframe && state.unshown < UNSHOWN_MAX && !lags
         })
     }
 

@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use axum::Json;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
+use axum::{Extension, Json};
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
@@ -20,6 +20,7 @@ use utoipa_axum::routes;
 use crate::config::{as_duration, as_usize};
 use crate::desktop::{Conversation, Said, StreamStatus, Ticket, TicketSpec, ViewerList, Wire};
 use crate::http::extract::{ApiJson, ApiPath, ApiQuery};
+use crate::http::negotiate::Peer;
 use crate::http::problem::ApiError;
 use crate::http::{AppState, ProblemDetails};
 use crate::rt::spawn_owned;
@@ -106,11 +107,12 @@ struct SignalQuery {
 async fn signal(
     State(state): State<AppState>,
     ApiQuery(query): ApiQuery<SignalQuery>,
+    Extension(Peer(remote)): Extension<Peer>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|rejection| ApiError::invalid(rejection.body_text()))?;
-    let viewer = state.desktop.view(query.ticket.as_deref(), None, asked_at(&headers))?;
+    let viewer = state.desktop.view(query.ticket.as_deref(), Some(remote), asked_at(&headers))?;
     let bounds = &state.config.bounds;
     let (max, ping) = (as_usize(bounds.ws_message_max_bytes), as_duration(bounds.ws_ping_ms));
     let stop = state.stop.clone();
