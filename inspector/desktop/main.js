@@ -112,6 +112,7 @@ const hear = {
     console.warn(message);
     if (desktop.player instanceof WebRtcPlayer && message.startsWith('WebRTC')) desktop.player.refused(message);
   },
+  'client/pong': (payload) => desktop.player?.pong?.(payload),
   'stream/pointer': ({ drawn }) => { pointer.isDrawn = drawn; pointer.show(); },
   'stream/audio': (sound) => showSound(sound),
   'screen/updated': ({ width, height }) => { desktop.size = [width, height]; },

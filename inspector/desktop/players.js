@@ -87,7 +87,7 @@ export class WebRtcPlayer {
 
 /** What comes over the WebSocket, drawn on a canvas. */
 class SocketPlayer {
-  frames = 0; bytes = 0; #at = performance.now();
+  frames = 0; bytes = 0; #at = performance.now(); #roundTripMs;
 
   constructor({ canvas, send, onSize, onEnd }) {
     Object.assign(this, { canvas, send, onSize, onEnd, context: canvas.getContext('2d', { alpha: false, desynchronized: true }) });
@@ -104,10 +104,14 @@ class SocketPlayer {
     this.send('stream/shown', { number });
   }
 
+  /** What the server sends back of what `statistics` sent. */
+  pong({ at }) { this.#roundTripMs = performance.now() - at; }
+
   async statistics() {
     const now = performance.now();
+    this.send('client/ping', { at: now });
     const seconds = (now - this.#at) / 1000;
-    const told = { path: this.name, fps: this.frames / seconds, bitsPerSecond: (this.bytes * 8) / seconds };
+    const told = { path: this.name, fps: this.frames / seconds, bitsPerSecond: (this.bytes * 8) / seconds, roundTripMs: this.#roundTripMs };
     this.#at = now;
     this.frames = this.bytes = 0;
     return told;

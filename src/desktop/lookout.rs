@@ -23,18 +23,18 @@ pub(super) struct Lookout {
 }
 
 /// For who wants to know where the pointer is.
-#[derive(Default)]
 struct Pointing {
     known: Option<Pointer>,
-    moved_at: Option<Instant>,
-    next_look: Option<Instant>,
+    moved_at: Instant,
+    next_look: Instant,
 }
 
 impl Lookout {
     pub(super) fn new(link: Link, with_pointer: bool) -> Self {
         let mut watcher = link.watch();
-        let seen = watcher.now();
-        Self { link, watcher, seen, is_dirty: true, pointing: with_pointer.then(Pointing::default) }
+        let (seen, now) = (watcher.now(), Instant::now());
+        let pointing = with_pointer.then_some(Pointing { known: None, moved_at: now, next_look: now });
+        Self { link, watcher, seen, is_dirty: true, pointing }
     }
 
     /// Something may look different from the last picture.
@@ -54,8 +54,7 @@ impl Lookout {
 
     /// When to look for the pointer; `None` when nobody wants to know.
     pub(super) fn next_look(&self) -> Option<Instant> {
-        let pointing = self.pointing.as_ref()?;
-        Some(pointing.next_look.unwrap_or_else(Instant::now))
+        self.pointing.as_ref().map(|pointing| pointing.next_look)
     }
 
     /// Waits until something has happened, and looks at it. False when the connection is gone. Cancel safe.
@@ -70,7 +69,7 @@ impl Lookout {
         let now = self.watcher.now();
         self.is_dirty |= (now.changes, now.resizes) != (self.seen.changes, self.seen.resizes);
         if let Some(pointing) = self.pointing.as_mut().filter(|_| now.cursors != self.seen.cursors) {
-            pointing.next_look = None; // it looks different
+            pointing.next_look = Instant::now(); // it looks different
         }
         self.seen = now;
     }
@@ -90,10 +89,10 @@ impl Lookout {
         let now = Instant::now();
         let is_other = pointing.known.as_ref() != Some(pointer);
         if is_other {
-            (pointing.known, pointing.moved_at) = (Some(pointer.clone()), Some(now));
+            (pointing.known, pointing.moved_at) = (Some(pointer.clone()), now);
         }
-        let rests = pointing.moved_at.is_none_or(|moved_at| now - moved_at > POINTER_RESTS);
-        pointing.next_look = Some(now + if rests { RESTING_POINTER_EVERY.max(every) } else { every });
+        let rests = now - pointing.moved_at > POINTER_RESTS;
+        pointing.next_look = now + if rests { RESTING_POINTER_EVERY.max(every) } else { every };
         is_other
     }
 

@@ -45,6 +45,8 @@ pub(super) enum Request {
     Media(Media),
     /// Ours: it has shown this frame.
     Shown(u64),
+    /// Ours: it wants this back, to know how long that takes.
+    Ping(Value),
     /// neko's own client is there.
     Heartbeat,
     /// Nothing to be done: what is only told, trickled candidates, and what isn't known.
@@ -188,6 +190,7 @@ impl Request {
                 let Screen { width, height } = read(payload)?;
                 Self::SetScreen { width, height }
             }
+            "client/ping" => Self::Ping(payload),
             "client/hello" => Self::Hello(read(payload)?),
             "stream/request" => Self::Media(read::<MediaSpec>(payload)?.media),
             "stream/shown" => Self::Shown(read::<Number>(payload)?.number),

@@ -135,6 +135,7 @@ class DesktopStage extends ProcessStage {
   /** A request that the SDK doesn't make. */
   raw(route, { method = 'GET', body, type = 'application/json' } = {}) {
     const headers = body === undefined || !type ? {} : { 'content-type': type };
+    if (this.server.token) headers.authorization = `Bearer ${this.server.token}`;
     return fetch(`${this.server.url}/v1/desktop/${route}`, { method, headers, body });
   }
 }

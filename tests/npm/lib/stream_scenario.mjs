@@ -119,12 +119,18 @@ export async function untilMoving(stage, page, frames = 20) {
   }, `${frames} frames`, 30_000);
 }
 
-/** Clicks into an xterm, over the picture in `selector`, and types; what it gets is right. */
-export async function clickAndType(stage, page, selector, file = 'typed') {
-  await stage.lines(file, ['-geometry', '40x8+200+200']);
+/** Where places of the desktop are on the page: the picture is as large as fits into `selector`, in the middle. */
+export async function placesOf(page, selector = '#stage', { width, height } = SIZE) {
   const box = await page.locator(selector).boundingBox();
-  const factor = Math.min(box.width / SIZE.width, box.height / SIZE.height);
-  const at = (x, y) => [box.x + (box.width - SIZE.width * factor) / 2 + x * factor, box.y + (box.height - SIZE.height * factor) / 2 + y * factor];
+  const factor = Math.min(box.width / width, box.height / height);
+  const [left, top] = [box.x + (box.width - width * factor) / 2, box.y + (box.height - height * factor) / 2];
+  return (x, y) => [left + x * factor, top + y * factor];
+}
+
+/** Clicks into an xterm, over the picture in `selector`, and types; what it gets is right. */
+export async function clickAndType(stage, page, selector, file = 'typed', size = SIZE) {
+  await stage.lines(file, ['-geometry', '40x8+200+200']);
+  const at = await placesOf(page, selector, size);
   await page.mouse.click(...at(300, 250));
   await page.keyboard.type('Hello, World 42');
   await page.keyboard.press('Enter');

@@ -250,6 +250,7 @@ impl Talk {
         let (stream, viewer) = (Arc::clone(&self.presence.stream), Arc::clone(&self.presence.viewer));
         match request {
             Request::Nothing => {}
+            Request::Ping(theirs) => return Ok(self.say("client/pong", theirs).await),
             Request::Heartbeat => return Ok(self.is_neko().await),
             Request::TakeControl => {
                 stream.viewers.take_control(&viewer);
