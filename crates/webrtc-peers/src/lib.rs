@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `gateway` | **the owner task**: sockets, and which peer a packet is for |
 //! | `peer` | one peer, without I/O |
+//! | `rise` | when what is estimated of its network is too low |
 //! | `udp`, `tcp` | packets in and out |
 //! | `addresses` | where peers can reach us |
 
@@ -18,6 +19,7 @@ mod addresses;
 mod error;
 mod gateway;
 mod peer;
+mod rise;
 mod tcp;
 mod udp;
 

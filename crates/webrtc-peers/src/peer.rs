@@ -14,6 +14,7 @@ use str0m::rtp::Extension;
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig};
 
 use crate::error::{Error, Result};
+use crate::rise::Rise;
 use crate::{CloseReason, Config, Frame, PeerEvent, PeerStats, Sound, Transport};
 
 /// Payload types of H.264 and of its retransmissions (RFC 4588), as most senders number them.
@@ -93,6 +94,7 @@ pub(crate) struct Peer {
     backlog: usize,
     estimate_bps: u64,
     desired_bps: u64,
+    rise: Rise,
     closed: Option<CloseReason>,
 }
 
@@ -137,6 +139,7 @@ impl Peer {
             backlog: 0,
             estimate_bps: START_BPS,
             desired_bps: START_BPS,
+            rise: Rise::new(),
             closed: None,
         };
         Ok((peer, offer.to_sdp_string()))
@@ -310,6 +313,11 @@ impl Peer {
             Event::PeerStats(stats) => {
                 let pair = stats.selected_candidate_pair;
                 let round_trip = pair.as_ref().and_then(|pair| pair.current_round_trip_time).or(stats.rtt);
+                if self.rise.is_due(Instant::now(), round_trip, stats.egress_loss_fraction) && self.estimate_bps < self.desired_bps {
+                    self.estimate_bps = (self.estimate_bps * 2).min(self.desired_bps * 3 / 2);
+                    self.rtc.bwe().reset(Bitrate::from(self.estimate_bps));
+                    tell(PeerEvent::Estimate(self.estimate_bps));
+                }
                 tell(PeerEvent::Stats(PeerStats {
                     transport: pair.as_ref().map(|pair| match pair.protocol {
                         Protocol::Udp => Transport::Udp,
