@@ -13,22 +13,23 @@ import { guard, until } from './wait.mjs';
 const HANG_GUARD_MS = 60_000;
 
 /**
- * Declares a test; `body` gets a ProcessStage. `betterThanReference` says which defect of the reference makes the test
- * fail there; it is skipped against the reference alone. `todo` says which defect of ours does.
+ * Declares a test; `body` gets a ProcessStage and the test's context. `betterThanReference` says which defect of the reference
+ * makes the test fail there; it is skipped against the reference alone. `todo` says which defect of ours does. After
+ * `hangGuardMs` it is said to hang.
  */
 export function processScenario(title, body, options) {
   stageScenario(ProcessStage, title, body, options);
 }
 
 /** The same on another kind of ProcessStage. */
-export function stageScenario(Stage, title, body, { betterThanReference, todo, ...stageOptions } = {}) {
+export function stageScenario(Stage, title, body, { betterThanReference, todo, hangGuardMs = HANG_GUARD_MS, ...stageOptions } = {}) {
   const skip = isReference && betterThanReference ? `better than the reference: ${betterThanReference}` : false;
-  test(title, { skip, todo: isReference ? false : todo }, async () => {
+  test(title, { skip, todo: isReference ? false : todo }, async (t) => {
     const stage = new Stage(stageOptions);
     let failure;
     try {
       await stage.open();
-      await guard(body(stage), title, HANG_GUARD_MS);
+      await guard(body(stage, t), title, hangGuardMs);
     } catch (error) {
       failure = error;
     }
