@@ -84,12 +84,18 @@ export async function showCard(stage) {
     const hex = `#${colour.map((value) => value.toString(16).padStart(2, '0')).join('')}`;
     return [`card${index}`, hex, x < 0.5 ? 0 : 600, y < 0.5 ? 0 : 500];
   });
-  for (const [name, colour, x, y] of script) {
-    await stage.client.launchDesktopApp({ app: 'xterm', args: ['-bg', colour, '-fg', colour, '-b', '0', '-bw', '0', '-T', name, '+sb', '-cr', colour, '-e', 'sleep', '1000'], wait: true });
-    const id = await until(async () => (await stage.client.listDesktopWindows()).windows.find(({ title }) => title === name)?.id, name);
+  for (const [name, hex, x, y] of script) {
+    const id = await showWindow(stage, name, hex);
     await stage.client.resizeDesktopWindow(id, { width: 200, height: 100 });
     await stage.client.moveDesktopWindow(id, { x, y });
   }
+}
+
+/** A window all of one colour; resolves to its id. */
+async function showWindow(stage, name, colour) {
+  const args = ['-bg', colour, '-fg', colour, '-b', '0', '-bw', '0', '-geometry', '16x2', '-T', name, '+sb', '-cr', colour, '-e', 'sleep', '1000'];
+  await stage.client.launchDesktopApp({ app: 'xterm', args, wait: true });
+  return until(async () => (await stage.client.listDesktopWindows()).windows.find(({ title }) => title === name)?.id, name);
 }
 
 export async function untilCard(page) {
@@ -103,10 +109,12 @@ export async function untilCard(page) {
 /** Moves something on the screen until the page has shown so many frames more. */
 export async function untilMoving(stage, page, frames = 20) {
   const before = await framesOf(page);
+  // a window: the pointer alone isn't in the picture of viewers that show it themselves
+  const id = stage.mover ??= await showWindow(stage, 'mover', '#808080');
   let x = 0;
   await until(async () => {
     x = (x + 7) % 300;
-    await stage.client.moveDesktopMouse({ x: 250 + x, y: 300 });
+    await stage.client.moveDesktopWindow(id, { x: 250 + x, y: 470 });
     return (await framesOf(page)) >= before + frames;
   }, `${frames} frames`, 30_000);
 }
