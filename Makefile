@@ -1,6 +1,6 @@
 # Each target installs what it needs on a bare Debian 12 with a Rust toolchain.
 .DEFAULT_GOAL := help
-.PHONY: help run test check unit desktop api cli npm chaos agents bench static gen clean tools-build tools-node tools-test tools-browser tools-desktop
+.PHONY: help run test check unit desktop api cli npm chaos agents bench bench-stream static gen clean tools-build tools-node tools-test tools-browser tools-desktop
 
 PORT ?= 2468
 # Tests must not depend on who runs them.
@@ -53,6 +53,12 @@ bench: tools-build tools-node tools-desktop ## side by side with the system our 
 	scripts/npm-install.sh tests/npm
 	chmod +x tests/npm/node_modules/@sandbox-agent/cli-linux-x64/bin/sandbox-agent
 	cargo bench --locked --bench compare -- --ours $(or $(OURS),target/release/sandboxd) $(BENCH)
+
+bench-stream: tools-build tools-node tools-browser tools-desktop ## how late, smooth and costly the desktop's live stream is
+	cargo build --release --locked
+	cargo build --release --locked -p x-desktop --example test_card
+	scripts/npm-install.sh tests/npm
+	node benches/stream/main.mjs --ours $(or $(OURS),target/release/sandboxd) $(BENCH)
 
 static: tools-build ## the one static binary, and its start in an empty root
 	scripts/build-static.sh

@@ -3,7 +3,7 @@
 #   build   a C compiler (SQLite, ring, mimalloc), a C++ compiler and NASM (OpenH264), CMake (Opus)
 #   node    Node.js 20 or newer with npm; below .tools/ where Debian's is older
 #   test    small programs that tests start
-#   browser Chromium, for tests of what people see
+#   browser Chromium, for tests of what people see; what makes networks bad
 #   desktop an X server, a window manager and programs with windows; what the reference needs for its desktop
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -59,6 +59,9 @@ test)
   ;;
 browser)
   need chromium chromium
+  need util-linux unshare
+  need iproute2 ip tc
+  need nftables nft
   ;;
 desktop)
   need xvfb Xvfb

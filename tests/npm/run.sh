@@ -3,7 +3,8 @@
 # (default: target/debug/sandboxd of this repository). Extra arguments go to `node --test`; without test files among
 # them, all run. With AGAINST=reference, the tests of the process API, of directories and of the desktop run against the server whose contract we keep:
 # what passes there is the contract, what is skipped there we do better. With LONG=1, the turn behind a proxy that cuts takes
-# more than 5 minutes, as in life. CHAOS_KILLS (25) says how often keeper_chaos kills its server, CHAOS_SEED repeats its dice.
+# more than 5 minutes, as in life. CHAOS_KILLS (25) says how often keeper_chaos kills its server, CHAOS_SEED repeats its dice, HARM_SEED those of
+# desktop_stream_harm.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 

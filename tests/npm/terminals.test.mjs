@@ -1,9 +1,9 @@
 // Terminals: the SDK's WebSocket session on processes with a tty.
 
 import assert from 'node:assert/strict';
-import http from 'node:http';
 
 import { isAlive, problem, processScenario, textOf } from './lib/process_scenario.mjs';
+import { askForWebSocket } from './lib/raw_websocket.mjs';
 import { guard, until } from './lib/wait.mjs';
 
 const FLOOD_BYTES = 20_000_000;
@@ -204,12 +204,8 @@ processScenario('a terminal gets every byte of a flood', async (stage) => {
 }, { betterThanReference: 'it drops output silently when a reader falls behind' });
 
 /** The status of the reply to a request for a WebSocket. */
-function upgradeStatus(webSocketUrl) {
-  const headers = { connection: 'upgrade', upgrade: 'websocket', 'sec-websocket-version': '13', 'sec-websocket-key': 'AAAAAAAAAAAAAAAAAAAAAA==' };
-  return new Promise((resolve, reject) => {
-    const request = http.get(webSocketUrl.replace(/^ws/, 'http'), { headers });
-    request.once('response', (response) => resolve(response.resume().statusCode));
-    request.once('upgrade', (response, socket) => resolve(response.statusCode, socket.destroy()));
-    request.once('error', reject);
-  });
+async function upgradeStatus(webSocketUrl) {
+  const { status, socket } = await askForWebSocket(webSocketUrl);
+  socket?.destroy();
+  return status;
 }

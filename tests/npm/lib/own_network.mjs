@@ -34,10 +34,10 @@ export function drop(...matches) {
 /** What nft's words match has so much room, as tc says it, and waits for at most `packets` others. */
 export function narrow(match, rate, packets) {
   run('tc', 'qdisc add dev lo root handle 1: htb default 1');
-  run('tc', 'class add dev lo parent 1: classid 1:1 htb rate 10gbit');
+  run('tc', 'class add dev lo parent 1: classid 1:1 htb rate 10gbit quantum 60000');
   run('tc', `class add dev lo parent 1: classid 1:2 htb rate ${rate} burst 3k`);
   run('tc', `qdisc add dev lo parent 1:2 pfifo limit ${packets}`);
-  nft(`table inet faults { chain leaving { type route hook output priority 0; ${match} meta priority set 1:2; }; }`);
+  nft(`table inet faults { chain leaving { type route hook output priority 0; ${match} meta priority set 0x10002; }; }`);
 }
 
 /** The network is as good as before. */

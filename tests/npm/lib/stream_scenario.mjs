@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 
 import { launchBrowser, servePage } from './browser.mjs';
 import { SIZE } from './desktop_scenario.mjs';
+import { RawWebSocket } from './raw_websocket.mjs';
 import { watchFrames } from './shown_frames.mjs';
 import { until } from './wait.mjs';
 
@@ -152,6 +153,18 @@ export async function ticket(stage, spec) {
   const answer = await call(stage, 'POST', 'tickets', spec);
   assert.equal(answer.status, 200, await answer.clone().text());
   return answer.json();
+}
+
+/** Where a viewer says what it wants: with a ticket, or with whatever else `query` says. */
+export function signaling(stage, query) {
+  return `${stage.server.url}/v1/desktop/stream/signaling${query ? `?${new URLSearchParams(query)}` : ''}`;
+}
+
+/** A viewer that speaks for itself, and has heard `system/init`; by the token, if it has no ticket. */
+export async function rawViewer(stage, given) {
+  const viewer = await RawWebSocket.connect(signaling(stage, given ? { ticket: given } : { access_token: stage.server.token }));
+  viewer.init = await viewer.untilHeard('system/init');
+  return viewer;
 }
 
 export async function viewers(stage) {

@@ -1,6 +1,6 @@
 // What a run of the chaos test has in common: its dice, its violations, its figures.
 
-import { createHash } from 'node:crypto';
+import { Dice } from '../dice.mjs';
 
 const SHOWN_VIOLATIONS = 40;
 const SHOWN_CHARS = 600;
@@ -40,31 +40,6 @@ export class Ledger {
   /** Dice of its own for `name`, so that the course of others doesn't change its throws. */
   dice(name) {
     return new Dice(`${this.seed}/${name}`);
-  }
-}
-
-class Dice {
-  #state;
-
-  constructor(seed) {
-    this.#state = createHash('sha256').update(seed).digest().readUInt32LE(0);
-  }
-
-  /** A number from 0 to 1 (mulberry32). */
-  throw() {
-    this.#state = (this.#state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(this.#state ^ (this.#state >>> 15), this.#state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  }
-
-  /** A whole number from `least` to `most`. */
-  between(least, most) {
-    return least + Math.floor(this.throw() * (most - least + 1));
-  }
-
-  pick(choices) {
-    return choices[this.between(0, choices.length - 1)];
   }
 }
 
