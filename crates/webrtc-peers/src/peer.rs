@@ -29,6 +29,11 @@ const CHANNEL: &str = "data";
 const START_BPS: u64 = 2_500_000;
 /// A peer takes no frame while more than what it can be sent in this time still waits to be sent.
 const BACKLOG: Duration = Duration::from_millis(120);
+/// Of what was sent in a second: with more lost, not all is sent again (str0m's cap), and whoever misses it shows nothing, without a
+/// word for many seconds.
+const BROKEN_LOSS: f32 = 0.1;
+/// With less, a keyframe gets there.
+const MENDED_LOSS: f32 = 0.03;
 /// Frames fit into the backlog of a slow peer one by one.
 const BACKLOG_LEAST_BYTES: usize = 16_000;
 
@@ -95,6 +100,8 @@ pub(crate) struct Peer {
     estimate_bps: u64,
     desired_bps: u64,
     rise: Rise,
+    /// More was lost than can be sent again, and no keyframe came since.
+    is_broken: bool,
     closed: Option<CloseReason>,
 }
 
@@ -140,6 +147,7 @@ impl Peer {
             estimate_bps: START_BPS,
             desired_bps: START_BPS,
             rise: Rise::new(),
+            is_broken: false,
             closed: None,
         };
         Ok((peer, offer.to_sdp_string()))
@@ -312,6 +320,11 @@ impl Peer {
             }
             Event::PeerStats(stats) => {
                 let pair = stats.selected_candidate_pair;
+                self.is_broken |= stats.egress_loss_fraction.is_some_and(|loss| loss > BROKEN_LOSS);
+                if self.is_broken && stats.egress_loss_fraction.is_some_and(|loss| loss < MENDED_LOSS) {
+                    (self.is_broken, self.awaits_keyframe) = (false, true);
+                    tell(PeerEvent::KeyframeWanted);
+                }
                 let round_trip = pair.as_ref().and_then(|pair| pair.current_round_trip_time).or(stats.rtt);
                 if self.rise.is_due(Instant::now(), round_trip, stats.egress_loss_fraction) && self.estimate_bps < self.desired_bps {
                     self.estimate_bps = (self.estimate_bps * 2).min(self.desired_bps * 3 / 2);

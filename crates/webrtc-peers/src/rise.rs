@@ -13,6 +13,8 @@ const QUEUED: Duration = Duration::from_millis(40);
 const CALM: Duration = Duration::from_secs(2);
 /// After one that the network couldn't carry, it waits twice as long, up to this.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Where something was lost, the network is narrow: the library finds out by itself how narrow.
+const NARROW: Duration = Duration::from_secs(30);
 /// Trouble so soon after a rise comes of it.
 const BLAME: Duration = Duration::from_secs(4);
 
@@ -21,12 +23,13 @@ pub(crate) struct Rise {
     fastest: Option<Duration>,
     calm_since: Option<Instant>,
     rose_at: Option<Instant>,
+    lost_at: Option<Instant>,
     wait: Duration,
 }
 
 impl Rise {
     pub(crate) fn new() -> Self {
-        Self { fastest: None, calm_since: None, rose_at: None, wait: CALM }
+        Self { fastest: None, calm_since: None, rose_at: None, lost_at: None, wait: CALM }
     }
 
     /// Once a second. True when the estimate should rise now.
@@ -37,7 +40,11 @@ impl Rise {
         };
         let is_queued = round_trip.zip(self.fastest).is_some_and(|(this, fastest)| this > fastest + QUEUED);
         let blamed = self.rose_at.is_some_and(|rose_at| now < rose_at + BLAME);
-        if is_queued || loss.is_some_and(|loss| loss > LOST) {
+        let is_lost = loss.is_some_and(|loss| loss > LOST);
+        if is_lost {
+            self.lost_at = Some(now);
+        }
+        if is_queued || is_lost {
             self.calm_since = None;
             if blamed {
                 self.wait = (self.wait * 2).min(WAIT_MAX);
@@ -46,7 +53,7 @@ impl Rise {
             return false;
         }
         let calm_since = *self.calm_since.get_or_insert(now);
-        if now < calm_since + self.wait {
+        if now < calm_since + self.wait || self.lost_at.is_some_and(|lost_at| now < lost_at + NARROW) {
             return false;
         }
         if self.rose_at.is_some_and(|rose_at| now >= rose_at + BLAME) {
@@ -74,12 +81,12 @@ mod tests {
         assert!(!rise.is_due(at(6), FAST, None));
         assert!(!rise.is_due(at(9), FAST, None));
         assert!(rise.is_due(at(10), FAST, None));
-        assert!(!rise.is_due(at(11), FAST, Some(0.1)), "again");
+        assert!(!rise.is_due(at(11), SLOW, None), "again");
         let next = (12..40).find(|second| rise.is_due(at(*second), FAST, Some(0.0)));
         assert_eq!(next, Some(20));
-        let after = (30..60).find(|second| rise.is_due(at(*second), FAST, None));
-        assert_eq!(after, Some(30), "that one went well");
-        assert!(rise.is_due(at(32), FAST, None) || rise.is_due(at(33), FAST, None));
+        assert!(!rise.is_due(at(30), FAST, Some(0.1)));
+        let after = (31..90).find(|second| rise.is_due(at(*second), FAST, Some(0.0)));
+        assert_eq!(after, Some(60), "what was lost is remembered");
     }
 
     #[test]

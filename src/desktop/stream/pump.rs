@@ -19,10 +19,12 @@ use crate::desktop::lookout::Lookout;
 
 /// A picture that rests is encoded again after these times, each finer than the one before.
 const REFINED_AFTER: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(220), Duration::from_millis(400)];
-/// Keyframes that viewers ask for come no more often.
+/// Keyframes that viewers ask for come no more often, and where networks are slow no more often than in so many times of what one takes
+/// to be sent: else there would be nothing but keyframes.
 const KEYFRAME_EVERY: Duration = Duration::from_millis(300);
+const KEYFRAME_TIMES: f64 = 1.2;
 /// What networks carry is looked at as often.
-const RATE_EVERY: Duration = Duration::from_millis(500);
+const RATE_EVERY: Duration = Duration::from_millis(100);
 /// After a picture that could not be taken.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -146,7 +148,7 @@ impl Pump {
         }
         let next_look = lookout.next_look().unwrap_or(now + RETRY);
         let mut wake_at = if is_dirty { now + RETRY } else { next_look };
-        if wants_keyframe {
+        if wants_keyframe && is_ready {
             if now >= self.next_keyframe {
                 return Step::Again { is_keyframe: true };
             }
@@ -248,7 +250,8 @@ impl Pump {
 
     async fn hand_out(&mut self, packet: Packet) {
         if packet.is_keyframe {
-            self.next_keyframe = Instant::now() + KEYFRAME_EVERY;
+            let takes = self.stream.slowest_bps().map_or(Duration::ZERO, |bps| time_to_send(packet.data.len(), bps));
+            self.next_keyframe = Instant::now() + KEYFRAME_EVERY.max(takes.mul_f64(KEYFRAME_TIMES));
         }
         let packet = Arc::new(packet);
         self.stream.encoded(&packet);
@@ -273,4 +276,10 @@ impl Pump {
             gateway.desire(self.rate.wanted_bps()).await;
         }
     }
+}
+
+/// At most ten seconds.
+fn time_to_send(bytes: usize, bps: u64) -> Duration {
+    let millis = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(8_000) / bps.max(1);
+    Duration::from_millis(millis.min(10_000))
 }
