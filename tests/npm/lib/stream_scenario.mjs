@@ -120,6 +120,21 @@ export async function untilMoving(stage, page, frames = 20) {
   }, `${frames} frames`, 30_000);
 }
 
+/** A terminal of so many characters into which `bytes` of random text come thirty times a second. */
+export async function scroll(stage, columns, rows, bytes, place) {
+  const text = `while :; do head -c ${bytes} /dev/urandom | base64 -w ${columns}; sleep 0.03; done`;
+  await stage.client.launchDesktopApp({ app: 'xterm', args: ['-geometry', `${columns}x${rows}${place}`, '-e', 'sh', '-c', text], wait: true });
+}
+
+/** What the browser counts of the video of its latest WebRTC connection. */
+export function videoStats(page) {
+  return page.evaluate(async () => {
+    const report = await window.connections.at(-1).getStats();
+    const { framesDecoded, keyFramesDecoded, pliCount } = [...report.values()].find(({ type, kind }) => type === 'inbound-rtp' && kind === 'video');
+    return { framesDecoded, keyFramesDecoded, pliCount };
+  });
+}
+
 /** Clicks into an xterm, over the picture in `selector`, and types; what it gets is right. */
 export async function clickAndType(stage, page, selector, file = 'typed') {
   await stage.lines(file, ['-geometry', '40x8+200+200']);
