@@ -72,10 +72,10 @@ export class Bench {
     return ways;
   }
 
-  /** One page watches for a while: {path, latencies, fps, bps}. */
+  /** One page watches for a while: {path, firstMs, latencies, fps, bps}. */
   async #watched(mode, way) {
     await this.#showMode(mode);
-    const { page, context } = await this.#open(way);
+    const { page, context, firstMs } = await this.#open(way);
     await sleep(SETTLE_MS);
     const begin = await this.#sent();
     await page.evaluate(() => { window.seen.length = 0; });
@@ -89,6 +89,7 @@ export class Bench {
     assert.ok(seen.length > 0 || mode === 'still', `no strip can be read: ${mode} over ${path}`);
     return {
       path,
+      firstMs,
       latencies: seen.map(([shownAt, drawnAt]) => shownAt - drawnAt).sort((one, other) => one - other),
       fps: seen.length / seconds,
       bps: ((end.bytes - begin.bytes) * 8000) / (end.at - begin.at),
@@ -115,8 +116,9 @@ export class Bench {
   async #open(way) {
     const opened = await openOurs(this, this, { way, viewport: { width: SCREEN.width, height: SCREEN.height + 80 } });
     await opened.page.evaluate(readStrips);
-    await until(() => opened.page.evaluate(() => window.shownFrames.count > 0), 'a frame');
-    return opened;
+    // by the clock of the page, which begins with it
+    const firstMs = await until(() => opened.page.evaluate(() => window.shownFrames.times[0]), 'a frame');
+    return { ...opened, firstMs };
   }
 
   #untilViewers(count) {

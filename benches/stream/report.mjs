@@ -9,6 +9,7 @@ const bits = (bps) => (bps < 999_500 ? `${(bps / 1000).toFixed(bps < 10_000 ? 1 
 export function table(ways) {
   const rows = [];
   const row = (name, cell) => rows.push([name, ...ways.map((way) => cell(way) ?? '')]);
+  row('first frame after the page began, ms', ({ modes }) => modes.clock.firstMs.toFixed(0));
   for (const mode of MODES.filter((name) => name !== 'still')) {
     const of = (show) => ({ modes }) => show(modes[mode]);
     row(`${mode}: seen after, ms (half, 95 %)`, of(({ latencies }) => `${part(latencies, 0.5)}, ${part(latencies, 0.95)}`));

@@ -6,7 +6,7 @@ import fs from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { desktopScenario, displayNumber } from './lib/desktop_scenario.mjs';
-import { browsing, call, clickAndType, openComponent, openOurs, showCard, untilCard, untilMoving, untilPath, viewers } from './lib/stream_scenario.mjs';
+import { browsing, call, clickAndType, openComponent, openOurs, scroll, showCard, untilCard, untilMoving, untilPath, viewers } from './lib/stream_scenario.mjs';
 import { until } from './lib/wait.mjs';
 
 const PORTS = '59050-59070';
@@ -72,12 +72,6 @@ scenario('without both, our page takes the WebSocket by itself and says why', as
     },
   });
 });
-
-/** A terminal of so many characters into which `bytes` of random text come thirty times a second. */
-async function scroll(stage, columns, rows, bytes, place) {
-  const text = `while :; do head -c ${bytes} /dev/urandom | base64 -w ${columns}; sleep 0.03; done`;
-  await stage.client.launchDesktopApp({ app: 'xterm', args: ['-geometry', `${columns}x${rows}${place}`, '-e', 'sh', '-c', text], wait: true });
-}
 
 /** When frames were shown, and now, by the clock of the page. */
 const timesOf = (page) => page.evaluate(() => ({ now: performance.now(), times: window.shownFrames.times }));

@@ -3,7 +3,9 @@
 import assert from 'node:assert/strict';
 
 import { desktopScenario } from './lib/desktop_scenario.mjs';
-import { WEBRTC, browsing, call, clickAndType, openComponent, openOurs, screenshot, showCard, untilCard, untilMoving, untilPath, viewers } from './lib/stream_scenario.mjs';
+import {
+  WEBRTC, browsing, call, clickAndType, openComponent, openOurs, screenshot, showCard, untilCard, untilMoving, untilPath, viewers,
+} from './lib/stream_scenario.mjs';
 import { until } from './lib/wait.mjs';
 
 const TEXT = 'Grüße 日本 €';

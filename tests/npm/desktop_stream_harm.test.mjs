@@ -77,7 +77,8 @@ const midsOf = (sdp) => [...sdp.matchAll(/^a=mid:(.*?)\r?$/gm)].map(([, mid]) =>
 function adapted(answer, offer) {
   const [old, now] = [midsOf(answer), midsOf(offer)];
   assert.equal(old.length, now.length);
-  return answer.replaceAll(/^(a=mid:|a=group:BUNDLE )(.*?)(\r?)$/gm, (_, name, value, end) => `${name}${value.split(' ').map((mid) => now[old.indexOf(mid)]).join(' ')}${end}`);
+  const renamed = (mids) => mids.split(' ').map((mid) => now[old.indexOf(mid)]).join(' ');
+  return answer.replaceAll(/^(a=mid:|a=group:BUNDLE )(.*?)(\r?)$/gm, (_, name, mids, end) => `${name}${renamed(mids)}${end}`);
 }
 
 scenario('spoiled answers', async (stage, dice) => {

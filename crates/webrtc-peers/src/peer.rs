@@ -326,7 +326,9 @@ impl Peer {
                     tell(PeerEvent::KeyframeWanted);
                 }
                 let round_trip = pair.as_ref().and_then(|pair| pair.current_round_trip_time).or(stats.rtt);
-                if self.rise.is_due(Instant::now(), round_trip, stats.egress_loss_fraction) && self.estimate_bps < self.desired_bps {
+                if self.rise.is_due(Instant::now(), round_trip, stats.egress_loss_fraction)
+                    && self.estimate_bps < self.desired_bps
+                {
                     self.estimate_bps = (self.estimate_bps * 2).min(self.desired_bps * 3 / 2);
                     self.rtc.bwe().reset(Bitrate::from(self.estimate_bps));
                     tell(PeerEvent::Estimate(self.estimate_bps));

@@ -22,12 +22,17 @@ const SPOILERS = {
     return line.slice(0, at) + dice.pick(ODD) + line.slice(at);
   }),
   value: (dice, lines) => changed(dice, lines, (line) => `${line.split(/[:=]/, 1)[0]}:${'x'.repeat(dice.pick([0, 1, 300, 70_000]))}`),
-  secrets: (dice, lines) => lines.map((line) => line.replace(/^(a=(?:ice-ufrag|ice-pwd|fingerprint:sha-256|mid|setup):?).*/, (all, name) => (dice.throw() < 0.5 ? all : name + dice.pick(['', 'a', 'zz:zz', 'active', 'passive', 'holdconn', '0'.repeat(256)])))),
+  secrets: (dice, lines) => lines.map((line) => {
+    const name = /^a=(?:ice-ufrag:|ice-pwd:|fingerprint:sha-256 |mid:|setup:)/.exec(line)?.[0];
+    return name && dice.throw() < 0.5 ? name + dice.pick(['', 'a', 'zz:zz', 'active', 'passive', 'holdconn', '0'.repeat(256)]) : line;
+  }),
   sections: (dice, lines) => {
     const first = lines.findIndex((line) => line.startsWith('m='));
     return dice.pick([lines.slice(0, first), [...lines, ...Array(200).fill(lines.slice(first)).flat()], [...lines.slice(0, first), ...lines.slice(first).reverse()]]);
   },
-  garbage: (dice) => dice.pick(['', 'v=0', '\r\n'.repeat(1000), dice.bytes(300).toString('latin1'), 'a=x\r\n'.repeat(SDP_MAX_CHARS / 5), 'm'.repeat(SDP_MAX_CHARS)]),
+  garbage: (dice) => dice.pick([
+    '', 'v=0', '\r\n'.repeat(1000), dice.bytes(300).toString('latin1'), 'a=x\r\n'.repeat(SDP_MAX_CHARS / 5), 'm'.repeat(SDP_MAX_CHARS),
+  ]),
 };
 
 /** The SDP with one or more of its lines spoiled. */
@@ -54,7 +59,10 @@ const EVENTS = [
   'signal/video', 'signal/offer', 'client/hello', 'client/heartbeat', 'stream/request', 'stream/shown', 'system/init', 'keyboard/map', 'keyboard/modifiers',
   'send/unicast', '', 'x'.repeat(1000), 'control', 'control/', '__proto__', '\0',
 ];
-const FIELDS = ['sdp', 'candidate', 'sdpMid', 'sdpMLineIndex', 'x', 'y', 'delta_x', 'delta_y', 'control_key', 'code', 'keysym', 'text', 'media', 'number', 'reason', 'width', 'height'];
+const FIELDS = [
+  'sdp', 'candidate', 'sdpMid', 'sdpMLineIndex', 'x', 'y', 'delta_x', 'delta_y', 'control_key', 'code', 'keysym', 'text', 'media', 'number', 'reason',
+  'width', 'height',
+];
 /** No size of a screen is among them, and no button or key that closes a window. */
 const NUMBERS = [0, -1, 65_536, 2_147_483_647, -2_147_483_648, 4_294_967_295, 4_294_967_296, 1e300, -1e300, 0.5, 9_007_199_254_740_993];
 

@@ -1,8 +1,8 @@
-// Runs in a page, before its own scripts: notes each frame that the page shows, in a video or on a canvas.
+// Runs in a page, before its own scripts: notes each frame that the page shows, in a video or on a canvas, and its connections.
 
 /**
  * Makes `window.shownFrames`: how many there were (`count`), when the latest were (`times`, of performance.now()), and a function
- * of yours that gets the element of each (`onFrame`).
+ * of yours that gets the element of each (`onFrame`). `window.connections` has each RTCPeerConnection.
  */
 export function watchFrames() {
   const TIMES_MAX = 20_000;
@@ -45,5 +45,13 @@ export function watchFrames() {
       drawn.delete(this.canvas);
       note(this.canvas);
     });
+  };
+  const connections = [];
+  window.connections = connections;
+  window.RTCPeerConnection = class extends RTCPeerConnection {
+    constructor(...values) {
+      super(...values);
+      connections.push(this);
+    }
   };
 }

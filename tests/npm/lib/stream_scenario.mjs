@@ -120,6 +120,21 @@ export async function untilMoving(stage, page, frames = 20) {
   }, `${frames} frames`, 30_000);
 }
 
+/** A terminal of so many characters into which `bytes` of random text come thirty times a second. */
+export async function scroll(stage, columns, rows, bytes, place) {
+  const text = `while :; do head -c ${bytes} /dev/urandom | base64 -w ${columns}; sleep 0.03; done`;
+  await stage.client.launchDesktopApp({ app: 'xterm', args: ['-geometry', `${columns}x${rows}${place}`, '-e', 'sh', '-c', text], wait: true });
+}
+
+/** What the browser counts of the video of its latest WebRTC connection. */
+export function videoStats(page) {
+  return page.evaluate(async () => {
+    const report = await window.connections.at(-1).getStats();
+    const { framesDecoded, keyFramesDecoded, pliCount } = [...report.values()].find(({ type, kind }) => type === 'inbound-rtp' && kind === 'video');
+    return { framesDecoded, keyFramesDecoded, pliCount };
+  });
+}
+
 /** Where places of the desktop are on the page: the picture is as large as fits into `selector`, in the middle. */
 export async function placesOf(page, selector = '#stage', { width, height } = SIZE) {
   const box = await page.locator(selector).boundingBox();
