@@ -164,7 +164,7 @@ export class FramesPlayer extends SocketPlayer {
 /** Rectangles: works everywhere. */
 export class RectanglesPlayer extends SocketPlayer {
   name = 'WebSocket, JPEG';
-  #last = Promise.resolve(); #isClosed = false;
+  #last = Promise.resolve(); #parts = []; #isClosed = false;
 
   constructor(options) {
     super(options);
@@ -181,13 +181,16 @@ export class RectanglesPlayer extends SocketPlayer {
     const number = Number(view.getBigUint64(4));
     const [x, y, width, height] = [20, 22, 24, 26].map((at) => view.getUint16(at));
     const decoded = createImageBitmap(new Blob([new Uint8Array(message, 28)], { type: 'image/jpeg' }));
+    // All of a picture at once: half of it would be a picture that never was.
     this.#last = this.#last.then(async () => {
-      const bitmap = await decoded;
-      if (this.#isClosed) return;
+      this.#parts.push({ bitmap: await decoded, x, y });
+      if (this.#isClosed || !isLast) return;
       if (x === 0 && y === 0 && (width > this.canvas.width || height > this.canvas.height)) this.resize(width, height);
-      this.context.drawImage(bitmap, x, y);
-      bitmap.close();
-      if (isLast) this.shown(number);
+      for (const part of this.#parts.splice(0)) {
+        this.context.drawImage(part.bitmap, part.x, part.y);
+        part.bitmap.close();
+      }
+      this.shown(number);
     }).catch((error) => this.onEnd(`a picture can't be shown: ${error.message}`));
   }
 

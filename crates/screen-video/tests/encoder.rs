@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use screen_video::{Encoder, Error, Purpose, Settings};
-use screens::{decoded, noise, psnr, text, typed};
+use screens::{decoded, noise, text, typed};
 
 const LIVE: Settings = Settings { fps: 30, bitrate_bps: 3_000_000, purpose: Purpose::Live };
 

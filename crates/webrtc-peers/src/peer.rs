@@ -34,6 +34,9 @@ const BACKLOG: Duration = Duration::from_millis(120);
 const BROKEN_LOSS: f32 = 0.1;
 /// With less, a keyframe gets there.
 const MENDED_LOSS: f32 = 0.03;
+/// Frames that are taken over the backlog: they were being encoded when it grew. To leave one out takes a keyframe, which makes it
+/// grow again.
+const OVER_MAX: u32 = 2;
 /// Frames fit into the backlog of a slow peer one by one.
 const BACKLOG_LEAST_BYTES: usize = 16_000;
 
@@ -97,6 +100,8 @@ pub(crate) struct Peer {
     awaits_keyframe: bool,
     /// Bytes of frames that wait to be sent, about.
     backlog: usize,
+    /// Frames since it is too long.
+    over: u32,
     estimate_bps: u64,
     desired_bps: u64,
     rise: Rise,
@@ -144,6 +149,7 @@ impl Peer {
             is_connected: false,
             awaits_keyframe: true,
             backlog: 0,
+            over: 0,
             estimate_bps: START_BPS,
             desired_bps: START_BPS,
             rise: Rise::new(),
@@ -194,7 +200,8 @@ impl Peer {
         if !self.is_connected || (self.awaits_keyframe && !frame.is_keyframe) {
             return;
         }
-        if !self.has_room() {
+        self.over = if self.has_room() { 0 } else { self.over + 1 };
+        if self.over > OVER_MAX {
             self.awaits_keyframe = true;
             return;
         }

@@ -120,11 +120,11 @@ impl Hands {
     fn wheel(&mut self, x: i32, y: i32) -> (i32, i32) {
         let bounded = |notches: i32| notches.clamp(-NOTCHES_MAX, NOTCHES_MAX);
         if self.unit == WheelUnit::Notches {
-            return (bounded(-x), bounded(-y));
+            return (bounded(x.saturating_neg()), bounded(y.saturating_neg()));
         }
         let notches = |carry: &mut i32, delta: i32| {
             // the other direction begins anew
-            *carry = if carry.signum() * delta.signum() < 0 { delta } else { *carry + delta };
+            *carry = if carry.signum() * delta.signum() < 0 { delta } else { carry.saturating_add(delta) };
             let whole = *carry / NOTCH_PX;
             *carry -= whole * NOTCH_PX;
             bounded(whole)
@@ -233,6 +233,9 @@ mod tests {
         assert_eq!(hands.wheel(0, -53), (0, -1), "another direction begins anew");
         assert_eq!((hands.wheel(20, 0), hands.wheel(20, 0), hands.wheel(20, 0)), ((0, 0), (0, 0), (1, 0)));
         assert_eq!(hands.wheel(0, i32::from(i16::MAX)), (0, NOTCHES_MAX));
+        for far in [i32::MAX, i32::MAX, i32::MIN, i32::MIN] {
+            assert_eq!(hands.wheel(far, 0).0.abs(), NOTCHES_MAX);
+        }
         hands.unit = WheelUnit::Notches;
         assert_eq!(hands.wheel(1, 1), (-1, -1), "up and left are positive");
     }

@@ -25,6 +25,8 @@ const KEYFRAME_EVERY: Duration = Duration::from_millis(300);
 const KEYFRAME_TIMES: f64 = 1.2;
 /// What networks carry is looked at as often.
 const RATE_EVERY: Duration = Duration::from_millis(100);
+/// A screen that hasn't changed for so long rests.
+const RESTS: Duration = Duration::from_secs(1);
 /// After a picture that could not be taken.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -272,8 +274,10 @@ impl Pump {
             tracing::debug!(bps = rate.bitrate_bps, fps = rate.fps, shrink = rate.shrink, "the stream's rate");
         }
         self.stream.rate_is(self.rate.rate());
+        // At rest nothing is looked for: what is sent for that keeps browsers waiting for frames, and then asking for keyframes.
+        let rests = now > self.rests_since + RESTS;
         if let Some(gateway) = &self.stream.gateway {
-            gateway.desire(self.rate.wanted_bps()).await;
+            gateway.desire(if rests { 0 } else { self.rate.wanted_bps() }).await;
         }
     }
 }
