@@ -33,6 +33,9 @@ const COARSEST_RECORDED: u8 = 40;
 /// The coarsest quantiser of a live stream, where a frame now is worth more than a fine one later.
 const COARSEST_LIVE: u8 = 46;
 
+/// So many keyframes in a row that nobody asked for are motion all over the screen.
+const SURPRISES_MAX: u32 = 3;
+
 /// What the video is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -77,6 +80,17 @@ pub struct Encoder {
     has_encoded: bool,
     /// A keyframe is owed: the first, or a forced one that the rate control skipped.
     owes_keyframe: bool,
+    content: Content,
+    /// Keyframes in a row that nobody asked for.
+    surprises: u32,
+}
+
+/// What the library expects. A screen is like the one before, or scrolled: that costs it next to nothing, and all else is another
+/// scene to it, for which it makes a keyframe. In motion it looks for what went where, and takes a coarser quantiser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Screen,
+    Motion,
 }
 
 impl std::fmt::Debug for Encoder {
@@ -102,11 +116,13 @@ impl Encoder {
             width,
             height,
             settings,
-            codec: codec(settings)?,
+            codec: codec(settings, Content::Screen)?,
             picture,
             has_picture: false,
             has_encoded: false,
             owes_keyframe: true,
+            content: Content::Screen,
+            surprises: 0,
         })
     }
 
@@ -157,8 +173,34 @@ impl Encoder {
             FrameType::Skip | FrameType::Invalid => return Ok(None),
         };
         let data = stream.to_vec();
+        self.look_for_motion(is_keyframe)?;
         self.owes_keyframe &= !is_keyframe;
         Ok((!data.is_empty()).then_some(Encoded { data, is_keyframe }))
+    }
+
+    /// What moved all over a live screen has come to rest: from here on it is a screen again, beginning with a keyframe. Does nothing
+    /// where nothing moved like that.
+    ///
+    /// # Errors
+    /// [`Error::Codec`] when the library has no memory.
+    pub fn rests(&mut self) -> Result<()> {
+        if self.content == Content::Motion { self.expect(Content::Screen) } else { Ok(()) }
+    }
+
+    fn look_for_motion(&mut self, is_keyframe: bool) -> Result<()> {
+        let is_surprise = is_keyframe && !self.owes_keyframe;
+        self.surprises = if is_surprise { self.surprises + 1 } else { 0 };
+        if self.surprises >= SURPRISES_MAX && self.settings.purpose == Purpose::Live && self.content == Content::Screen {
+            self.expect(Content::Motion)?;
+        }
+        Ok(())
+    }
+
+    fn expect(&mut self, content: Content) -> Result<()> {
+        self.codec = codec(self.settings, content)?;
+        (self.content, self.surprises) = (content, 0);
+        (self.has_encoded, self.owes_keyframe) = (false, true);
+        Ok(())
     }
 
     /// Changes the bit rate and the frame rate, from the next frame on and without a keyframe: on a network that has become slow,
@@ -174,7 +216,7 @@ impl Encoder {
         if self.has_encoded {
             raw::set_rate(&mut self.codec, (self.settings.bitrate_bps, settings.bitrate_bps), settings.fps)?;
         } else {
-            self.codec = codec(settings)?; // it has no options before its first frame
+            self.codec = codec(settings, self.content)?; // it has no options before its first frame
         }
         self.settings = settings;
         Ok(())
@@ -198,14 +240,18 @@ fn coded(side: u32) -> u32 {
 /// What the library is told. Its warnings go to stderr before its log level holds, so nothing here may cause one: in
 /// screen mode it has neither adaptive quantisation nor background detection.
 #[allow(clippy::cast_precision_loss)] // at most 60
-fn codec(settings: Settings) -> Result<OpenH264> {
+fn codec(settings: Settings, content: Content) -> Result<OpenH264> {
     let coarsest = match settings.purpose {
         Purpose::Recording => COARSEST_RECORDED,
         Purpose::Live => COARSEST_LIVE,
     };
     let config = EncoderConfig::new()
         .debug(false)
-        .usage_type(UsageType::ScreenContentRealTime)
+        .usage_type(match content {
+            Content::Screen => UsageType::ScreenContentRealTime,
+            Content::Motion => UsageType::CameraVideoRealTime,
+        })
+        .scene_change_detect(content == Content::Screen) // which can't do without
         .profile(Profile::Baseline)
         .complexity(Complexity::Low)
         // counts by timestamps: frames of a screen come unevenly

@@ -27,6 +27,8 @@ const PLAYOUT_DELAY_ID: u8 = 12;
 const CHANNEL: &str = "data";
 /// What is assumed of the network before anything is known.
 const START_BPS: u64 = 2_500_000;
+/// Frames are of very different sizes: a network that carries so many times of what they take on average brings a large one in time.
+const HEADROOM: u64 = 4;
 /// A peer takes no frame while more than what it can be sent in this time still waits to be sent.
 const BACKLOG: Duration = Duration::from_millis(120);
 /// Of what was sent in a second: with more lost, not all is sent again (str0m's cap), and whoever misses it shows nothing, without a
@@ -39,6 +41,11 @@ const MENDED_LOSS: f32 = 0.03;
 const OVER_MAX: u32 = 2;
 /// Frames fit into the backlog of a slow peer one by one.
 const BACKLOG_LEAST_BYTES: usize = 16_000;
+
+/// When nothing was sent for so long, and nothing is wanted, its timers are looked at less often: the library pads what is sent to
+/// 50 kbit/s, in 140 packets a second, and with one packet for each look.
+const QUIET_AFTER: Duration = Duration::from_millis(150);
+const QUIET_TICK: Duration = Duration::from_millis(250);
 
 /// What every peer is built with.
 pub(crate) struct Recipe {
@@ -105,6 +112,8 @@ pub(crate) struct Peer {
     estimate_bps: u64,
     desired_bps: u64,
     rise: Rise,
+    /// When something of ours, or for its data channel, was last sent or received.
+    busy_at: Instant,
     /// More was lost than can be sent again, and no keyframe came since.
     is_broken: bool,
     closed: Option<CloseReason>,
@@ -153,6 +162,7 @@ impl Peer {
             estimate_bps: START_BPS,
             desired_bps: START_BPS,
             rise: Rise::new(),
+            busy_at: now,
             is_broken: false,
             closed: None,
         };
@@ -176,6 +186,9 @@ impl Peer {
     /// Something came for it from the network.
     pub(crate) fn receive(&mut self, now: Instant, proto: Protocol, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         let Ok(contents) = bytes.try_into() else { return }; // neither STUN, DTLS, RTP nor RTCP
+        if is_dtls(bytes) {
+            self.busy_at = now;
+        }
         let receive = Receive { proto, source: from, destination: to, contents };
         self.input(Input::Receive(now, receive));
     }
@@ -213,6 +226,7 @@ impl Peer {
             Ok(()) => {
                 self.awaits_keyframe = false;
                 self.backlog += frame.data.len();
+                self.busy_at = Instant::now();
             }
             Err(error) => self.close(CloseReason::Failed(error.to_string())),
         }
@@ -234,6 +248,7 @@ impl Peer {
     /// False when it has no channel, or that is full: the message isn't sent then.
     pub(crate) fn message(&mut self, bytes: &[u8]) -> bool {
         let Some(mut channel) = self.channel.and_then(|id| self.rtc.channel(id)) else { return false };
+        self.busy_at = Instant::now();
         matches!(channel.write(true, bytes), Ok(true))
     }
 
@@ -241,8 +256,12 @@ impl Peer {
     pub(crate) fn desire(&mut self, bps: u64) {
         if bps != self.desired_bps {
             self.desired_bps = bps;
-            self.rtc.bwe().set_desired_bitrate(Bitrate::from(bps));
+            self.rtc.bwe().set_desired_bitrate(Bitrate::from(bps * HEADROOM));
         }
+    }
+
+    fn is_quiet(&self, now: Instant) -> bool {
+        self.is_connected && self.desired_bps == 0 && self.backlog == 0 && !self.hears && now > self.busy_at + QUIET_AFTER
     }
 
     fn has_room(&self) -> bool {
@@ -280,6 +299,8 @@ impl Peer {
         loop {
             match self.rtc.poll_output() {
                 Ok(Output::Timeout(at)) => {
+                    let now = Instant::now();
+                    let at = if self.is_quiet(now) { at.max(now + QUIET_TICK) } else { at };
                     self.next = self.give_up.map_or(at, |give_up| give_up.min(at));
                     break;
                 }
@@ -354,6 +375,11 @@ impl Peer {
             _ => {}
         }
     }
+}
+
+/// RFC 7983, 7.
+fn is_dtls(packet: &[u8]) -> bool {
+    matches!(packet, [20..=63, ..])
 }
 
 /// RFC 5764, 5.1.2 and RFC 5761, 4: neither STUN nor DTLS, nor RTCP.

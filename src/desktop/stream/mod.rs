@@ -134,7 +134,7 @@ impl Stream {
         if self.viewers.is_empty() {
             return Need::Nothing;
         }
-        let is_ready = self.gateway.as_ref().is_some_and(|gateway| *gateway.ready().borrow() > 0) || self.viewers.are_ready();
+        let is_ready = self.wants_repeats() || self.viewers.are_ready();
         Need::Pictures { is_ready, wants_keyframe: self.wants_keyframe() }
     }
 
@@ -150,6 +150,11 @@ impl Stream {
     /// Somebody gets video, and not rectangles only.
     fn wants_frames(&self) -> bool {
         self.viewers.want_frames()
+    }
+
+    /// Somebody gets it over WebRTC and has room, so that frames have to come even while nothing is new.
+    fn wants_repeats(&self) -> bool {
+        self.gateway.as_ref().is_some_and(|gateway| *gateway.ready().borrow() > 0)
     }
 
     /// What the slowest of the networks carries, in bits per second, where that is known.

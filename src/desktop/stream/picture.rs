@@ -46,6 +46,14 @@ impl Coder {
         Self { encoder: None }
     }
 
+    /// What was all in motion rests: the next picture is encoded as a screen again.
+    ///
+    /// # Errors
+    /// Why it can't be encoded.
+    pub(super) fn rests(&mut self) -> Result<(), String> {
+        self.encoder.as_mut().map_or(Ok(()), |(encoder, ..)| encoder.rests()).map_err(|error| error.to_string())
+    }
+
     /// Encodes a picture. `None`: the rate control left it out, it has to come again. Blocks.
     ///
     /// # Errors

@@ -19,6 +19,11 @@ use crate::desktop::lookout::Lookout;
 
 /// A picture that rests is encoded again after these times, each finer than the one before.
 const REFINED_AFTER: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(220), Duration::from_millis(400)];
+/// From then on, what was made coarse or small because all of it moved is taken for a screen again.
+const SETTLED: usize = 2;
+/// After so long a rest, a frame with nothing new is sent, of some tens of bytes: browsers that get no frame for three seconds over WebRTC
+/// ask for a keyframe.
+const REPEATED_EVERY: Duration = Duration::from_secs(2);
 /// Keyframes that viewers ask for come no more often, and where networks are slow no more often than in so many times of what one takes
 /// to be sent: else there would be nothing but keyframes.
 const KEYFRAME_EVERY: Duration = Duration::from_millis(300);
@@ -43,6 +48,7 @@ pub(super) struct Pump {
     /// How often the last picture was encoded again.
     refined: usize,
     rests_since: Instant,
+    encoded_at: Instant,
     next_frame: Instant,
     next_keyframe: Instant,
     next_rate: Instant,
@@ -74,6 +80,7 @@ impl Pump {
             number: 0,
             refined: 0,
             rests_since: now,
+            encoded_at: now,
             next_frame: now,
             next_keyframe: now,
             next_rate: now,
@@ -159,9 +166,19 @@ impl Pump {
         if let Some(after) = REFINED_AFTER.get(self.refined).filter(|_| !is_dirty && is_ready) {
             if now >= self.rests_since + *after {
                 self.refined += 1;
+                if self.refined >= SETTLED {
+                    self.rate.rests(now.into_std());
+                }
                 return Step::Again { is_keyframe: false };
             }
             wake_at = wake_at.min(self.rests_since + *after);
+        }
+        if !is_dirty && self.stream.wants_repeats() {
+            let repeat_at = self.encoded_at + REPEATED_EVERY;
+            if now >= repeat_at {
+                return Step::Again { is_keyframe: false };
+            }
+            wake_at = wake_at.min(repeat_at);
         }
         if now >= next_look && !is_dirty {
             return Step::Point;
@@ -232,13 +249,16 @@ impl Pump {
         let (Some(picture), true) = (self.last.clone(), self.stream.wants_frames()) else { return Ok(()) };
         let (mut coder, rate) = (self.coder.take().unwrap_or_else(Coder::new), self.rate.rate());
         let taken = Instant::now();
+        self.encoded_at = taken;
         let picture = match is_keyframe || self.refined > 0 {
             // the same once more is later all the same
             true => Arc::new(Picture { at: taken - self.stream.began, ..Picture::clone(&picture) }),
             false => picture,
         };
+        let is_settled = self.refined >= SETTLED;
         let encoded = tokio::task::spawn_blocking(move || {
-            let encoded = coder.encode(&picture, rate, is_keyframe, taken.into_std());
+            let settled = if is_settled { coder.rests() } else { Ok(()) };
+            let encoded = settled.and_then(|()| coder.encode(&picture, rate, is_keyframe, taken.into_std()));
             (coder, encoded)
         });
         let (coder, encoded) = encoded.await.map_err(|error| Error::Screenshot(error.to_string()))?;
@@ -251,9 +271,11 @@ impl Pump {
     }
 
     async fn hand_out(&mut self, packet: Packet) {
+        let (now, slowest_bps) = (Instant::now(), self.stream.slowest_bps());
+        let takes = slowest_bps.map_or(Duration::ZERO, |bps| time_to_send(packet.data.len(), bps));
+        self.rate.sent(takes, now.into_std());
         if packet.is_keyframe {
-            let takes = self.stream.slowest_bps().map_or(Duration::ZERO, |bps| time_to_send(packet.data.len(), bps));
-            self.next_keyframe = Instant::now() + KEYFRAME_EVERY.max(takes.mul_f64(KEYFRAME_TIMES));
+            self.next_keyframe = now + KEYFRAME_EVERY.max(takes.mul_f64(KEYFRAME_TIMES));
         }
         let packet = Arc::new(packet);
         self.stream.encoded(&packet);

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 const SHARE: f64 = 0.85;
 /// With less, nothing can be read any more: frames become rare instead.
 const LEAST_BPS: u32 = 150_000;
-/// Bits for a pixel of a frame. Text that scrolls needs about so much; most else far less.
-const BITS_PER_PIXEL: f64 = 0.1;
+/// Bits for a pixel of a frame, at most. Video and text that scrolls need half of it; most else far less.
+const BITS_PER_PIXEL: f64 = 0.2;
 const WANTED_BPS: std::ops::RangeInclusive<f64> = 1_000_000.0..=16_000_000.0;
 /// Estimates tremble: a rate that is lower or higher by less is as good.
 const TREMBLE: f64 = 0.05;
@@ -15,9 +15,13 @@ const TREMBLE: f64 = 0.05;
 const RISES_EVERY: Duration = Duration::from_secs(1);
 /// Below this part of what is wanted, the picture becomes smaller; above the other, when that lasts, as large as the screen again.
 /// Each begins with a keyframe.
-const SMALL: f64 = 0.07;
-const LARGE: f64 = 0.12;
+const SMALL: f64 = 0.035;
+const LARGE: f64 = 0.06;
 const LASTS: Duration = Duration::from_secs(3);
+/// Two frames that each take so long to be sent make the picture smaller, too, until it rests or frames take less than the other.
+const HEAVY: Duration = Duration::from_millis(400);
+const LIGHT: Duration = Duration::from_millis(80);
+const HEAVY_WITHIN: Duration = Duration::from_millis(1500);
 const LEAST_FPS: u32 = 5;
 
 /// How to encode.
@@ -37,13 +41,15 @@ pub(super) struct RateControl {
     changed_at: Instant,
     /// Since when it carries a large picture, while that is small.
     large_since: Option<Instant>,
+    /// The last frame that took long to be sent, and whether there was another one before it.
+    heavy: Option<(Instant, bool)>,
 }
 
 impl RateControl {
     pub(super) fn new((width, height): (u32, u32), fps_max: u32, now: Instant) -> Self {
         let wanted_bps = wanted_bps((width, height), fps_max);
         let rate = rate(wanted_bps, wanted_bps, fps_max);
-        Self { wanted_bps, fps_max, now: rate, changed_at: now, large_since: None }
+        Self { wanted_bps, fps_max, now: rate, changed_at: now, large_since: None, heavy: None }
     }
 
     pub(super) fn rate(&self) -> Rate {
@@ -74,8 +80,27 @@ impl RateControl {
         is_other
     }
 
+    /// A frame is to be sent that takes so long by what the slowest network carries.
+    pub(super) fn sent(&mut self, takes: Duration, now: Instant) {
+        let is_small = self.now.shrink > 1;
+        if takes > HEAVY || is_small && takes > LIGHT {
+            let again = self.heavy.is_some_and(|(at, again)| is_small && again || now < at + HEAVY_WITHIN);
+            self.heavy = Some((now, again));
+        }
+    }
+
+    /// Nothing moves: the picture may be large again, if the network carries that at all.
+    pub(super) fn rests(&mut self, now: Instant) {
+        self.heavy = None;
+        self.large_since = now.checked_sub(LASTS);
+    }
+
+    fn is_heavy(&self, now: Instant) -> bool {
+        self.heavy.is_some_and(|(at, again)| again && now < at + LASTS)
+    }
+
     fn shrink(&mut self, part: f64, now: Instant) -> u32 {
-        if part < SMALL || self.now.shrink == 2 && part < LARGE {
+        if part < SMALL || self.now.shrink == 2 && part < LARGE || self.is_heavy(now) {
             self.large_since = None;
             return 2;
         }
@@ -92,9 +117,9 @@ fn wanted_bps((width, height): (u32, u32), fps: u32) -> f64 {
 /// First each frame gets less, then there are fewer, then they are smaller.
 fn rate(bps: f64, wanted_bps: f64, fps_max: u32) -> Rate {
     let part = bps / wanted_bps;
-    let slower = if part >= 0.4 {
+    let slower = if part >= 0.2 {
         1
-    } else if part >= 0.15 {
+    } else if part >= 0.075 {
         2
     } else {
         3
@@ -133,6 +158,30 @@ mod tests {
         at += LASTS;
         assert!(control.consider(Some(10_000_000), at));
         assert_eq!(control.rate(), best);
+    }
+
+    #[test]
+    fn frames_that_take_long_make_it_smaller_until_it_rests() {
+        let begin = Instant::now();
+        let mut control = RateControl::new((1280, 720), 30, begin);
+        let (long, short) = (Duration::from_millis(900), Duration::from_millis(20));
+        control.sent(long, begin);
+        assert!(!control.consider(None, begin), "one is a keyframe");
+        let mut at = begin + Duration::from_secs(1);
+        control.sent(long, at);
+        assert!(control.consider(None, at));
+        assert_eq!(control.rate().shrink, 2);
+        for _ in 0..40 {
+            at += Duration::from_millis(100);
+            control.sent(LIGHT * 2, at);
+            assert!(!control.consider(None, at), "large ones would take longer still");
+        }
+        control.rests(at);
+        assert!(control.consider(None, at));
+        assert_eq!(control.rate().shrink, 1);
+        control.sent(long, at);
+        control.sent(short, at);
+        assert!(!control.consider(None, at));
     }
 
     #[test]
