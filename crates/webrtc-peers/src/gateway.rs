@@ -176,6 +176,8 @@ struct Entry {
     heard_udp: Option<Instant>,
     /// When the first check came over TCP.
     tried_tcp: Option<Instant>,
+    /// What is sent to it goes over this connection.
+    tcp_to: Option<SocketAddr>,
 }
 
 impl Entry {
@@ -296,7 +298,7 @@ impl Owner {
         let id = PeerId(self.next_id);
         self.next_id += 1;
         self.peers
-            .insert(id, Entry { peer, events, remotes: VecDeque::new(), has_asked: false, heard_udp: None, tried_tcp: None });
+            .insert(id, Entry { peer, events, remotes: VecDeque::new(), has_asked: false, heard_udp: None, tried_tcp: None, tcp_to: None });
         let bps = self.desired_bps;
         self.with(id, |peer| peer.desire(bps));
         Ok((id, offer))
@@ -367,15 +369,19 @@ impl Owner {
     /// Changes a peer, and does what comes of it.
     fn with<T>(&mut self, id: PeerId, change: impl FnOnce(&mut Peer) -> T) -> Option<T> {
         let Self { peers, udp, tcp, config, .. } = self;
-        let Entry { peer, events, has_asked, .. } = peers.get_mut(&id)?;
+        let Entry { peer, events, has_asked, tcp_to, .. } = peers.get_mut(&id)?;
         let changed = change(peer);
         let mut overrun = false;
-        let send = |transmit: &Transmit| send(udp, tcp, transmit);
+        let send = |transmit: &Transmit| {
+            *tcp_to = (transmit.proto != Protocol::Udp).then_some(transmit.destination);
+            send(udp, tcp, transmit);
+        };
         let tell = |event: PeerEvent| {
             overrun |= matches!(&event, PeerEvent::Message(bytes) if bytes.len() > config.message_max_bytes);
             overrun |= events.try_send(event).is_err();
         };
         peer.drain(send, tell);
+        peer.waits(tcp_to.map_or(0, |to| tcp.iter().map(|tcp| tcp.waiting(to)).sum()));
         let wants_keyframe = peer.wants_keyframe();
         if wants_keyframe && !*has_asked {
             overrun |= events.try_send(PeerEvent::KeyframeWanted).is_err();

@@ -42,6 +42,8 @@ const OVER_MAX: u32 = 2;
 /// Frames fit into the backlog of a slow peer one by one.
 const BACKLOG_LEAST_BYTES: usize = 16_000;
 
+/// What waits for a TCP connection is looked at as often.
+const UNSENT_TICK: Duration = Duration::from_millis(20);
 /// When nothing was sent for so long, and nothing is wanted, its timers are looked at less often: the library pads what is sent to
 /// 50 kbit/s, in 140 packets a second, and with one packet for each look.
 const QUIET_AFTER: Duration = Duration::from_millis(150);
@@ -107,6 +109,8 @@ pub(crate) struct Peer {
     awaits_keyframe: bool,
     /// Bytes of frames that wait to be sent, about.
     backlog: usize,
+    /// Bytes that left the library and wait for their TCP connection.
+    unsent: usize,
     /// Frames since it is too long.
     over: u32,
     estimate_bps: u64,
@@ -158,6 +162,7 @@ impl Peer {
             is_connected: false,
             awaits_keyframe: true,
             backlog: 0,
+            unsent: 0,
             over: 0,
             estimate_bps: START_BPS,
             desired_bps: START_BPS,
@@ -267,7 +272,15 @@ impl Peer {
     fn has_room(&self) -> bool {
         let millis = u64::try_from(BACKLOG.as_millis()).unwrap_or(u64::MAX);
         let bytes = usize::try_from(self.estimate_bps / 8 * millis / 1000).unwrap_or(usize::MAX);
-        self.backlog < bytes.max(BACKLOG_LEAST_BYTES)
+        self.backlog + self.unsent < bytes.max(BACKLOG_LEAST_BYTES)
+    }
+
+    /// So many bytes wait for its TCP connection; they are asked for again soon.
+    pub(crate) fn waits(&mut self, unsent: usize) {
+        self.unsent = unsent;
+        if unsent > 0 {
+            self.next = self.next.min(Instant::now() + UNSENT_TICK);
+        }
     }
 
     pub(crate) fn is_connected(&self) -> bool {

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use socket2::{Protocol, Type};
+use socket2::{Protocol, SockRef, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,6 +20,10 @@ use crate::udp::socket;
 const PACKET_MAX_BYTES: usize = 4_096;
 /// Packets that wait to be written to one connection; one more is lost, as UDP would lose it.
 const WRITES_MAX: usize = 512;
+/// The kernel takes no more than that before it was sent: what waits here can be told from what is on its way.
+const KERNEL_MAX_BYTES: u32 = 16_384;
+/// Packets are written together up to this size.
+const WRITE_MAX_BYTES: usize = 16_384;
 /// Packets that were read and wait for the gateway.
 const READS_MAX: usize = 256;
 /// A connection that says nothing that a peer knows is ended after this time.
@@ -35,6 +41,8 @@ pub(crate) struct Arrived {
 
 struct Connection {
     writes: mpsc::Sender<Vec<u8>>,
+    /// Bytes that wait to be written.
+    waiting: Arc<AtomicUsize>,
     opened_at: Instant,
     /// A peer knew what it said.
     is_known: bool,
@@ -85,16 +93,18 @@ impl Tcp {
         self.connections.retain(|_, connection| connection.is_known || now < connection.opened_at + KNOWN_WITHIN);
         let strangers = self.connections.values().filter(|connection| !connection.is_known).count();
         let Some(to) = stream.local_addr().ok().filter(|_| strangers < STRANGERS_MAX) else { return };
-        let _ = stream.set_nodelay(true); // else it is later
+        let _ = stream.set_nodelay(true); // else it is later; so it is without what follows
+        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(KERNEL_MAX_BYTES);
         let (read, write) = stream.into_split();
         let (writes, packets) = mpsc::channel(WRITES_MAX);
-        self.connections.insert(from, Connection { writes, opened_at: now, is_known: false });
+        let waiting = Arc::new(AtomicUsize::new(0));
+        self.connections.insert(from, Connection { writes, waiting: Arc::clone(&waiting), opened_at: now, is_known: false });
         let arrivals = self.arrivals.0.clone();
         self.tasks.spawn(async move {
             // Either ends the other: a peer that takes nothing is as gone as one that closed.
             tokio::select! {
                 () = read_all(read, from, to, &arrivals) => {}
-                () = write_all(write, packets) => {}
+                () = write_all(write, packets, &waiting) => {}
             }
             let _ = arrivals.send(Arrived { from, to, packet: None }).await; // the gateway ends
         });
@@ -110,8 +120,16 @@ impl Tcp {
     /// Sends it, or not when too much waits.
     pub(crate) fn send(&self, to: SocketAddr, packet: &[u8]) {
         if let Some(connection) = self.connections.get(&to) {
-            let _ = connection.writes.try_send(packet.to_vec()); // as above
+            connection.waiting.fetch_add(framed(packet), Ordering::Relaxed); // first: it may be written at once
+            if connection.writes.try_send(packet.to_vec()).is_err() {
+                connection.waiting.fetch_sub(framed(packet), Ordering::Relaxed);
+            }
         }
+    }
+
+    /// Bytes that wait to be written to a connection; none for one that isn't there.
+    pub(crate) fn waiting(&self, to: SocketAddr) -> usize {
+        self.connections.get(&to).map_or(0, |connection| connection.waiting.load(Ordering::Relaxed))
     }
 
     /// Ends a connection: its peer is gone.
@@ -135,18 +153,25 @@ async fn read_all(read: OwnedReadHalf, from: SocketAddr, to: SocketAddr, arrival
 }
 
 /// Ends once the connection is forgotten.
-async fn write_all(mut write: OwnedWriteHalf, mut packets: mpsc::Receiver<Vec<u8>>) {
+async fn write_all(mut write: OwnedWriteHalf, mut packets: mpsc::Receiver<Vec<u8>>, waiting: &AtomicUsize) {
     let mut bytes = Vec::new();
     while let Some(packet) = packets.recv().await {
         bytes.clear();
         push(&mut bytes, &packet);
-        while let Ok(packet) = packets.try_recv() {
+        while bytes.len() < WRITE_MAX_BYTES
+            && let Ok(packet) = packets.try_recv()
+        {
             push(&mut bytes, &packet);
         }
         if write.write_all(&bytes).await.is_err() {
             return;
         }
+        waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
     }
+}
+
+fn framed(packet: &[u8]) -> usize {
+    2 + packet.len()
 }
 
 fn push(bytes: &mut Vec<u8>, packet: &[u8]) {

@@ -13,6 +13,7 @@
 //! | `pump` | **the owner task of pictures**: takes, encodes, hands out |
 //! | `conversation` | **the task of a viewer**: what it says and hears |
 //! | `viewers` | who watches, who is in control |
+//! | `carried` | what the network of a WebSocket carries |
 //! | `ear` | **the task of sound**: listens while somebody hears |
 //! | `input` | pointer and keyboard of viewers |
 //! | `pointer` | where it is and what it looks like, for viewers that show it themselves |
@@ -21,6 +22,7 @@
 //! | `tickets` | who may come in without the token |
 //! | `types` | what clients are told |
 
+mod carried;
 mod conversation;
 mod ear;
 mod input;

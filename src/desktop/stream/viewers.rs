@@ -10,13 +10,12 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use webrtc_peers::{PeerStats, Transport};
 
+use super::carried::Carried;
 use super::picture::Packet;
 use super::tickets::Claims;
 use super::{FRAMES_MAX, ViewerInfo, ViewerMode};
 use crate::rt::clock::{now_ms, rfc3339};
 
-/// Frames that a viewer got over its WebSocket and hasn't shown yet: one more waits until it has.
-const UNSHOWN_MAX: usize = 3;
 /// A viewer that missed a frame gets its keyframe after this time: keyframes are for all, and who is slow misses the next one, too.
 const LAG: Duration = Duration::from_secs(1);
 
@@ -88,10 +87,19 @@ struct State {
     missed_at: Option<Instant>,
     shows_pointer: bool,
     hears: bool,
-    unshown: usize,
+    /// Over its WebSocket.
+    carried: Carried,
+    /// Of its WebRTC connection.
     estimate_bps: Option<u64>,
     bytes_sent: u64,
     stats: Option<PeerStats>,
+}
+
+impl State {
+    /// What its network carries, in bits per second, if that is known.
+    fn bps(&self) -> Option<u64> {
+        self.estimate_bps.or_else(|| self.carried.bps())
+    }
 }
 
 impl Viewer {
@@ -108,7 +116,8 @@ impl Viewer {
         let mut state = self.state();
         state.path = path;
         state.awaits_keyframe = path == Path::Frames;
-        (state.unshown, state.missed_at, state.estimate_bps, state.stats) = (0, None, None, None);
+        (state.missed_at, state.estimate_bps, state.stats) = (None, None, None);
+        state.carried = Carried::default();
     }
 
     pub(super) fn because(&self, reason: Option<String>) {
@@ -152,8 +161,7 @@ impl Viewer {
     }
 
     pub(super) fn has_shown(&self) {
-        let mut state = self.state();
-        state.unshown = state.unshown.saturating_sub(1);
+        self.state().carried.shown(Instant::now());
     }
 
     /// Takes a frame, if it gets frames and has room.
@@ -166,10 +174,13 @@ impl Viewer {
         if state.path != Path::Frames || (state.awaits_keyframe && !packet.is_keyframe) {
             return;
         }
-        let has_room = state.unshown < UNSHOWN_MAX && self.frames.try_send(Arc::clone(packet)).is_ok();
+        let has_room = state.carried.has_room() && self.frames.try_send(Arc::clone(packet)).is_ok();
         state.awaits_keyframe = !has_room;
-        state.missed_at = (!has_room).then(Instant::now);
-        state.unshown += usize::from(has_room);
+        let now = Instant::now();
+        state.missed_at = (!has_room).then_some(now);
+        if has_room {
+            state.carried.sent(packet.data.len(), now);
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -189,7 +200,7 @@ impl Viewer {
             path_reason: state.reason.clone(),
             address: self.sight.remote.map(|address| address.to_string()),
             round_trip_ms: stats.and_then(|stats| stats.round_trip).map(|time| time.as_secs_f64() * 1_000.0),
-            estimated_bps: state.estimate_bps,
+            estimated_bps: state.bps(),
             bytes_sent: state.bytes_sent,
             loss: stats.and_then(|stats| stats.loss),
         }
@@ -252,7 +263,7 @@ impl Viewers {
         self.all().values().any(|viewer| {
             let state = viewer.state();
             // those who get rectangles look at the latest whenever they can
-            state.path == Path::Rectangles || state.path == Path::Frames && state.unshown < UNSHOWN_MAX
+            state.path == Path::Rectangles || state.path == Path::Frames && state.carried.has_room()
         })
     }
 
@@ -260,7 +271,7 @@ impl Viewers {
         self.all().values().any(|viewer| {
             let state = viewer.state();
             let lags = state.missed_at.is_some_and(|missed_at| missed_at.elapsed() < LAG);
-            state.awaits_keyframe && state.unshown < UNSHOWN_MAX && !lags
+            state.awaits_keyframe && state.carried.has_room() && !lags
         })
     }
 
@@ -277,7 +288,7 @@ impl Viewers {
     }
 
     pub(super) fn slowest_bps(&self) -> Option<u64> {
-        self.all().values().filter_map(|viewer| viewer.state().estimate_bps).min()
+        self.all().values().filter_map(|viewer| viewer.state().bps()).min()
     }
 
     pub(super) fn encoded(&self, packet: &Arc<Packet>) {
