@@ -1,6 +1,7 @@
 //! The thin edge: parses requests, asks a room, writes the answer. One file per resource under `routes/`; one
 //! registration makes both the route and its OpenAPI entry.
 
+mod closing;
 mod docs;
 mod edge;
 pub mod extract;

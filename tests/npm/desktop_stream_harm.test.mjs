@@ -178,9 +178,10 @@ scenario('rubbish over the data channel', async (stage, dice) => {
     const { channel } = window.sandboxdDesktop;
     for (const text of all) {
       while (channel.bufferedAmount > 100_000 && channel.readyState === 'open') await new Promise((resolve) => setTimeout(resolve, 5));
+      if (channel.readyState !== 'open') return; // who says more than is read is closed
       channel.send(Uint8Array.from(atob(text), (character) => character.charCodeAt(0)));
     }
-    channel.send('and one that is text');
+    if (channel.readyState === 'open') channel.send('and one that is text');
   }, messages.map((message) => message.toString('base64')));
   // its last ones were heard
   await until(async () => {
@@ -188,7 +189,7 @@ scenario('rubbish over the data channel', async (stage, dice) => {
       const view = new DataView(new ArrayBuffer(7));
       [[0, 1], [2, 4], [4, 77], [6, 88]].forEach(([at, byte]) => view.setUint8(at, byte));
       window.sandboxdDesktop.channel.send(view.buffer);
-    });
+    }).catch(() => {}); // it is coming back
     const { x, y } = await stage.client.getDesktopMousePosition();
     return x === 77 && y === 88;
   }, 'a move of the pointer');
@@ -226,7 +227,7 @@ scenario('rubbish to the media port', async (stage, dice) => {
       () => socket.write(framed), () => socket.write(body), () => socket.write(Buffer.concat([framed, framed.subarray(0, 5)])),
       () => socket.write(Buffer.from([255, 255, 1])), () => socket.end(framed), () => {}, // says nothing at all
     ])();
-    if (dice.throw() < 0.3) socket.resetAndDestroy();
+    if (dice.throw() < 0.3 && !socket.writableEnded) socket.resetAndDestroy(); // one that is being shut down would keep this process
   }
   await untilMoving(stage, (await openOurs(stage, looking)).page);
   for (const socket of strangers) socket.destroy();

@@ -181,6 +181,11 @@ struct Entry {
 }
 
 impl Entry {
+    fn new(peer: Peer, events: mpsc::Sender<PeerEvent>) -> Self {
+        let (heard_udp, tried_tcp, tcp_to) = (None, None, None);
+        Self { peer, events, remotes: VecDeque::new(), has_asked: false, heard_udp, tried_tcp, tcp_to }
+    }
+
     /// Takes note of a check; true when it isn't to be answered, because UDP is better.
     fn is_too_early(&mut self, proto: Protocol, now: Instant) -> bool {
         if proto == Protocol::Udp {
@@ -297,8 +302,7 @@ impl Owner {
         let (peer, offer) = Peer::new(&self.recipe, &places, &self.config, wish.sound)?;
         let id = PeerId(self.next_id);
         self.next_id += 1;
-        self.peers
-            .insert(id, Entry { peer, events, remotes: VecDeque::new(), has_asked: false, heard_udp: None, tried_tcp: None, tcp_to: None });
+        self.peers.insert(id, Entry::new(peer, events));
         let bps = self.desired_bps;
         self.with(id, |peer| peer.desire(bps));
         Ok((id, offer))

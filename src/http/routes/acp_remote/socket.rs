@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _, select_all};
@@ -22,6 +22,7 @@ use crate::acp::remote::{Connection, Door, Feed, Page, Remote, Target};
 use crate::acp::{Envelope, Kind, ParseError};
 use crate::config::{as_duration, as_usize};
 use crate::http::AppState;
+use crate::http::closing::{self, Closing};
 use crate::http::problem::{ApiError, ErrorCode};
 
 /// The time for a close frame to be sent.
@@ -89,7 +90,7 @@ struct Socket {
 }
 
 /// How it ends; `None` when nobody is there any more.
-type Ending = Option<(u16, &'static str)>;
+type Ending = Option<Closing>;
 
 /// What the loop keeps.
 #[derive(Default)]
@@ -109,9 +110,8 @@ impl Socket {
         let ending = self.talk(&mut sink, &mut incoming).await;
         tracing::debug!(connection = self.id, ?ending, "ACP client gone");
         self.remote.end(&self.id).await;
-        if let Some((code, reason)) = ending {
-            let frame = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
-            let _ = tokio::time::timeout(CLOSE_TIME, sink.send(frame)).await; // whoever is gone needs no goodbye
+        if let Some(why) = ending {
+            let _ = tokio::time::timeout(CLOSE_TIME, closing::part(&mut sink, why)).await; // whoever is gone needs no goodbye
         }
     }
 
@@ -121,7 +121,7 @@ impl Socket {
         let (mut heard, mut talk) = (Instant::now(), Talk::default());
         loop {
             let outcome = tokio::select! {
-                () = self.stop.cancelled() => Err(Some((close_code::AWAY, "going away"))),
+                () = self.stop.cancelled() => Err(Some(closing::GOING_AWAY)),
                 _ = ping.tick() => match heard.elapsed() >= self.ping * PINGS_MISSED {
                     true => Err(None),
                     false => self.send(sink, Message::Ping(Bytes::new())).await,
@@ -130,7 +130,8 @@ impl Socket {
                     heard = Instant::now();
                     match message {
                         Some(Ok(message)) => self.hear(&mut talk, message, sink).await,
-                        Some(Err(_)) | None => Err(None),
+                        Some(Err(error)) => Err(closing::unreadable(&error)),
+                        None => Err(None),
                     }
                 }
                 begun = begun(&mut talk.beginning) => self.begun(&mut talk, begun, sink).await,
@@ -241,7 +242,7 @@ impl Socket {
         tokio::select! {
             sent = sending => sent.map_err(|_| None),
             () = tokio::time::sleep(self.ping * PINGS_MISSED) => Err(None),
-            () = self.stop.cancelled() => Err(Some((close_code::AWAY, "going away"))),
+            () = self.stop.cancelled() => Err(Some(closing::GOING_AWAY)),
         }
     }
 

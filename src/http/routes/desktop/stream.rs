@@ -19,6 +19,7 @@ use utoipa_axum::routes;
 
 use crate::config::{as_duration, as_usize};
 use crate::desktop::{Conversation, Said, StreamStatus, Ticket, TicketSpec, ViewerList, Wire};
+use crate::http::closing;
 use crate::http::extract::{ApiJson, ApiPath, ApiQuery};
 use crate::http::negotiate::Peer;
 use crate::http::problem::ApiError;
@@ -144,13 +145,14 @@ async fn talk(viewer: Conversation, socket: WebSocket, ping: Duration, stop: Can
                     Some(Ok(Message::Text(text))) => {
                         heard_at = Instant::now();
                         if tell.send(text.as_str().to_owned()).await.is_err() {
-                            return;
+                            return None;
                         }
                     }
-                    Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                    Some(Err(error)) => return closing::unreadable(&error),
+                    Some(Ok(Message::Close(_))) | None => return None,
                     Some(Ok(_)) => heard_at = Instant::now(),
                 },
-                _ = pings.tick() => if heard_at.elapsed() >= ping * PINGS_MISSED { return },
+                _ = pings.tick() => if heard_at.elapsed() >= ping * PINGS_MISSED { return None },
             }
         }
     };
@@ -161,22 +163,25 @@ async fn talk(viewer: Conversation, socket: WebSocket, ping: Duration, stop: Can
                 said = saying.recv() => match said {
                     Some(Said::Text(text)) => Message::text(text),
                     Some(Said::Binary(bytes)) => Message::binary(bytes),
-                    None => return,
+                    None => return None,
                 },
                 _ = pings.tick() => Message::Ping(bytes::Bytes::new()),
             };
             if sink.send(message).await.is_err() {
-                return;
+                return None;
             }
         }
     };
-    tokio::select! {
-        () = listen => {}
-        () = speak => {}
-        () = stop.cancelled() => {}
-    }
+    let why = tokio::select! {
+        why = listen => why,
+        why = speak => why,
+        () = stop.cancelled() => Some(closing::GOING_AWAY),
+    };
     drop((tell, saying)); // it hears of it
     let _ = tokio::time::timeout(ping, &mut running).await;
     running.abort();
+    if let Some(why) = why {
+        let _ = tokio::time::timeout(ping, closing::part(&mut sink, why)).await; // it may be gone
+    }
     let _ = sink.close().await; // it may be gone
 }

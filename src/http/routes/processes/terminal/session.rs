@@ -13,7 +13,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use bytes::Bytes;
 use futures_util::stream::SplitStream;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -23,15 +23,12 @@ use tokio_util::sync::CancellationToken;
 use super::super::input::decode;
 use super::frames::{ClientFrame, ServerFrame};
 use super::outbox::Outbox;
+use crate::http::closing;
 use crate::processes::types::{Encoding, TerminalSize};
 use crate::processes::{Attachment, Error, TerminalEvent};
 
 /// The time for a client to answer a close frame.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
-
-/// After a frame that could not be read, the connection is kept so long: the rest of the frame is still coming, and
-/// closing at once would reset the connection before the client has read why.
-const LINGER: Duration = Duration::from_millis(250);
 
 /// So many pings may stay without any word.
 const PINGS_MISSED: u32 = 4;
@@ -242,7 +239,7 @@ async fn part(ending: Ending, outbox: &mut Outbox, incoming: &mut SplitStream<We
         Ending::Gone => return,
         Ending::Answer => (None, None),
         Ending::Close(frame) => (Some(Message::Close(frame)), None),
-        Ending::Unreadable(frame) => (Some(Message::Close(Some(frame))), Some(LINGER)),
+        Ending::Unreadable(frame) => (Some(Message::Close(Some(frame))), Some(closing::LINGER)),
     };
     if let Some(frame) = frame
         && outbox.close(frame).await.is_err()
@@ -256,18 +253,9 @@ async fn part(ending: Ending, outbox: &mut Outbox, incoming: &mut SplitStream<We
 }
 
 fn going_away() -> Ending {
-    Ending::Close(Some(CloseFrame { code: close_code::AWAY, reason: "going away".into() }))
+    Ending::Close(Some(closing::frame(closing::GOING_AWAY)))
 }
 
-/// RFC 6455 section 7.4.1. What the library found wrong is known by its words only.
 fn unreadable(error: &axum::Error) -> Ending {
-    let why = error.to_string();
-    tracing::debug!(why, "a terminal client's frame can't be read");
-    let (code, reason) = match why.to_ascii_lowercase() {
-        why if why.contains("too long") => (close_code::SIZE, "the message is too long"),
-        why if why.contains("utf-8") || why.contains("utf8") => (close_code::INVALID, "text must be UTF-8"),
-        why if why.contains("protocol") => (close_code::PROTOCOL, "not a WebSocket frame"),
-        _ => return Ending::Gone,
-    };
-    Ending::Unreadable(CloseFrame { code, reason: reason.into() })
+    closing::unreadable(error).map_or(Ending::Gone, |why| Ending::Unreadable(closing::frame(why)))
 }
