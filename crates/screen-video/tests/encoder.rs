@@ -118,10 +118,44 @@ fn sizes_and_settings_have_bounds() {
     assert!(encoded.is_keyframe);
 }
 
+#[test]
+fn motion_all_over_is_not_sent_as_keyframes_and_what_rests_is_a_screen_again() {
+    for (purpose, is_noticed) in [(Purpose::Live, true), (Purpose::Recording, false)] {
+        let mut encoder = Encoder::new(640, 480, Settings { purpose, ..LIVE }).unwrap();
+        let (mut stream, mut keyframes, mut encoded_count) = (Vec::new(), Vec::new(), 0);
+        for n in 0..20 {
+            let Some(encoded) = encoder.encode(&noise(640, 480, n), 640 * 4, at(n as usize * 10), false).unwrap() else { continue };
+            keyframes.push(encoded.is_keyframe);
+            stream.extend(encoded.data);
+            encoded_count += 1;
+        }
+        let last_five = &keyframes[keyframes.len() - 5..];
+        assert_eq!(last_five, [!is_noticed; 5], "{keyframes:?}");
+        encoder.rests().unwrap();
+        for n in 20..24_u64 {
+            let Some(encoded) = encoder.encode(&text(640, 480, 0), 640 * 4, at(n as usize * 10), false).unwrap() else { continue };
+            assert_eq!(encoded.is_keyframe, n == 20, "frame {n}");
+            stream.extend(encoded.data);
+            encoded_count += 1;
+        }
+        encoder.rests().unwrap();
+        assert!(!encoder.encode_again(at(300), false).unwrap().unwrap().is_keyframe, "it was a screen already");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stream.h264");
+        std::fs::write(&path, stream).unwrap();
+        assert_eq!(decoded(&path, 640, 480).len(), encoded_count);
+    }
+}
+
 /// Runs the tests that encode once more, in a process whose stderr is read.
 #[test]
 fn the_library_says_nothing_on_stderr() {
-    let names = ["a_frame_is_one_slice", "sizes_and_settings_have_bounds", "another_rate_takes_effect_without_a_keyframe"];
+    let names = [
+        "a_frame_is_one_slice",
+        "sizes_and_settings_have_bounds",
+        "another_rate_takes_effect_without_a_keyframe",
+        "motion_all_over_is_not_sent_as_keyframes_and_what_rests_is_a_screen_again",
+    ];
     let output = Command::new(std::env::current_exe().unwrap()).args(names).arg("--nocapture").output().unwrap();
     assert!(output.status.success());
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
