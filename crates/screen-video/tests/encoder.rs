@@ -124,7 +124,9 @@ fn motion_all_over_is_not_sent_as_keyframes_and_what_rests_is_a_screen_again() {
         let mut encoder = Encoder::new(640, 480, Settings { purpose, ..LIVE }).unwrap();
         let (mut stream, mut keyframes, mut encoded_count) = (Vec::new(), Vec::new(), 0);
         for n in 0..20 {
-            let Some(encoded) = encoder.encode(&noise(640, 480, n), 640 * 4, at(n as usize * 10), false).unwrap() else { continue };
+            let Some(encoded) = encoder.encode(&noise(640, 480, n), 640 * 4, at(n as usize * 10), false).unwrap() else {
+                continue;
+            };
             keyframes.push(encoded.is_keyframe);
             stream.extend(encoded.data);
             encoded_count += 1;
@@ -133,7 +135,9 @@ fn motion_all_over_is_not_sent_as_keyframes_and_what_rests_is_a_screen_again() {
         assert_eq!(last_five, [!is_noticed; 5], "{keyframes:?}");
         encoder.rests().unwrap();
         for n in 20..24_u64 {
-            let Some(encoded) = encoder.encode(&text(640, 480, 0), 640 * 4, at(n as usize * 10), false).unwrap() else { continue };
+            let Some(encoded) = encoder.encode(&text(640, 480, 0), 640 * 4, at(n as usize * 10), false).unwrap() else {
+                continue;
+            };
             assert_eq!(encoded.is_keyframe, n == 20, "frame {n}");
             stream.extend(encoded.data);
             encoded_count += 1;

@@ -29,11 +29,17 @@ const CHANNEL: &str = "data";
 const START_BPS: u64 = 2_500_000;
 /// Frames are of very different sizes: a network that carries so many times of what they take on average brings a large one in time.
 const HEADROOM: u64 = 4;
+/// With so many times known, no more is looked for: looking takes half a megabit per second.
+const ENOUGH: u64 = 2;
+/// No estimate of ours is lower.
+const LEAST_BPS: u64 = 100_000;
 /// A peer takes no frame while more than what it can be sent in this time still waits to be sent.
 const BACKLOG: Duration = Duration::from_millis(120);
 /// Of what was sent in a second: with more lost, not all is sent again (str0m's cap), and whoever misses it shows nothing, without a
 /// word for many seconds.
 const BROKEN_LOSS: f32 = 0.1;
+/// With more, what got there is what the network carries: the library takes seconds to believe it.
+const CHOKED_LOSS: f32 = 0.4;
 /// With less, a keyframe gets there.
 const MENDED_LOSS: f32 = 0.03;
 /// Frames that are taken over the backlog: they were being encoded when it grew. To leave one out takes a keyframe, which makes it
@@ -115,7 +121,11 @@ pub(crate) struct Peer {
     over: u32,
     estimate_bps: u64,
     desired_bps: u64,
+    /// What the library looks for.
+    sought_bps: u64,
     rise: Rise,
+    /// Until the last second.
+    sent_bytes: u64,
     /// When something of ours, or for its data channel, was last sent or received.
     busy_at: Instant,
     /// More was lost than can be sent again, and no keyframe came since.
@@ -166,7 +176,9 @@ impl Peer {
             over: 0,
             estimate_bps: START_BPS,
             desired_bps: START_BPS,
+            sought_bps: 0,
             rise: Rise::new(),
+            sent_bytes: 0,
             busy_at: now,
             is_broken: false,
             closed: None,
@@ -259,9 +271,17 @@ impl Peer {
 
     /// What all frames together may take, once there is that much room.
     pub(crate) fn desire(&mut self, bps: u64) {
-        if bps != self.desired_bps {
-            self.desired_bps = bps;
-            self.rtc.bwe().set_desired_bitrate(Bitrate::from(bps * HEADROOM));
+        self.desired_bps = bps;
+        self.seek();
+    }
+
+    /// Has the library look for as much as isn't known yet.
+    fn seek(&mut self) {
+        let is_enough = self.estimate_bps >= self.desired_bps * ENOUGH;
+        let sought_bps = if is_enough { 0 } else { self.desired_bps * HEADROOM };
+        if sought_bps != self.sought_bps {
+            self.sought_bps = sought_bps;
+            self.rtc.bwe().set_desired_bitrate(Bitrate::from(sought_bps));
         }
     }
 
@@ -335,6 +355,19 @@ impl Peer {
         }
     }
 
+    /// Of what was sent in the last second, most was lost.
+    fn choked(&mut self, sent_bytes: u64, loss: f32, tell: &mut impl FnMut(PeerEvent)) {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)] // megabytes
+        let carried_bps = (sent_bytes as f64 * 8.0 * f64::from(1.0 - loss)) as u64;
+        if carried_bps < self.estimate_bps {
+            self.estimate_bps = carried_bps.max(LEAST_BPS);
+            self.rtc.bwe().reset(Bitrate::from(self.estimate_bps));
+            self.awaits_keyframe = true; // what was lost isn't sent again
+            tell(PeerEvent::Estimate(self.estimate_bps));
+            tell(PeerEvent::KeyframeWanted);
+        }
+    }
+
     fn event(&mut self, event: Event, tell: &mut impl FnMut(PeerEvent)) {
         match event {
             Event::Connected => {
@@ -357,10 +390,15 @@ impl Peer {
             }
             Event::EgressBitrateEstimate(BweKind::Twcc { estimate, .. } | BweKind::Remb { estimate, .. }) => {
                 self.estimate_bps = estimate.as_u64();
+                self.seek();
                 tell(PeerEvent::Estimate(self.estimate_bps));
             }
             Event::PeerStats(stats) => {
                 let pair = stats.selected_candidate_pair;
+                let sent_bytes = stats.peer_bytes_tx.saturating_sub(std::mem::replace(&mut self.sent_bytes, stats.peer_bytes_tx));
+                if let Some(loss) = stats.egress_loss_fraction.filter(|loss| *loss > CHOKED_LOSS) {
+                    self.choked(sent_bytes, loss, tell);
+                }
                 self.is_broken |= stats.egress_loss_fraction.is_some_and(|loss| loss > BROKEN_LOSS);
                 if self.is_broken && stats.egress_loss_fraction.is_some_and(|loss| loss < MENDED_LOSS) {
                     (self.is_broken, self.awaits_keyframe) = (false, true);
