@@ -30,12 +30,12 @@ pub use error::{Error, InstallFailure};
 pub use install::{Artifact, ArtifactKind, ArtifactSource, InstallOptions, InstallReport};
 pub use manifest::{Capabilities, ConfigOption, Manifest, OptionType, OptionValue, Provider, Quirks, manifest_from_command};
 pub use progress::{InstallEvent, InstallPhase, ProgressSink};
-pub use registry::Problem;
 pub use resolve::Launch;
 
 use crate::config::{Bounds, Dirs, Env};
 use crate::processes::Children;
 use crate::rt::files;
+pub use crate::rt::manifests::Problem;
 
 /// What the room needs from outside.
 pub struct AgentsConfig {

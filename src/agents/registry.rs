@@ -1,17 +1,14 @@
-//! Which agents there are: the built-in manifests, and those in `<config dir>/agents/*.toml`.
-//!
-//! The directory is looked at on each use, by names, sizes and times only, and read again when something there changed:
-//! a dropped file needs no restart. A file that can't be used is reported and changes nothing else.
+//! Which agents there are: the built-in manifests, and those in `<config dir>/agents/*.toml`. A file that can't be used is reported
+//! and changes nothing else.
 
 use std::collections::HashSet;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::error::Error;
-use super::files;
 use super::manifest::Manifest;
 use crate::config::Bounds;
+use crate::rt::manifests::{Entry, Folder, Kept, Problem};
 
 /// The built-in manifests, in the order in which agents are listed.
 pub(super) const BUILT_IN: [(&str, &str); 8] = [
@@ -24,15 +21,6 @@ pub(super) const BUILT_IN: [(&str, &str); 8] = [
     ("gemini", include_str!("../../agents/gemini.toml")),
     ("mock", include_str!("../../agents/mock.toml")),
 ];
-
-/// A user's manifest that is not used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// The file.
-    pub path: PathBuf,
-    /// Why, and what would be right.
-    pub reason: String,
-}
 
 /// The agents at one moment.
 #[derive(Debug, Default)]
@@ -48,78 +36,54 @@ impl Roster {
     }
 }
 
-/// Name, inode, size and modification time of each manifest file: differs whenever one was changed or replaced.
-type Fingerprint = Vec<(PathBuf, u64, u64, i64, i64)>;
-
 /// Reads manifests, and again when they changed. All methods block on the file system.
 pub(super) struct Registry {
-    dir: PathBuf,
-    max_files: usize,
-    max_bytes: u64,
-    current: Mutex<Option<(Fingerprint, Arc<Roster>)>>,
+    folder: Folder,
+    current: Kept<Roster>,
 }
 
 impl Registry {
     pub(super) fn new(config_dir: &Path, bounds: &Bounds) -> Self {
-        Self {
+        let folder = Folder {
             dir: config_dir.join("agents"),
             max_files: crate::config::as_usize(bounds.agent_manifests_max),
             max_bytes: bounds.agent_manifest_max_bytes,
-            current: Mutex::new(None),
-        }
+            variables: ["SANDBOXD_AGENT_MANIFESTS_MAX", "SANDBOXD_AGENT_MANIFEST_MAX_BYTES"],
+        };
+        Self { folder, current: Kept::default() }
     }
 
     /// The agents as the files say now.
     pub(super) fn roster(&self) -> Arc<Roster> {
-        let fingerprint = self.fingerprint();
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner); // replaced as a whole
-        if let Some((_, roster)) = current.as_ref().filter(|(known, _)| *known == fingerprint) {
-            return Arc::clone(roster);
-        }
-        let roster = Arc::new(self.load(&fingerprint));
-        for problem in &roster.problems {
-            tracing::warn!(path = %problem.path.display(), reason = problem.reason, "agent manifest not used");
-        }
-        *current = Some((fingerprint, Arc::clone(&roster)));
-        roster
+        self.current.get(&self.folder, |entries| {
+            let roster = self.load(entries);
+            for problem in &roster.problems {
+                tracing::warn!(path = %problem.path.display(), reason = problem.reason, "agent manifest not used");
+            }
+            roster
+        })
     }
 
     /// Writes a user's manifest as `<id>.toml`, replacing an earlier one.
     pub(super) fn add(&self, text: &str) -> Result<PathBuf, Error> {
         let origin = "the given manifest";
-        if text.len() as u64 > self.max_bytes {
-            return Err(Error::BadManifest { origin: origin.to_owned(), reason: too_large(text.len() as u64, self.max_bytes) });
-        }
+        let bad = |reason| Error::BadManifest { origin: origin.to_owned(), reason };
+        self.folder.check_size(text.len() as u64).map_err(bad)?;
         let manifest = Manifest::parse(text, origin)?;
-        let path = self.dir.join(format!("{}.toml", manifest.id));
-        let known = self.fingerprint();
-        if known.len() >= self.max_files && !known.iter().any(|(file, ..)| *file == path) {
-            return Err(Error::TooManyManifests { max: self.max_files as u64 });
+        let path = self.folder.dir.join(format!("{}.toml", manifest.id));
+        let known = self.folder.entries();
+        if known.len() >= self.folder.max_files && !known.iter().any(|(file, ..)| *file == path) {
+            return Err(Error::TooManyManifests { max: self.folder.max_files as u64 });
         }
         let others = self.load(&known);
         let others = others.manifests.iter().filter(|other| other.id != manifest.id).map(Arc::as_ref);
-        if let Some(reason) = clash(&manifest, others) {
-            return Err(Error::BadManifest { origin: origin.to_owned(), reason });
-        }
-        let written = std::fs::create_dir_all(&self.dir).and_then(|()| files::write_atomically(&path, text.as_bytes(), 0o644));
+        clash(&manifest, others).map_or(Ok(()), |reason| Err(bad(reason)))?;
+        let written = self.folder.write(&path, text);
         written.map_err(|error| Error::ManifestNotWritten { path: path.clone(), cause: error.to_string() })?;
         Ok(path)
     }
 
-    fn fingerprint(&self) -> Fingerprint {
-        let Ok(entries) = std::fs::read_dir(&self.dir) else { return Vec::new() };
-        let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
-        let mut found: Fingerprint = paths
-            .filter(|path| path.extension().is_some_and(|end| end == "toml"))
-            .filter_map(|path| std::fs::metadata(&path).ok().map(|meta| (path, meta)))
-            .filter(|(_, meta)| meta.is_file()) // a FIFO would block the reader
-            .map(|(path, meta)| (path, meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
-            .collect();
-        found.sort();
-        found
-    }
-
-    fn load(&self, files: &Fingerprint) -> Roster {
+    fn load(&self, entries: &[Entry]) -> Roster {
         let mut roster = Roster::default();
         for (id, text) in BUILT_IN {
             match Manifest::parse(text, id) {
@@ -129,10 +93,10 @@ impl Registry {
         }
         let mut seen = HashSet::new();
         let mut added = Vec::new();
-        for (index, (path, _, size, ..)) in files.iter().enumerate() {
-            match self.load_file(path, *size, index).and_then(|manifest| place(&mut roster, &mut seen, &mut added, manifest)) {
+        for (index, entry) in entries.iter().enumerate() {
+            match self.load_file(index, entry).and_then(|manifest| place(&mut roster, &mut seen, &mut added, manifest)) {
                 Ok(()) => {}
-                Err(reason) => roster.problems.push(Problem { path: path.clone(), reason }),
+                Err(reason) => roster.problems.push(Problem { path: entry.0.clone(), reason }),
             }
         }
         added.sort_by(|one, other| one.id.cmp(&other.id));
@@ -140,15 +104,9 @@ impl Registry {
         roster
     }
 
-    fn load_file(&self, path: &Path, size: u64, index: usize) -> Result<Manifest, String> {
-        if index >= self.max_files {
-            return Err(format!("more than {} manifests: this one is not read (SANDBOXD_AGENT_MANIFESTS_MAX)", self.max_files));
-        }
-        if size > self.max_bytes {
-            return Err(too_large(size, self.max_bytes));
-        }
-        let text = files::read_bounded(path, self.max_bytes).map_err(|error| format!("can't be read: {error}"))?;
-        Manifest::parse(&text, &path.display().to_string()).map_err(|error| match error {
+    fn load_file(&self, index: usize, entry: &Entry) -> Result<Manifest, String> {
+        let text = self.folder.read(index, entry)?;
+        Manifest::parse(&text, &entry.0.display().to_string()).map_err(|error| match error {
             Error::BadManifest { reason, .. } => reason,
             other => other.to_string(),
         })
@@ -192,10 +150,6 @@ fn clash<'a>(manifest: &Manifest, others: impl Iterator<Item = &'a Manifest>) ->
         }
     }
     None
-}
-
-fn too_large(size_bytes: u64, max_bytes: u64) -> String {
-    format!("{size_bytes} bytes are more than the {max_bytes} that are read (SANDBOXD_AGENT_MANIFEST_MAX_BYTES)")
 }
 
 #[cfg(test)]

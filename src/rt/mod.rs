@@ -6,6 +6,7 @@ pub mod files;
 pub mod http_client;
 pub mod ids;
 pub mod keyed;
+pub mod manifests;
 pub mod raw_json;
 pub mod redact;
 pub(crate) mod sys;
