@@ -30,6 +30,7 @@ use crate::fs::{Fs, FsConfig, Uploads};
 use crate::git::Git;
 use crate::http::{self, AppState};
 use crate::keeper::{Keeper, Kept};
+use crate::lsp::{self, Lsp};
 use crate::processes::{self, Children, Processes};
 use crate::rt::clock::now_ms;
 use crate::rt::redact::Redactor;
@@ -207,6 +208,16 @@ async fn build(config: Arc<Config>, port: u16, keeper: &Keeper, mut kept: Vec<Ke
     let desktop_events = store.open_stream("desktop").await?;
     let desktop = Desktop::start(desktop::Parts::new(processes.clone(), &config, store.clone(), desktop_events));
     children.end_unclaimed();
+    let lsp = Lsp::new(lsp::Parts {
+        dirs: config.dirs.clone(),
+        env: config.env.clone(),
+        bounds: config.bounds.clone(),
+        children: children.clone(),
+        fs: fs.clone(),
+        store: store.clone(),
+        events: store.open_stream("lsp").await?,
+        listener: Arc::new(files::DiagnosticsNotices(sessions.clone())),
+    });
     let remote = Remote::start(acp.clone(), Arc::new(sessions.clone()), config.bounds.clone());
     let subscribers = Arc::new(Semaphore::new(as_usize(config.bounds.sse_subscribers_max)));
     let ws_clients = Arc::new(Semaphore::new(as_usize(config.bounds.ws_clients_max)));
@@ -220,6 +231,7 @@ async fn build(config: Arc<Config>, port: u16, keeper: &Keeper, mut kept: Vec<Ke
         fs,
         uploads,
         git,
+        lsp,
         desktop,
         sessions,
         store,
@@ -297,7 +309,7 @@ async fn shut_down(state: &AppState, children: &Children, server: tokio::task::J
     state.stop.cancel();
     state.desktop.shut_down(EndReason::ServerStopped).await; // before its X server ends
     let grace = as_duration(state.config.bounds.process_shutdown_grace_ms);
-    tokio::join!(state.acp.shut_down(), state.processes.shut_down(grace));
+    tokio::join!(state.acp.shut_down(), state.processes.shut_down(grace), state.lsp.shut_down());
     children.end_all().await;
     state.processes.log_what_waits();
     state.traces.shut_down().await;

@@ -11,6 +11,7 @@ pub mod fs;
 pub mod git;
 pub mod http;
 pub mod keeper;
+pub mod lsp;
 pub mod mock;
 pub mod processes;
 pub mod rt;

@@ -131,6 +131,26 @@ bounds! {
     desktop_viewers_max = 16, "Viewers of the desktop's stream at once; one more is 503.";
     desktop_viewer_connect_timeout_ms = 30_000, "Time for a viewer's WebRTC connection to come about; then it is closed, and the viewer told.";
     desktop_viewer_silent_timeout_ms = 10_000, "A WebRTC connection that nothing was heard of for so long is closed, and the viewer told.";
+
+    // language servers
+    lsp_manifests_max = 64, "Manifests of language servers that users add; further files are not read.";
+    lsp_manifest_max_bytes = 64 * KIB, "One such manifest; a larger one is not read.";
+    lsp_servers_max = 16, "Language servers at once; one more stops the one unused for longest, or is 503.";
+    lsp_message_max_bytes = 32 * MIB, "One message of a language server; a longer one ends the server.";
+    lsp_outgoing_max_bytes = 16 * MIB, "What a language server hasn't read yet; a request beyond is 503.";
+    lsp_requests_max = 256, "Requests of one language server under way; one more is 503.";
+    lsp_request_timeout_ms = 30_000, "Time for a language server to answer; then it is told to stop, and the request is 504.";
+    lsp_start_timeout_ms = 60_000, "Time for a language server to start; then it is ended.";
+    lsp_idle_stop_ms = 600_000, "A language server that nobody asks for so long is stopped; it starts again with the next request.";
+    lsp_files_max = 2000, "Files of a language server whose diagnostics are kept; those told of longest ago go.";
+    lsp_open_files_max = 256, "Files that a language server has open; the one unused for longest is closed.";
+    lsp_diagnostics_max = 1000, "Diagnostics of one file and server; more are counted only.";
+    lsp_folder_files_max = 200, "Files of a folder whose diagnostics are asked for at once; more are said to be left out.";
+    lsp_file_max_bytes = 4 * MIB, "A file that is given to a language server; a larger one is 413.";
+    lsp_log_max_lines = 500, "Lines of a language server's log that are kept.";
+    lsp_log_line_max_bytes = 4 * KIB, "One such line; it is cut.";
+    lsp_memory_max_bytes = 4 * GIB, "Memory of a language server with all that it starts; above, it is ended, and that is said.";
+    lsp_install_timeout_ms = 600_000, "Time for the installation of a language server.";
     desktop_ticket_ttl_max_ms = 3_600_000, "The longest time that a ticket for the desktop's stream may be good for; more is 400.";
     desktop_accessibility_timeout_ms = 15_000, "Time for one look at the accessibility tree, without finding the bus; then what there is comes (cut: timeout).";
     desktop_accessibility_silence_ms = 2_000, "Time for a program to answer one question about its tree; then it is given up, and named (silent).";

@@ -112,6 +112,11 @@ impl Reach {
         missing
     }
 
+    /// Where relative paths start.
+    pub fn base(&self) -> &Path {
+        &self.base
+    }
+
     /// The same, with relative paths that start at `base`.
     #[must_use]
     pub fn from_base(&self, base: &Path) -> Self {

@@ -40,6 +40,7 @@ use crate::desktop::Desktop;
 use crate::fs::{Fs, Uploads};
 use crate::git::Git;
 use crate::keeper::Keeper;
+use crate::lsp::Lsp;
 use crate::processes::Processes;
 use crate::sessions::Sessions;
 use crate::store::{Store, Stream};
@@ -59,6 +60,8 @@ pub struct AppState {
     pub remote: Remote,
     /// The catalogue.
     pub agents: Agents,
+    /// Language servers.
+    pub lsp: Lsp,
     /// Processes and terminals.
     pub processes: Processes,
     /// What is configured per directory.

@@ -41,6 +41,7 @@ codes! {
     NotFound = "not_found", "Not Found", NOT_FOUND;
     SessionNotFound = "session_not_found", "Session Not Found", NOT_FOUND;
     AgentNotInstalled = "agent_not_installed", "Agent Not Installed", NOT_FOUND;
+    LanguageServerNotInstalled = "language_server_not_installed", "Language Server Not Installed", NOT_FOUND;
     MethodNotAllowed = "method_not_allowed", "Method Not Allowed", METHOD_NOT_ALLOWED;
     NotAcceptable = "not_acceptable", "Not Acceptable", NOT_ACCEPTABLE;
     RequestTimeout = "timeout", "Request Timeout", REQUEST_TIMEOUT;
@@ -69,6 +70,7 @@ codes! {
     DesktopDependenciesMissing = "desktop_dependencies_missing", "Desktop Dependencies Missing", SERVICE_UNAVAILABLE;
     DesktopRuntimeFailed = "desktop_runtime_failed", "Desktop Runtime Failed", SERVICE_UNAVAILABLE;
     AccessibilityUnavailable = "accessibility_unavailable", "Accessibility Unavailable", SERVICE_UNAVAILABLE;
+    LanguageServerTimeout = "timeout", "Language Server Timeout", GATEWAY_TIMEOUT;
     ApplicationSilent = "application_silent", "Application Silent", GATEWAY_TIMEOUT;
     InstallFailed = "install_failed", "Install Failed", INTERNAL_SERVER_ERROR;
     Internal = "internal", "Internal Server Error", INTERNAL_SERVER_ERROR;

@@ -1,6 +1,6 @@
 //! What agents do to files, told to whoever keeps book of that; and what that one has to say to sessions.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -109,6 +109,12 @@ impl Sessions {
 
     pub(super) fn witness(&self) -> Option<&Arc<dyn Witness>> {
         self.inner.witness.get()
+    }
+
+    /// Sessions in memory that work in a directory which holds a file.
+    pub fn working_in(&self, path: &Path) -> Vec<String> {
+        let all = self.registry().all();
+        all.into_iter().filter(|live| path.starts_with(&live.lock().row.cwd)).map(|live| live.id.clone()).collect()
     }
 
     /// Tells a session's readers something of its files, as an event of this type.

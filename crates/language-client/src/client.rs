@@ -17,6 +17,7 @@ use crate::error::{CONTENT_MODIFIED, Error, Result, SERVER_CANCELLED};
 use crate::handshake::{Abilities, initialize_params};
 use crate::position::Encoding;
 use crate::state::{LogLine, Progress, Published, State};
+use crate::uri::canonical;
 use crate::{Limits, Setup};
 
 /// So often is asked again what a server gave up because the text changed meanwhile.
@@ -174,11 +175,12 @@ impl Client {
         self.shared.abilities.get().map(|abilities| abilities.encoding).unwrap_or_default()
     }
 
-    /// Makes the server's text of a document this one; opens it when it isn't. Gives the version that it has then.
+    /// Makes the server's text of a document this one; opens it when it isn't. Gives the version that it has then, and whether it is
+    /// another one than before.
     ///
     /// # Errors
     /// [`Error::Gone`].
-    pub async fn sync(&self, uri: &str, language_id: &str, text: Arc<str>) -> Result<i32> {
+    pub async fn sync(&self, uri: &str, language_id: &str, text: Arc<str>) -> Result<(i32, bool)> {
         let (kind, encoding, hears_saves) = match self.shared.abilities.get() {
             Some(abilities) => (abilities.sync, abilities.encoding, abilities.hears_saves),
             None => (SyncKind::Full, Encoding::default(), false),
@@ -189,10 +191,10 @@ impl Client {
             let item = json!({"uri": uri, "languageId": language_id, "version": version, "text": &*text});
             self.notify("textDocument/didOpen", &json!({"textDocument": item})).await?;
             documents.insert(uri.to_owned(), Document { version, text });
-            return Ok(version);
+            return Ok((version, true));
         };
         if document.text == text {
-            return Ok(document.version);
+            return Ok((document.version, false));
         }
         let version = document.version + 1;
         if kind != SyncKind::None {
@@ -204,7 +206,7 @@ impl Client {
         if hears_saves {
             self.notify("textDocument/didSave", &json!({"textDocument": {"uri": uri}})).await?;
         }
-        Ok(version)
+        Ok((version, true))
     }
 
     /// The server needn't know its text any more; false when it didn't.
@@ -220,9 +222,9 @@ impl Client {
         Ok(true)
     }
 
-    /// The documents that are open, and their texts.
-    pub async fn documents(&self) -> Vec<(String, Arc<str>)> {
-        self.shared.documents.lock().await.iter().map(|(uri, document)| (uri.clone(), Arc::clone(&document.text))).collect()
+    /// The text of an open document.
+    pub async fn text(&self, uri: &str) -> Option<Arc<str>> {
+        self.shared.documents.lock().await.get(uri).map(|document| Arc::clone(&document.text))
     }
 
     /// The latest diagnostics of a file that were published or pulled.
@@ -254,19 +256,13 @@ impl Client {
         }
         let deadline = Instant::now() + timeout;
         let mut changes = self.shared.state.changes();
-        let mut last = (0, Instant::now());
         loop {
             let published = self.diagnostics(uri);
             let now = Instant::now();
-            if let Some(published) = &published
-                && published.number != last.0
-            {
-                last = (published.number, now);
-            }
             let settles_at = match &published {
                 Some(Published { version: Some(known), .. }) if *known >= version => Some(now),
                 // one that came before may be for the same text, when nothing of it changed since
-                Some(Published { version: None, number, .. }) if *number > since => Some(last.1 + SETTLES),
+                Some(Published { version: None, number, at, .. }) if *number > since => Some(*at + SETTLES),
                 _ => None,
             };
             if settles_at.is_some_and(|at| at <= now) {
@@ -293,7 +289,7 @@ impl Client {
         let items = |report: &Value| report["items"].as_array().cloned();
         for (related, report) in report["relatedDocuments"].as_object().into_iter().flatten() {
             if let Some(items) = items(report) {
-                self.shared.state.publish(related.clone(), None, items);
+                self.shared.state.publish(canonical(related.clone()), None, items);
             }
         }
         if let Some(items) = items(&report) {

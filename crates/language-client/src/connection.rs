@@ -124,7 +124,7 @@ async fn read_all<R: AsyncRead + Unpin>(mut reader: R, max_bytes: usize, read: m
     let mut frames = Frames::new(max_bytes);
     loop {
         loop {
-            let frame = match frames.next() {
+            let frame = match frames.cut() {
                 Ok(None) => break,
                 Ok(Some(frame)) => Ok(frame),
                 Err(error) => Err(error.into()),
@@ -277,9 +277,9 @@ impl<W: AsyncWrite + Unpin> Owner<W> {
             Incoming::Request { id, method, params } => {
                 match answer(&method, params.as_deref(), &self.setup, &self.state, &self.asks) {
                     Answer::Now(outcome) => self.respond(&id, outcome),
-                    Answer::Applied(applied) => self.applied.push(Box::pin(async move {
-                        (id, applied.await.unwrap_or_else(|_| Err("nobody made it".to_owned())))
-                    })),
+                    Answer::Applied(applied) => self
+                        .applied
+                        .push(Box::pin(async move { (id, applied.await.unwrap_or_else(|_| Err("nobody made it".to_owned()))) })),
                 }
                 if self.outgoing.len() > self.limits.outgoing_max_bytes {
                     return Err(format!("it asks, and doesn't read {} bytes of answers", self.outgoing.len()));

@@ -65,7 +65,10 @@ mod tests {
     #[test]
     fn only_what_differs_is_told() {
         let told = changes("a\nbäc\nd", "a\nbä🦀c\nd", SyncKind::Incremental, Encoding::Utf16);
-        assert_eq!(told, json!([{"range": {"start": {"line": 1, "character": 2}, "end": {"line": 1, "character": 2}}, "text": "🦀"}]));
+        assert_eq!(
+            told,
+            json!([{"range": {"start": {"line": 1, "character": 2}, "end": {"line": 1, "character": 2}}, "text": "🦀"}])
+        );
         assert_eq!(changes("a", "b", SyncKind::Full, Encoding::Utf16), json!([{"text": "b"}]));
     }
 

@@ -52,7 +52,7 @@ impl Frames {
     ///
     /// # Errors
     /// Each [`FrameError`]; what follows can't be told apart any more.
-    pub fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
+    pub fn cut(&mut self) -> Result<Option<Bytes>, FrameError> {
         let length = match self.length {
             Some(length) => length,
             None => match self.header()? {
@@ -116,7 +116,7 @@ mod tests {
 
     fn all(frames: &mut Frames, bytes: &[u8]) -> Result<Vec<Bytes>, FrameError> {
         frames.buffer().extend_from_slice(bytes);
-        std::iter::from_fn(|| frames.next().transpose()).collect()
+        std::iter::from_fn(|| frames.cut().transpose()).collect()
     }
 
     #[test]

@@ -97,14 +97,42 @@ pub(crate) fn initialize_params(setup: &Setup) -> Value {
 
 /// LSP 3.17, `SemanticTokenTypes`.
 const TOKEN_TYPES: [&str; 23] = [
-    "namespace", "type", "class", "enum", "interface", "struct", "typeParameter", "parameter", "variable", "property",
-    "enumMember", "event", "function", "method", "macro", "keyword", "modifier", "comment", "string", "number", "regexp",
-    "operator", "decorator",
+    "namespace",
+    "type",
+    "class",
+    "enum",
+    "interface",
+    "struct",
+    "typeParameter",
+    "parameter",
+    "variable",
+    "property",
+    "enumMember",
+    "event",
+    "function",
+    "method",
+    "macro",
+    "keyword",
+    "modifier",
+    "comment",
+    "string",
+    "number",
+    "regexp",
+    "operator",
+    "decorator",
 ];
 
 /// LSP 3.17, `SemanticTokenModifiers`.
 const TOKEN_MODIFIERS: [&str; 10] = [
-    "declaration", "definition", "readonly", "static", "deprecated", "abstract", "async", "modification", "documentation",
+    "declaration",
+    "definition",
+    "readonly",
+    "static",
+    "deprecated",
+    "abstract",
+    "async",
+    "modification",
+    "documentation",
     "defaultLibrary",
 ];
 
@@ -145,7 +173,8 @@ impl Abilities {
     pub(crate) fn options(&self, method: &str, state: &State) -> Value {
         let said = provider(method).map(|name| self.capabilities[name].clone()).filter(Value::is_object);
         let registered = || {
-            let found = state.registrations().into_iter().find(|Registration { method: known, .. }| known == registered_as(method));
+            let found =
+                state.registrations().into_iter().find(|Registration { method: known, .. }| known == registered_as(method));
             found.map(|registration| registration.options)
         };
         said.or_else(registered).unwrap_or_default()

@@ -17,6 +17,7 @@
 //! | `server_asks` | what servers ask of a client |
 //! | `state` | what a server has told: diagnostics, progress, registrations, its log |
 //! | `document` | the text that a server was given |
+//! | `uri` | paths as URIs |
 //! | `position` | lines and characters in UTF-8, UTF-16 and UTF-32 |
 
 mod client;
@@ -29,6 +30,7 @@ mod message;
 mod position;
 mod server_asks;
 mod state;
+mod uri;
 
 use std::time::Duration;
 
@@ -41,6 +43,7 @@ pub use frame::{FrameError, Frames, encode};
 pub use position::{Encoding, Lines};
 pub use server_asks::{ApplyEdit, Asks};
 pub use state::{LogLine, Progress, Published};
+pub use uri::{path_of, uri_of};
 
 /// What a client is made with.
 #[derive(Debug, Clone)]

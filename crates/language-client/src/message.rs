@@ -10,10 +10,20 @@ use crate::error::ResponseError;
 #[derive(Debug)]
 pub(crate) enum Incoming {
     /// It wants an answer with this id.
-    Request { id: Box<RawValue>, method: String, params: Option<Box<RawValue>> },
-    Notification { method: String, params: Option<Box<RawValue>> },
+    Request {
+        id: Box<RawValue>,
+        method: String,
+        params: Option<Box<RawValue>>,
+    },
+    Notification {
+        method: String,
+        params: Option<Box<RawValue>>,
+    },
     /// To one of ours.
-    Response { id: u64, outcome: Result<Box<RawValue>, ResponseError> },
+    Response {
+        id: u64,
+        outcome: Result<Box<RawValue>, ResponseError>,
+    },
 }
 
 #[derive(Deserialize)]
@@ -61,7 +71,9 @@ mod tests {
         assert!(matches!(nothing, Ok(Incoming::Response { id: 3, outcome: Ok(ref result) }) if result.get() == "null"));
         let refused = parse(r#"{"jsonrpc":"2.0","id":3,"error":{"code":-32801,"message":"no"}}"#);
         assert!(matches!(refused, Ok(Incoming::Response { id: 3, outcome: Err(ref error) }) if error.code == -32801));
-        for wrong in ["", "[]", "{}", "7", r#"{"id":null,"error":{"code":1,"message":"parse error"}}"#, r#"{"id":"x","result":1}"#] {
+        for wrong in
+            ["", "[]", "{}", "7", r#"{"id":null,"error":{"code":1,"message":"parse error"}}"#, r#"{"id":"x","result":1}"#]
+        {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

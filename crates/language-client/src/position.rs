@@ -124,7 +124,9 @@ mod tests {
     #[test]
     fn a_place_is_counted_in_each_encoding() {
         let line = "aä€🦀b";
-        let counted = |encoding: Encoding| ["a", "ä", "€", "🦀", "b"].map(|this| encoding.character_of(line, line.find(this).expect("there")));
+        let counted = |encoding: Encoding| {
+            ["a", "ä", "€", "🦀", "b"].map(|this| encoding.character_of(line, line.find(this).expect("there")))
+        };
         assert_eq!(counted(Encoding::Utf8), [0, 1, 3, 6, 10]);
         assert_eq!(counted(Encoding::Utf16), [0, 1, 2, 3, 5]);
         assert_eq!(counted(Encoding::Utf32), [0, 1, 2, 3, 4]);

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::Setup;
 use crate::error::{METHOD_NOT_FOUND, ResponseError};
 use crate::state::{Progress, Registration, State};
+use crate::uri::canonical;
 
 /// Edits that a server wants made, one after the other.
 pub type Asks = mpsc::Receiver<ApplyEdit>;
@@ -112,7 +113,7 @@ pub(crate) fn hear(method: &str, params: Option<&RawValue>, state: &State) {
     let Some(params) = params else { return };
     match method {
         "textDocument/publishDiagnostics" => match serde_json::from_str::<PublishDiagnostics>(params.get()) {
-            Ok(PublishDiagnostics { uri, version, diagnostics }) => state.publish(uri, version, diagnostics),
+            Ok(PublishDiagnostics { uri, version, diagnostics }) => state.publish(canonical(uri), version, diagnostics),
             Err(error) => tracing::debug!(%error, "diagnostics that make no sense"),
         },
         "$/progress" | "window/logMessage" | "window/showMessage" => {

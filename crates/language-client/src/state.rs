@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::Limits;
 
@@ -15,12 +16,14 @@ const PROGRESS_MAX: usize = 64;
 const REGISTRATIONS_MAX: usize = 256;
 
 /// The latest diagnostics of a file.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Published {
     /// Of the document that they are for, when the server says.
     pub version: Option<i32>,
     /// Counts everything that was published; a later one is higher.
     pub number: u64,
+    /// When.
+    pub at: Instant,
     /// LSP's `Diagnostic`, as the server wrote them.
     pub diagnostics: Arc<[Value]>,
     /// How many more there were.
@@ -94,9 +97,11 @@ impl State {
         diagnostics.truncate(self.limits.diagnostics_max);
         self.change(|inner| {
             inner.count += 1;
-            let published = Published { version, number: inner.count, diagnostics: diagnostics.into(), left_out };
+            let published =
+                Published { version, number: inner.count, at: Instant::now(), diagnostics: diagnostics.into(), left_out };
             let before = inner.published.insert(uri.clone(), published);
-            let is_other = inner.published.get(&uri).map(|now| &now.diagnostics) != before.as_ref().map(|before| &before.diagnostics);
+            let is_other =
+                inner.published.get(&uri).map(|now| &now.diagnostics) != before.as_ref().map(|before| &before.diagnostics);
             let is_empty_first = before.is_none() && inner.published.get(&uri).is_some_and(|now| now.diagnostics.is_empty());
             if is_other && !is_empty_first {
                 inner.news.insert(uri);

@@ -18,11 +18,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Bounds, as_usize};
 use crate::fs::{Baseline, Conflict, Error, Fs, Located, Notices, WatchSpec};
+use crate::lsp::Listener;
 use crate::rt::clock::now_ms;
 use crate::rt::spawn_owned;
 use crate::sessions::{Sessions, Touch, Witness};
@@ -47,6 +49,22 @@ impl Notices for ConflictNotices {
             spawn_owned("fs-conflict", async move {
                 if let Err(error) = sessions.notice(&id, "fs.conflict", &data).await {
                     tracing::debug!(%error, session = id, "a conflict could not be told");
+                }
+            });
+        }
+    }
+}
+
+/// Diagnostics become events of the sessions that work where the file lies.
+pub(super) struct DiagnosticsNotices(pub(super) Sessions);
+
+impl Listener for DiagnosticsNotices {
+    fn diagnostics(&self, path: &Path, event: &Value) {
+        for id in self.0.working_in(path) {
+            let (sessions, data) = (self.0.clone(), event.clone());
+            spawn_owned("lsp-notice", async move {
+                if let Err(error) = sessions.notice(&id, "lsp.diagnostics", &data).await {
+                    tracing::debug!(%error, session = id, "diagnostics could not be told");
                 }
             });
         }

@@ -8,6 +8,7 @@ mod directory_config;
 mod events;
 mod fs;
 mod git;
+mod lsp;
 mod processes;
 mod requests;
 mod restart;
@@ -56,6 +57,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(directory_config::router())
         .merge(fs::router())
         .merge(git::router())
+        .merge(lsp::router())
         .merge(desktop::router())
         .merge(requests::router())
         .merge(traces::router())

@@ -15,6 +15,7 @@ use super::{Inner, reap};
 use crate::keeper::Ended;
 use crate::processes::cgroup::Cgroup;
 use crate::processes::types::{Exit, Owner, ProcessId, SignalScope, Stopped};
+use crate::processes::usage::{Limits, TreeUsage};
 
 /// What is known of a child while it runs.
 #[derive(Debug)]
@@ -128,6 +129,14 @@ impl Child {
             tracing::error!(pid = self.pid(), survived = stopped.survived, "processes could not be killed");
         }
         stopped
+    }
+
+    /// Memory of the whole tree, in bytes; exact when it is above `limit_bytes`, otherwise possibly too high. Cancel safe.
+    pub async fn memory_bytes(&self, limit_bytes: u64) -> u64 {
+        let pids = self.tree_pids().await;
+        let limits = Limits { memory_bytes: Some(limit_bytes), pids: None };
+        let measured = tokio::task::spawn_blocking(move || TreeUsage::measure(&pids, &limits)).await;
+        measured.map_or(0, |usage| usage.memory_bytes) // the runtime ends
     }
 
     /// Its end is in the file: the child is taken away.
