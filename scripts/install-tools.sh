@@ -56,6 +56,7 @@ test)
   need less less
   need htop htop
   need tmux tmux
+  need clangd clangd
   ;;
 browser)
   need chromium chromium

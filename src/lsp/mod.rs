@@ -214,7 +214,6 @@ impl Lsp {
     pub async fn restart(&self, id: &str) -> Result<ServerInfo, Error> {
         let server = self.known(id)?;
         server.restart().await;
-        tokio::task::yield_now().await;
         server.client(as_duration(self.inner.bounds.lsp_start_timeout_ms)).await?;
         Ok(server.info())
     }

@@ -251,12 +251,13 @@ impl Client {
     /// # Errors
     /// [`Error::Gone`].
     pub async fn wait_for_diagnostics(&self, uri: &str, version: i32, since: u64, timeout: Duration) -> Result<Waited> {
-        if self.can("textDocument/diagnostic") {
-            return self.pull(uri, timeout).await;
-        }
         let deadline = Instant::now() + timeout;
         let mut changes = self.shared.state.changes();
         loop {
+            if self.can("textDocument/diagnostic") {
+                // some say so late
+                return self.pull(uri, deadline.saturating_duration_since(Instant::now())).await;
+            }
             let published = self.diagnostics(uri);
             let now = Instant::now();
             let settles_at = match &published {
@@ -320,6 +321,13 @@ impl Client {
     #[must_use]
     pub fn progress(&self) -> Vec<Progress> {
         self.shared.state.progress()
+    }
+
+    /// Waits until it tells of no work any more; false when `timeout` passes first. Cancel safe.
+    pub async fn idle(&self, timeout: Duration) -> bool {
+        let mut changes = self.shared.state.changes();
+        let idle = async { while !self.progress().is_empty() && self.is_gone().is_none() && changes.changed().await.is_ok() {} };
+        tokio::time::timeout(timeout, idle).await.is_ok()
     }
 
     /// What it had logged, the oldest first.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use language_client::{Client, Encoding, uri_of};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::server::{Server, Texts};
 use super::texts::Text;
@@ -67,9 +68,32 @@ struct Ready<'a> {
     _texts: Texts<'a>,
 }
 
+/// Questions whose answer has something missing while a server still looks at the project.
+const WIDE: [&str; 8] = [
+    "textDocument/references",
+    "textDocument/implementation",
+    "textDocument/rename",
+    "workspace/symbol",
+    "callHierarchy/incomingCalls",
+    "callHierarchy/outgoingCalls",
+    "typeHierarchy/supertypes",
+    "typeHierarchy/subtypes",
+];
+/// So long it may look before what it has is taken.
+const LOADING: Duration = Duration::from_secs(15);
+
 impl Ready<'_> {
+    /// Asks; again once the server has looked at the project, where it was still at that and the answer shows it.
     async fn request(&self, method: &str, params: &Value) -> Result<Value, Error> {
-        Ok(self.client.request(method, params, self.timeout).await?)
+        let deadline = Instant::now() + self.timeout.min(LOADING);
+        loop {
+            let answer: Value = self.client.request(method, params, self.timeout).await?;
+            let is_less = WIDE.contains(&method) || answer.is_null() || answer.as_array().is_some_and(Vec::is_empty);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !is_less || self.client.progress().is_empty() || left.is_zero() || !self.client.idle(left).await {
+                return Ok(answer);
+            }
+        }
     }
 
     /// Where something is, as the server counts.

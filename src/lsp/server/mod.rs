@@ -52,7 +52,8 @@ pub(super) enum State {
 
 /// What an owner is told to do.
 enum Order {
-    Restart,
+    /// Answered when what ran before is gone.
+    Restart(oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -167,9 +168,12 @@ impl Server {
         }
     }
 
-    /// Starts it anew, whatever it does.
+    /// Starts it anew, whatever it does; resolves when what ran before is gone.
     pub(super) async fn restart(&self) {
-        let _ = self.orders.send(Order::Restart).await; // it has stopped
+        let (reply, begun) = oneshot::channel();
+        if self.orders.send(Order::Restart(reply)).await.is_ok() {
+            let _ = begun.await; // it has stopped
+        }
     }
 
     /// Stops it; resolves when it is gone.

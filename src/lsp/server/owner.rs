@@ -64,7 +64,7 @@ struct Run {
 enum End {
     /// By itself.
     Lost(String),
-    Restart,
+    Restart(oneshot::Sender<()>),
     Stop(&'static str, Option<oneshot::Sender<()>>),
 }
 
@@ -217,8 +217,8 @@ impl Owner {
     /// What comes after an end: `None` is another run.
     async fn next(&mut self, end: End) -> Option<(&'static str, Option<oneshot::Sender<()>>)> {
         let why = match end {
-            End::Restart => {
-                self.ends = 0;
+            End::Restart(reply) => {
+                self.begin_anew(reply);
                 return None;
             }
             End::Stop(why, reply) => return Some((why, reply)),
@@ -244,18 +244,25 @@ impl Owner {
         };
         match end {
             End::Stop(why, reply) => Some((why, reply)),
-            _ => {
-                self.ends = 0;
+            End::Restart(reply) => {
+                self.begin_anew(reply);
                 None
             }
+            End::Lost(_) => None, // nobody orders that
         }
+    }
+
+    fn begin_anew(&mut self, reply: oneshot::Sender<()>) {
+        self.ends = 0;
+        self.state.send_replace(State::Starting);
+        let _ = reply.send(()); // nobody waits any more
     }
 }
 
 /// What is ordered next. Cancel safe.
 async fn ordered(orders: &mut mpsc::Receiver<Order>) -> End {
     match orders.recv().await {
-        Some(Order::Restart) => End::Restart,
+        Some(Order::Restart(reply)) => End::Restart(reply),
         Some(Order::Stop(reply)) => End::Stop("it was stopped", Some(reply)),
         None => End::Stop("nobody knows it any more", None),
     }
