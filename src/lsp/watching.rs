@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::Inner;
+use super::manifest::Manifest;
 use super::server::Open;
 use crate::fs::{Located, Watch, WatchSpec};
 use crate::store::{Item, Newest};
@@ -108,6 +109,14 @@ impl Changes {
         self.notify(client).await;
         let is_of = |path: &Path| self.all_anew || self.changes.iter().any(|change| change.is_of(path));
         open.refresh(client, is_of).await;
+    }
+
+    /// Files that are there now and are of a language of the server, with that.
+    pub(super) fn files(&self, manifest: &Manifest) -> Vec<(PathBuf, String)> {
+        let is_there = |change: &&Change| matches!(change.what.as_str(), "create" | "change" | "rename");
+        let language = |path: &Path| manifest.language_of(path.file_name()?.to_str()?).map(str::to_owned);
+        let paths = self.changes.iter().filter(is_there).map(|change| change.absolute_path.clone());
+        paths.filter_map(|path| language(&path).map(|language| (path, language))).collect()
     }
 
     async fn notify(&self, client: &Client) {

@@ -173,6 +173,24 @@ scenario('a server that is killed comes back with what it had open, and can be s
   assert.ok(!fs.existsSync(`/proc/${again.pid}`));
 });
 
+scenario('what an agent breaks is told in its session, without anybody asking', async (stage) => {
+  stage.project({ ...TYPESCRIPT, ...PYTHON });
+  await Promise.all([stage.untilCodes('ts/src/main.ts', []), stage.untilCodes('py/main.py', [])]); // they run
+  const { body: { id } } = await stage.call('POST', 'sessions', { agent: 'mock', cwd: stage.server.workDir });
+  for (const [file, text, code] of [
+    ['ts/src/new.ts', "export const wrong: number = 'text';\n", '2322'],
+    ['py/new.py', 'wrong: int = "text"\n', 'reportAssignmentType'],
+  ]) {
+    fs.writeFileSync(stage.at(file), text); // as a shell of the agent does
+    const found = await until(async () => {
+      const { body } = await stage.call('GET', `sessions/${id}/events?limit=200`);
+      return body.events.map(({ payload, data, ...event }) => ({ ...event, ...(payload?.data ?? payload ?? data) }))
+        .find((event) => JSON.stringify(event).includes('lsp.diagnostics') && JSON.stringify(event).includes(file));
+    }, `an event about ${file}`);
+    assert.ok(JSON.stringify(found).includes(code), JSON.stringify(found));
+  }
+});
+
 scenario('what is wrong with a question is said', async (stage) => {
   stage.project({ ...C, 'x.unknown': '', 'x.go': 'package x\n', 'binary.c': Buffer.from([0xff, 0xfe, 0, 1]) });
   const problem = async (what, body) => (await stage.call('POST', `lsp/${what}`, body));

@@ -64,6 +64,11 @@ impl Open {
         }
     }
 
+    /// All that are open, with their languages.
+    pub(super) fn all(&self) -> Vec<(PathBuf, String)> {
+        self.files().iter().cloned().collect()
+    }
+
     pub(super) fn count(&self) -> usize {
         self.files().len()
     }

@@ -34,6 +34,10 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_secs(2);
 /// How often idleness and memory are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Changed files that wait to be looked at; more are looked at when somebody asks.
+const LOOKS_MAX: usize = 64;
+/// A changed file's diagnostics are waited for so long.
+const LOOK_TIME: Duration = Duration::from_secs(10);
 /// After its end, what it wrote to stderr last may still come.
 const STDERR_TIME: Duration = Duration::from_millis(200);
 
@@ -57,6 +61,9 @@ struct Run {
     connection: JoinHandle<()>,
     stderr: JoinHandle<()>,
     watching: Option<Watching>,
+    /// Files whose diagnostics are to be had though nobody asks: they changed.
+    looks: mpsc::Sender<(PathBuf, String)>,
+    refreshes: u64,
     began: Instant,
 }
 
@@ -119,7 +126,9 @@ impl Owner {
         let connection = spawn_owned("lsp-connection", connection);
         let stderr = spawn_owned("lsp-stderr", read_stderr(stderr, Arc::clone(&self.shared)));
         let began = Instant::now();
-        let mut run = Run { process, client, asks, connection, stderr, watching: None, began };
+        let (looks, to_look_at) = mpsc::channel(LOOKS_MAX);
+        spawn_owned("lsp-looks", look_at_all(client.clone(), Arc::clone(&self.shared), to_look_at));
+        let mut run = Run { process, client, asks, connection, stderr, watching: None, looks, refreshes: 0, began };
         let client = run.client.clone();
         let greeted = {
             let process = run.process.clone();
@@ -150,11 +159,11 @@ impl Owner {
     }
 
     async fn serve(&mut self, run: &mut Run) -> End {
-        let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut looking = tokio::time::interval(LOOK_EVERY);
         let mut changes = run.client.changes();
         let process = run.process.clone();
         loop {
-            let Run { client, asks, watching, .. } = run;
+            let Run { client, asks, watching, looks, refreshes, .. } = run;
             tokio::select! {
                 exit = process.exited() => return End::Lost(format!("it ended: {exit}")),
                 end = ordered(&mut self.orders) => return end,
@@ -163,10 +172,16 @@ impl Owner {
                         return End::Lost(why);
                     }
                     telling::tell(&self.lsp, &self.id, &self.manifest.id, client).await;
+                    if std::mem::replace(refreshes, client.refreshes()) != client.refreshes() {
+                        look(looks, self.shared.open.all());
+                    }
                 }
                 Some(ask) = asks.recv() => self.apply(ask),
-                changes = Watching::next(watching) => changes.tell(client, &self.shared.open).await,
-                _ = look.tick() => if let Some(end) = self.look(&process).await {
+                changes = Watching::next(watching) => {
+                    changes.tell(client, &self.shared.open).await;
+                    look(looks, changes.files(&self.manifest));
+                }
+                _ = looking.tick() => if let Some(end) = self.look(&process).await {
                     return end;
                 },
             }
@@ -256,6 +271,24 @@ impl Owner {
         self.ends = 0;
         self.state.send_replace(State::Starting);
         let _ = reply.send(()); // nobody waits any more
+    }
+}
+
+fn look(looks: &mpsc::Sender<(PathBuf, String)>, files: Vec<(PathBuf, String)>) {
+    for (index, file) in files.into_iter().enumerate() {
+        if looks.try_send(file).is_err() {
+            return tracing::debug!(index, "files that changed aren't looked at until somebody asks: there are too many");
+        }
+    }
+}
+
+/// Has the server look at files that changed, one after the other: what it has to say becomes events. Ends with the run.
+async fn look_at_all(client: Client, shared: Arc<Shared>, mut files: mpsc::Receiver<(PathBuf, String)>) {
+    while let Some((path, language)) = files.recv().await {
+        let count = client.published_count();
+        let Ok((version, is_other)) = shared.open.sync(&client, &path, &language, None).await else { continue }; // it is gone again
+        let since = if is_other { count } else { 0 };
+        let _ = client.wait_for_diagnostics(&uri_of(&path), version, since, LOOK_TIME).await; // the server is gone: so is this
     }
 }
 
