@@ -41,8 +41,11 @@ for (const [mode, why] of [['crash', /exit code 7|code 7|7/], ['rubbish', /Liste
     const heard = stage.oddHeard();
     assert.equal(heard.filter(({ method }) => method === 'initialize').length, 2);
     await until(() => stage.oddHeard().filter(({ method }) => method === 'textDocument/didOpen').length === 2, 'the file, again');
-    const { body: { events } } = await stage.call('GET', 'events?stream=lsp');
-    assert.match(JSON.stringify(events), why);
+    let told;
+    await until(async () => {
+      told = JSON.stringify((await stage.call('GET', 'events?stream=lsp')).body);
+      return why.test(told);
+    }, `why it ended`, 5_000).catch((error) => assert.fail(`${error.message}: ${told}`));
     assert.equal(again.server, 'odd');
   });
 }
