@@ -57,6 +57,7 @@ test)
   need htop htop
   need tmux tmux
   need clangd clangd
+  need python3-pip pip3
   ;;
 browser)
   need chromium chromium
