@@ -137,7 +137,7 @@ bounds! {
     lsp_manifest_max_bytes = 64 * KIB, "One such manifest; a larger one is not read.";
     lsp_servers_max = 16, "Language servers at once; one more stops the one unused for longest, or is 503.";
     lsp_message_max_bytes = 32 * MIB, "One message of a language server; a longer one ends the server.";
-    lsp_outgoing_max_bytes = 16 * MIB, "What a language server hasn't read yet; a request beyond is 503.";
+    lsp_outgoing_max_bytes = 16 * MIB, "What a language server has not read yet; a request beyond is 503, and one that can not be told of a text any more is started anew.";
     lsp_requests_max = 256, "Requests of one language server under way; one more is 503.";
     lsp_request_timeout_ms = 30_000, "Time for a language server to answer; then it is told to stop, and the request is 504.";
     lsp_start_timeout_ms = 60_000, "Time for a language server to start; then it is ended.";

@@ -159,10 +159,7 @@ impl<W: AsyncWrite + Unpin> Owner<W> {
     async fn run(mut self) {
         let why = loop {
             let step = match self.wait().await {
-                Woken::Command(Some(command)) => {
-                    self.command(command);
-                    Ok(())
-                }
+                Woken::Command(Some(command)) => self.command(command),
                 Woken::Command(None) => Err("nobody uses it any more".to_owned()),
                 Woken::Message(Some(Ok(message))) => self.message(&message),
                 Woken::Message(Some(Err(error))) => Err(error.to_string()),
@@ -215,9 +212,14 @@ impl<W: AsyncWrite + Unpin> Owner<W> {
         }
     }
 
-    fn command(&mut self, command: Command) {
+    /// # Errors
+    /// Why the connection is over.
+    fn command(&mut self, command: Command) -> Result<(), String> {
         match command {
-            Command::Request { method, params, timeout, reply, waits } => self.request(method, &params, timeout, reply, waits),
+            Command::Request { method, params, timeout, reply, waits } => {
+                self.request(method, &params, timeout, reply, waits);
+                Ok(())
+            }
             Command::Notify { method, params } => self.notify(method, &params),
             Command::NotifyRaw { method, params } => self.notify(&method, &params),
         }
@@ -254,9 +256,16 @@ impl<W: AsyncWrite + Unpin> Owner<W> {
         }));
     }
 
-    fn notify(&mut self, method: &str, params: &RawValue) {
-        // without a bound of its own: whoever changes documents waits for answers, too
+    /// One that can't be told would have another text than it was told of: it is given up.
+    ///
+    /// # Errors
+    /// It doesn't read.
+    fn notify(&mut self, method: &str, params: &RawValue) -> Result<(), String> {
+        if self.outgoing.len() + params.get().len() > self.limits.outgoing_max_bytes {
+            return Err(format!("it doesn't read: {} bytes wait for it", self.outgoing.len()));
+        }
         self.send(&json!({"jsonrpc": "2.0", "method": method, "params": params}));
+        Ok(())
     }
 
     fn respond(&mut self, id: &RawValue, outcome: Result<Value, ResponseError>) {
@@ -331,4 +340,47 @@ impl<W> Drop for Owner<W> {
 /// What is sent as parameters.
 pub(crate) fn raw(params: &impl serde::Serialize) -> Box<RawValue> {
     serde_json::value::to_raw_value(params).unwrap_or_else(|_| RawValue::NULL.to_owned()) // maps with keys that are no strings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_that_does_not_read_is_given_up_at_its_bound() {
+        let (ours, theirs) = tokio::io::duplex(64); // nobody reads the other end
+        let (reader, writer) = tokio::io::split(ours);
+        let setup = Setup {
+            root_uri: "file:///w".to_owned(),
+            name: "w".to_owned(),
+            initialization_options: Value::Null,
+            settings: Value::Null,
+            process_id: 1,
+        };
+        let second = Duration::from_secs(1);
+        let limits = Limits {
+            message_max_bytes: 1_000,
+            outgoing_max_bytes: 10_000,
+            requests_max: 4,
+            files_max: 4,
+            diagnostics_max: 4,
+            log_max_lines: 4,
+            log_line_max_bytes: 100,
+            start_timeout: second,
+        };
+        let (client, _asks, connection) = start(reader, writer, setup, limits);
+        let say = async {
+            let params = json!({"text": "x".repeat(1_000)});
+            let mut told = 0;
+            while client.notify("textDocument/didChange", &params).await.is_ok() {
+                told += 1;
+                tokio::task::yield_now().await;
+            }
+            told
+        };
+        let (told, ()) = tokio::join!(say, connection);
+        assert!((9..=9 + COMMANDS_MAX).contains(&told), "{told}");
+        assert!(client.is_gone().is_some_and(|why| why.contains("doesn't read")));
+        drop(theirs);
+    }
 }
